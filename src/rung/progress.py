@@ -1,0 +1,34 @@
+"""How a lower floor tells that it is busy, without knowing who listens.
+
+A terminal progress bar, a log file or a test can all stand behind the same two calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives the progress of long work."""
+
+    def task(self, label: str, total: float | None, unit: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Open a piece of work of `total` `unit`s (None: unknown); the yielded function advances it by an amount."""
+        ...
+
+    def say(self, message: str) -> None:
+        """Tell one finished fact, in a sentence."""
+        ...
+
+
+class _Silent:
+    @contextmanager
+    def task(self, label: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:  # noqa: ARG002
+        yield lambda _amount: None
+
+    def say(self, message: str) -> None:
+        pass
+
+
+SILENT: Progress = _Silent()

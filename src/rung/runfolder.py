@@ -1,0 +1,186 @@
+"""The one artefact: a folder whose files are listed with their hashes in `rung.json`.
+
+Whatever Rung trains is such a folder, and so is every checkpoint inside it. Two rules keep it sound:
+
+- *Nothing half-written is ever visible.* Single files are replaced atomically; folders are filled under a temporary
+  name, flushed to disk and renamed. A crash at any instant leaves the old state or the new one.
+- *Nothing damaged is ever used.* `rung.json` names the SHA-256 of every file beside it, and `verify` checks them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rung.errors import NewerFormatError, RunFolderError
+
+FORMAT_VERSION = 1
+HEADER_NAME = "rung.json"
+_TEMPORARY_PREFIX = ".writing-"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8) in one step: readers see the old file or the new one."""
+    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    with _readable_errors(path):
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as indented JSON. NaN and infinities are refused: they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_folder(final: Path, fill: Callable[[Path], None], header: dict[str, Any]) -> None:
+    """Create the folder `final` in one step.
+
+    `fill` receives an empty temporary folder beside `final` and writes files into it. Then `rung.json` is added:
+    `header`, the format version and `files`, the size and SHA-256 of all that was written. A folder that already
+    stands at `final` is replaced.
+
+    Raises RunFolderError when the disk is full or not writable; `final` is then as it was before.
+    """
+    temporary = final.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-{final.name}")
+    with _readable_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir()
+            fill(temporary)
+            write_header(temporary, header)
+            for path in [*temporary.rglob("*"), temporary]:
+                _sync_folder(path)
+            if final.exists():  # rename cannot replace a folder that is not empty: step aside first
+                replaced = final.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-old-{final.name}")
+                final.rename(replaced)
+                temporary.rename(final)
+                shutil.rmtree(replaced)
+            else:
+                temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _sync_folder(final.parent)
+
+
+def write_header(folder: Path, header: dict[str, Any], files: list[str] | None = None) -> None:
+    """Write `rung.json` over the files of `folder` (all of them, or those named). It is the commit point: written last."""
+    listed = files if files is not None else [path.relative_to(folder).as_posix() for path in _files_of(folder)]
+    described = {
+        name: {"sha256": file_sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(listed)
+    }
+    write_json(folder / HEADER_NAME, {"format_version": FORMAT_VERSION, **header, "files": described})
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """Return the content of `rung.json`.
+
+    Raises RunFolderError when `folder` is no run folder, NewerFormatError when a newer Rung wrote it.
+    """
+    path = folder / HEADER_NAME
+    if not path.is_file():
+        raise RunFolderError(
+            "this is not a Rung run folder: it has no rung.json",
+            where=str(folder),
+            hint="give the folder that `rung train` printed at its end",
+        )
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        version = int(header["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"rung.json cannot be read ({error})", where=str(path), hint="restore the file or train again"
+        ) from error
+    if version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"this folder has format {version}; this Rung reads up to format {FORMAT_VERSION}",
+            where=str(path),
+            hint="update with `pip install --upgrade rung`",
+        )
+    result: dict[str, Any] = header
+    return result
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Check every file that `rung.json` lists and return the header.
+
+    Raises RunFolderError naming the first file that is missing, truncated or changed.
+    """
+    header = read_header(folder)
+    for name, expected in header["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise RunFolderError("a file of this folder is missing", where=str(path), hint=_DAMAGED)
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            raise RunFolderError(
+                f"a file has {size:,} bytes where {expected['bytes']:,} were written", where=str(path), hint=_DAMAGED
+            )
+        if file_sha256(path) != expected["sha256"]:
+            raise RunFolderError(
+                "a file is not the one that was written: its SHA-256 differs", where=str(path), hint=_DAMAGED
+            )
+    return header
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what an earlier process left half-written in `folder` when it was killed."""
+    for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+_DAMAGED = "the file was damaged or edited after it was written: use another checkpoint, or train again"
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and path.name != HEADER_NAME)
+
+
+def _sync_folder(path: Path) -> None:
+    """Flush a file or folder to disk, so that a rename never outlives the data it points to."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _readable_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RunFolderError(
+                "the disk is full",
+                where=str(path),
+                hint="free some space and run the same command with --resume; what was saved before is intact",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise RunFolderError(
+                "no permission to write here", where=str(path), hint="choose another folder with --out"
+            ) from error
+        raise
