@@ -1,0 +1,245 @@
+"""The decoder: Qwen3's shape by default, Llama's or Qwen2's by configuration, with Hugging Face's tensor names.
+
+Parameters are float32 masters; what is computed in is decided by one thing, `Decoder.compute_dtype`: `embed` returns that
+dtype and every layer casts its weights to the dtype of what comes in. No autocast is involved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rung.errors import GenerationError
+from rung.nets.attention import (
+    KeyValueCache,
+    allowed_keys,
+    allowed_slots,
+    causal_attention,
+    masked_attention,
+    rotary_table,
+    rotate,
+)
+from rung.nets.body import States
+from rung.nets.decoder_config import DecoderConfig
+
+__all__ = ["CausalLM", "Decoder", "DecoderConfig", "KeyValueCache", "parameter_shapes"]
+
+
+class Linear(nn.Linear):
+    """A linear map that computes in the dtype of its input, whatever dtype its weights are kept in."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
+        """Map (..., in_features) to (..., out_features)."""
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (arXiv 1910.07467), computed in float32, returned in the dtype of the input."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise over the last dimension."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (self.weight * wide).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions and, for qwen3, a norm of each query and key."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        queries, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+        self.q_proj = Linear(config.hidden_size, queries, bias=config.qkv_bias)
+        self.k_proj = Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.v_proj = Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.o_proj = Linear(queries, config.hidden_size, bias=config.o_bias)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
+
+    def forward(self, x: torch.Tensor, context: _Context, layer: int) -> torch.Tensor:
+        """Attend within `x` (batch, time, hidden), and to the cache where there is one."""
+        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = (rotate(part, context.cos, context.sin).transpose(1, 2) for part in (q, k))
+        v = v.transpose(1, 2)
+        if context.cache is not None:
+            k, v = context.cache.write(layer, k, v, context.positions)
+        mixed = causal_attention(q, k, v) if context.causal else masked_attention(q, k, v, context.allowed)
+        out: torch.Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class MLP(nn.Module):
+    """SwiGLU (arXiv 2002.05202)."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, time, hidden) to the same shape."""
+        out: torch.Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class _Context:
+    """What all layers of one forward pass share: positions and their rotations, who may see whom, the cache."""
+
+    def __init__(
+        self, table: torch.Tensor, embedded: torch.Tensor, mask: torch.Tensor | None, cache: KeyValueCache | None
+    ) -> None:
+        time = embedded.shape[1]
+        if time > table.shape[1]:
+            raise GenerationError(
+                f"{time} tokens do not fit this network's {table.shape[1]} positions", hint="shorten the text"
+            )
+        self.cache = cache
+        self.allowed: torch.Tensor | None = None
+        self.causal = mask is None and (cache is None or cache.longest == 0)
+        if cache is not None:
+            self.positions = cache.positions(time)
+            if not self.causal and (time > 1 or cache.ragged):
+                self.allowed = allowed_slots(self.positions, cache.longest + time)
+        elif mask is not None:
+            self.positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+            self.allowed = allowed_keys(mask)
+        else:
+            self.positions = torch.arange(time, device=embedded.device)[None]
+        rows = table[:, self.positions] if cache is not None or mask is not None else table[:, None, :time]
+        self.cos, self.sin = rows.to(embedded.dtype)[:, :, :, None]
+
+
+class DecoderLayer(nn.Module):
+    """Attention, then the MLP, each after a norm and added to the residual stream."""
+
+    def __init__(self, config: DecoderConfig, dropout: float) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+        self.dropout = dropout
+
+    def forward(self, x: torch.Tensor, context: _Context, layer: int) -> torch.Tensor:
+        """Map (batch, time, hidden) to the same shape."""
+        x = x + F.dropout(self.self_attn(self.input_layernorm(x), context, layer), self.dropout, self.training)
+        return x + F.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
+
+
+class Decoder(nn.Module):
+    """The body. `compute_dtype` is what `embed` returns and therefore what everything after it computes in."""
+
+    rotary: torch.Tensor
+
+    def __init__(self, config: DecoderConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.dropout = dropout
+        self.compute_dtype = torch.float32
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, dropout) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the embedded tokens (batch, time, hidden) of `input_ids` (batch, time) in the compute dtype."""
+        return F.dropout(self.embed_tokens(input_ids).to(self.compute_dtype), self.dropout, self.training)
+
+    def forward(
+        self, embedded: torch.Tensor, mask: torch.Tensor | None = None, state: KeyValueCache | None = None
+    ) -> States:
+        """Return the normed hidden states (batch, time, hidden) of `embedded`, and `state` after these tokens.
+
+        `mask` (batch, time) is 1 for real tokens and 0 for padding: on either side without a state, on the right with one.
+        `state`, a `KeyValueCache`, is written in place; without one, every row starts at position 0.
+        """
+        context = _Context(self.rotary, embedded, mask, state)
+        x = embedded
+        for number, layer in enumerate(self.layers):
+            x = layer(x, context, number)
+        if state is not None:
+            state.advance(embedded.shape[1], mask)
+        return States(self.norm(x), state)
+
+
+class CausalLM(nn.Module):
+    """A decoder and its output matrix. No parameter exists before it has a value: drawn, or given in `tensors`.
+
+    Drawn: matrices and embeddings are normal with deviation 0.02; the two matrices that write into the residual stream
+    (o_proj, down_proj) start at zero, so that every layer starts as the identity (modded-nanogpt record 5, nanochat).
+    `dropout` acts on the embedding and on each branch while training, and is no part of the stored configuration.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+        tensors: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Draw float32 parameters from `generator` (default: torch's global one), or hold `tensors`, by name, uncopied."""
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):
+            self.model = Decoder(config, dropout)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        if tensors is None:
+            tensors = {name: _draw(name, shape, generator) for name, shape in parameter_shapes(config).items()}
+        self.load_state_dict(tensors, strict=not config.tie_word_embeddings, assign=True)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        empty = [name for name, p in self.named_parameters() if p.is_meta]
+        if empty:
+            raise RuntimeError(f"parameters without a value: {empty}")
+        first = self.model.embed_tokens.weight
+        table = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta).to(first.device)
+        self.model.register_buffer("rotary", table, persistent=False)
+        self.compute_dtype = first.dtype
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What activations are computed in; the parameters keep their own dtype."""
+        return self.model.compute_dtype
+
+    @compute_dtype.setter
+    def compute_dtype(self, dtype: torch.dtype) -> None:
+        self.model.compute_dtype = dtype
+
+    def forward(
+        self, input_ids: torch.Tensor, mask: torch.Tensor | None = None, state: KeyValueCache | None = None
+    ) -> torch.Tensor:
+        """Return the scores (batch, time, vocabulary) of `input_ids` (batch, time); see `Decoder.forward`."""
+        scores: torch.Tensor = self.lm_head(self.model(self.model.embed(input_ids), mask, state).hidden)
+        return scores
+
+
+def parameter_shapes(config: DecoderConfig) -> dict[str, torch.Size]:
+    """Return the name and shape of every stored tensor, without allocating any."""
+    with torch.device("meta"):
+        shapes = {f"model.{name}": p.shape for name, p in Decoder(config).named_parameters()}
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = torch.Size((config.vocab_size, config.hidden_size))
+    return shapes
+
+
+def _draw(name: str, shape: torch.Size, generator: torch.Generator | None) -> torch.Tensor:
+    if len(shape) == 1:
+        return torch.zeros(shape) if name.endswith(".bias") else torch.ones(shape)
+    if name.endswith(("o_proj.weight", "down_proj.weight")):
+        return torch.zeros(shape)
+    return torch.empty(shape).normal_(std=0.02, generator=generator)

@@ -1,0 +1,220 @@
+"""The shape of a decoder in Hugging Face's spelling, and its `config.json`, read strictly: nothing unknown is ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rung.errors import RunFolderError, did_you_mean
+
+ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+
+# Keys that say something about computing which we implement in one way only: any other value is refused.
+_ONLY_VALUE: dict[str, Any] = {
+    "hidden_act": "silu",
+    "mlp_bias": False,
+    "attention_dropout": 0.0,
+    "pretraining_tp": 1,
+    "rope_scaling": None,
+    "rope_interleaved": False,
+    "use_sliding_window": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "is_encoder_decoder": False,
+}
+# Keys that do not change what the network computes. `sliding_window` and `max_window_layers` mean nothing to these three
+# families unless `use_sliding_window` is true, which the table above refuses.
+_NO_EFFECT = frozenset(
+    "architectures model_type torch_dtype dtype transformers_version use_cache initializer_range is_llama_config "
+    "sliding_window max_window_layers _name_or_path _attn_implementation_autoset output_attentions "
+    "output_hidden_states return_dict chunk_size_feed_forward id2label label2id problem_type "
+    "transformers.js_config".split()
+)
+_READ = frozenset({"rope_theta", "rope_parameters", "layer_types"})
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """A decoder's shape. `model_type` decides the family: "qwen3" (QK-norm), "llama", or "qwen2" (biases on q, k, v).
+
+    `attention_bias` puts a bias on q, k, v and o for qwen3 and llama; qwen2 always has it on q, k, v and never on o.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    model_type: str = "qwen3"
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+    tie_word_embeddings: bool = True
+    attention_bias: bool = False
+    bos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
+        if self.model_type not in ARCHITECTURES:
+            raise _refusal(f"model_type '{self.model_type}' is not supported", f"supported: {', '.join(ARCHITECTURES)}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (type(value) is not int or value < 1):
+                raise _refusal(f"{field.name} must be a whole number of at least 1, not {value!r}", None)
+            if field.type == "float" and not (isinstance(value, int | float) and value > 0):
+                raise _refusal(f"{field.name} must be a number above 0, not {value!r}", None)
+            if field.type == "bool" and not isinstance(value, bool):
+                raise _refusal(f"{field.name} must be true or false, not {value!r}", None)
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise _refusal(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}",
+                "every key and value head serves the same number of query heads",
+            )
+        if self.head_dim % 2:
+            raise _refusal(f"head_dim must be even for rotary positions, not {self.head_dim}", None)
+        if self.model_type == "qwen2" and self.head_dim * self.num_attention_heads != self.hidden_size:
+            raise _refusal(f"qwen2 needs head_dim = hidden_size / num_attention_heads, not {self.head_dim}", None)
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether queries and keys are normalised per head."""
+        return self.model_type == "qwen3"
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether the query, key and value projections have a bias."""
+        return self.attention_bias or self.model_type == "qwen2"
+
+    @property
+    def o_bias(self) -> bool:
+        """Whether the attention's output projection has a bias."""
+        return self.attention_bias and self.model_type != "qwen2"
+
+    @property
+    def num_matmul_parameters(self) -> int:
+        """Parameters that take part in matrix products: the hidden matrices and the output matrix, also when tied."""
+        heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
+        layer = self.hidden_size * (heads * self.head_dim + 3 * self.intermediate_size)
+        return self.num_hidden_layers * layer + self.vocab_size * self.hidden_size
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters, a tied matrix counted once."""
+        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        biases = (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim if self.qkv_bias else 0
+        biases += self.hidden_size if self.o_bias else 0
+        untied = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
+        return (
+            self.num_matmul_parameters + untied + self.num_hidden_layers * (norms + biases) + self.hidden_size
+        )
+
+    def flops_per_token(self, context: int) -> float:
+        """Floating-point operations to train on one token: 6 per matmul parameter, plus causal attention's products.
+
+        12 x layers x width x context / 2: two products of 2 operations each, times 3 for forward and backward, over the
+        half of the (context x context) square that a causal mask leaves; width is that of all heads together.
+        """
+        attention = 12 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * context / 2
+        return 6 * self.num_matmul_parameters + attention
+
+    def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
+        """Return the `config.json` object; transformers 4 and vLLM read `rope_theta` and `torch_dtype`, 5 the others."""
+        fields = dataclasses.asdict(self)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = fields.pop(name)
+            if value is not None:
+                fields[name] = list(value) if isinstance(value, tuple) else value
+        if self.model_type == "qwen2":
+            del fields["attention_bias"], fields["head_dim"]
+        if self.model_type == "llama":
+            fields["mlp_bias"] = False
+        return {
+            "architectures": [ARCHITECTURES[self.model_type]],
+            **fields,
+            "hidden_act": "silu",
+            "initializer_range": 0.02,
+            "attention_dropout": 0.0,
+            "use_cache": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "torch_dtype": dtype,
+            "dtype": dtype,
+        }
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any], *, where: str = "config.json") -> DecoderConfig:
+        """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
+        model_type = config.get("model_type")
+        if model_type not in ARCHITECTURES:
+            raise _refusal(f"model_type {model_type!r} is not supported", f"supported: {', '.join(ARCHITECTURES)}", where)
+        names = {field.name for field in dataclasses.fields(cls)}
+        _check_keys(config, names | _READ | _NO_EFFECT, where)
+        values: dict[str, Any] = {name: config[name] for name in names if config.get(name) is not None}
+        values["rope_theta"] = _rope_theta(config, where)
+        values.setdefault("tie_word_embeddings", False)
+        if isinstance(values.get("eos_token_id"), list):
+            values["eos_token_id"] = tuple(values["eos_token_id"])
+        _fill_family_defaults(values, config)
+        missing = [field.name for field in dataclasses.fields(cls) if _required(field) and field.name not in values]
+        if missing:
+            raise _refusal(f"config.json lacks {', '.join(missing)}", None, where)
+        try:
+            return cls(**values)
+        except RunFolderError as error:
+            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING
+
+
+def _refusal(problem: str, hint: str | None, where: str = "decoder config") -> RunFolderError:
+    return RunFolderError(problem, where=where, hint=hint)
+
+
+def _check_keys(config: Mapping[str, Any], known: frozenset[str] | set[str], where: str) -> None:
+    for key, value in config.items():
+        if key in _ONLY_VALUE:
+            allowed = _ONLY_VALUE[key]
+            if value is not None and value != allowed:
+                raise _refusal(f"{key} = {value!r} is not supported", f"only {allowed!r} is", where)
+        elif key not in known:
+            guess = did_you_mean(key, known)
+            raise _refusal(
+                f"config.json has a key that this version does not implement: {key} = {value!r}{guess}",
+                "Rung refuses what it cannot honour, so that the network cannot silently compute something else",
+                where,
+            )
+    kinds = set(config.get("layer_types") or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise _refusal(f"layer_types {sorted(kinds)} are not supported", "only full_attention is", where)
+
+
+def _rope_theta(config: Mapping[str, Any], where: str) -> float:
+    rope = config.get("rope_parameters") or {}
+    unknown = set(rope) - {"rope_type", "rope_theta"}
+    if rope.get("rope_type", "default") != "default" or unknown:
+        raise _refusal(f"rope_parameters {dict(rope)!r} are not supported", "only rope_type 'default' is", where)
+    thetas = {float(value) for value in (rope.get("rope_theta"), config.get("rope_theta")) if value is not None}
+    if len(thetas) > 1:
+        raise _refusal(f"rope_theta and rope_parameters disagree: {sorted(thetas)}", "make both the same", where)
+    return thetas.pop() if thetas else 10_000.0
+
+
+def _fill_family_defaults(values: dict[str, Any], config: Mapping[str, Any]) -> None:
+    """Fill what the family's own configuration class in transformers fills when the key is absent or null."""
+    heads, hidden = values.get("num_attention_heads"), values.get("hidden_size")
+    if heads and "num_key_value_heads" not in values and (
+        values["model_type"] == "llama" or "num_key_value_heads" in config
+    ):
+        values["num_key_value_heads"] = heads
+    if "head_dim" not in values:
+        if values["model_type"] == "qwen3":
+            values["head_dim"] = 128
+        elif isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+            values["head_dim"] = hidden // heads

@@ -1,0 +1,99 @@
+"""Reading and writing a network as a Hugging Face folder: `config.json`, `model.safetensors`, `generation_config.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from rung.errors import RunFolderError
+from rung.nets.decoder import CausalLM, parameter_shapes
+from rung.nets.decoder_config import DecoderConfig
+from rung.runfolder import write_json
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+_FLOAT_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def save_net(net: CausalLM, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write `net` so that transformers opens it, its weights in `dtype` (default: as they are).
+
+    A tied output matrix is left out, as `tie_word_embeddings` says it must be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: p.detach().to("cpu", dtype or p.dtype).contiguous() for name, p in net.named_parameters()}
+    stored = next(iter(weights.values())).dtype
+    config = net.config.to_hf(str(stored).removeprefix("torch."))
+    tokens = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
+    write_json(folder / CONFIG, config)
+    write_json(folder / GENERATION_CONFIG, {"_from_model_config": True, **tokens})
+    try:
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        hint = "is the disk full, or the folder not writable?"
+        raise RunFolderError(f"cannot write {WEIGHTS}: {error}", where=str(folder), hint=hint) from error
+
+
+def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float = 0.0) -> CausalLM:
+    """Read a network from a folder written by `save_net` or by transformers, its weights held in `dtype`.
+
+    Names and shapes are compared with `config.json` before any weight is read. RunFolderError says which file is missing,
+    unreadable or truncated, or which tensor is missing, extra, of the wrong shape or type, or not finite.
+    """
+    config = read_config(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        hint = "sharded weights are not read yet" if (folder / f"{WEIGHTS}.index.json").exists() else None
+        raise RunFolderError(f"the folder has no {WEIGHTS}", where=str(folder), hint=hint)
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = parameter_shapes(config)
+            _compare(file, expected, path, tied=config.tie_word_embeddings)
+            tensors = {name: file.get_tensor(name).to(dtype) for name in expected}
+    except (SafetensorError, OSError) as error:
+        hint = "the file is truncated or damaged: take an earlier checkpoint or copy it again"
+        raise RunFolderError(f"cannot read {WEIGHTS}: {error}", where=str(path), hint=hint) from error
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise RunFolderError(f"tensor {name} holds values that are not finite", where=str(path))
+    return CausalLM(config, dropout=dropout, tensors=tensors)
+
+
+def read_config(folder: Path) -> DecoderConfig:
+    """Read and check `config.json` alone."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(f"the folder has no {CONFIG}", where=str(folder)) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunFolderError(f"cannot read {CONFIG}: {error}", where=str(path)) from error
+    if not isinstance(config, dict):
+        raise RunFolderError(f"{CONFIG} is not a JSON object", where=str(path))
+    return DecoderConfig.from_hf(config, where=str(path))
+
+
+def _compare(file: Any, expected: Mapping[str, torch.Size], path: Path, *, tied: bool) -> None:
+    found = set(file.keys())
+    if tied:
+        # Some writers keep the tied matrix under both names; the embedding is the one that counts.
+        found.discard("lm_head.weight")
+    for problem, names in (("lacks", expected.keys() - found), ("has unknown", found - expected.keys())):
+        if names:
+            shown = ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise RunFolderError(f"{WEIGHTS} {problem} {shown}", where=str(path), hint=f"{CONFIG} decides the names")
+    for name, shape in expected.items():
+        stored = file.get_slice(name)
+        if tuple(stored.get_shape()) != shape:
+            problem = f"tensor {name} has shape {stored.get_shape()}, {CONFIG} asks for {list(shape)}"
+            raise RunFolderError(problem, where=str(path))
+        if stored.get_dtype() not in _FLOAT_TYPES:
+            supported = ", ".join(_FLOAT_TYPES)
+            raise RunFolderError(f"tensor {name} is {stored.get_dtype()}", where=str(path), hint=f"read: {supported}")
