@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def rotary_table(positions: int, head_dim: int, theta: float) -> torch.Tensor:
     """Return cosines and sines, (2, positions, head_dim) float32, each half repeated (half-rotation order).
 
-    RoFormer, arXiv 2104.09864, section 3.4.2; the order of the halves is Hugging Face's, so weights need no permutation.
+    RoFormer, arXiv 2104.09864, section 3.4.2; the halves are in Hugging Face's order: no weight is ever permuted.
     """
     frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies).repeat(1, 2)
@@ -33,12 +33,12 @@ class KeyValueCache:
     """Keys and values of the tokens already seen, in tensors of fixed size that steps write into.
 
     Row `i` holds `lengths[i]` tokens in slots 0 .. lengths[i] - 1, so rows may differ in length. To start a batch, pad
-    prompts on the *right*, pass `mask` (batch, time), and take row `i`'s scores at `mask[i].sum() - 1`; what padding wrote
-    is overwritten by the next tokens and never attended to. A step then passes one token (batch, 1) and no mask.
+    prompts on the *right*, pass `mask` (batch, time), and take row `i`'s scores at `mask[i].sum() - 1`; what padding
+    wrote is overwritten by the next tokens and never attended to. A step then passes one token (batch, 1), no mask.
 
-    `keys`, `values`: (layers, batch, kv heads, capacity, head_dim). `lengths`: (batch,) int64. `longest`: an upper bound of
-    `lengths` known without reading the tensor; attention looks at the first `longest` slots only. `ragged`: whether a mask
-    was ever given, so that rows may differ.
+    `keys`, `values`: (layers, batch, kv heads, capacity, head_dim). `lengths`: (batch,) int64. `longest`: an upper
+    bound of `lengths` known without reading the tensor; attention looks at the first `longest` slots only.
+    `ragged`: whether a mask was ever given, so that rows may differ.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class KeyValueCache:
         return self.keys.shape[3]
 
     def positions(self, time: int) -> torch.Tensor:
-        """Return the positions of the next `time` tokens of each row: (batch, time), or (1, time) when all are equal."""
+        """Return the positions of the next `time` tokens of each row: (batch, time), or (1, time) when rows agree."""
         if self.ragged:
             return self.lengths[:, None] + torch.arange(time, device=self.lengths.device)
         return torch.arange(self.longest, self.longest + time, device=self.lengths.device)[None]

@@ -1,7 +1,8 @@
 """What every network family offers: a body that turns inputs into hidden states, and a head that scores them.
 
-A family is one file with a body. Caches, cross-attention, images, attributions and recurrent state all take the same two
-steps, `embed` then `forward`, so that a caller who wants to look at or change the embedded input can do so in between.
+A family is one file with a body. Caches, cross-attention, images, attributions and recurrent state all take the same
+two steps, `embed` then `forward`, so that a caller who wants to look at or change the embedded input can do so in
+between.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Head(Protocol):
 
 
 class LanguageModel(Protocol):
-    """A body under the name `model` and a vocabulary head under `lm_head`: Hugging Face's names, so files need no map."""
+    """A body named `model` and a vocabulary head named `lm_head`, as Hugging Face names them."""
 
     @property
     def model(self) -> Body:

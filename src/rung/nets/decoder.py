@@ -1,7 +1,7 @@
 """The decoder: Qwen3's shape by default, Llama's or Qwen2's by configuration, with Hugging Face's tensor names.
 
-Parameters are float32 masters; what is computed in is decided by one thing, `Decoder.compute_dtype`: `embed` returns that
-dtype and every layer casts its weights to the dtype of what comes in. No autocast is involved.
+Parameters are float32 masters; what is computed in is decided by one thing, `Decoder.compute_dtype`: `embed` returns
+that dtype and every layer casts its weights to the dtype of what comes in. No autocast is involved.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Decoder(nn.Module):
     ) -> States:
         """Return the normed hidden states (batch, time, hidden) of `embedded`, and `state` after these tokens.
 
-        `mask` (batch, time) is 1 for real tokens and 0 for padding: on either side without a state, on the right with one.
+        `mask` (batch, time) is 1 for real tokens, 0 for padding: on either side without a state, on the right with one.
         `state`, a `KeyValueCache`, is written in place; without one, every row starts at position 0.
         """
         context = _Context(self.rotary, embedded, mask, state)
@@ -190,7 +190,7 @@ class CausalLM(nn.Module):
         generator: torch.Generator | None = None,
         tensors: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Draw float32 parameters from `generator` (default: torch's global one), or hold `tensors`, by name, uncopied."""
+        """Draw float32 parameters from `generator` (default: torch's global one), or hold `tensors`, uncopied."""
         super().__init__()
         self.config = config
         with torch.device("meta"):

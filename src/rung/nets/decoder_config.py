@@ -1,4 +1,4 @@
-"""The shape of a decoder in Hugging Face's spelling, and its `config.json`, read strictly: nothing unknown is ignored."""
+"""The shape of a decoder in Hugging Face's spelling, and its `config.json`, read strictly: no key is ignored."""
 
 from __future__ import annotations
 
@@ -23,13 +23,30 @@ _ONLY_VALUE: dict[str, Any] = {
     "add_cross_attention": False,
     "is_encoder_decoder": False,
 }
-# Keys that do not change what the network computes. `sliding_window` and `max_window_layers` mean nothing to these three
-# families unless `use_sliding_window` is true, which the table above refuses.
+# Keys that do not change what the network computes. `sliding_window` and `max_window_layers` mean nothing to these
+# three families unless `use_sliding_window` is true, which the table above refuses.
 _NO_EFFECT = frozenset(
-    "architectures model_type torch_dtype dtype transformers_version use_cache initializer_range is_llama_config "
-    "sliding_window max_window_layers _name_or_path _attn_implementation_autoset output_attentions "
-    "output_hidden_states return_dict chunk_size_feed_forward id2label label2id problem_type "
-    "transformers.js_config".split()
+    {
+        "_attn_implementation_autoset",
+        "_name_or_path",
+        "architectures",
+        "chunk_size_feed_forward",
+        "dtype",
+        "id2label",
+        "initializer_range",
+        "is_llama_config",
+        "label2id",
+        "max_window_layers",
+        "output_attentions",
+        "output_hidden_states",
+        "problem_type",
+        "return_dict",
+        "sliding_window",
+        "torch_dtype",
+        "transformers.js_config",
+        "transformers_version",
+        "use_cache",
+    }
 )
 _READ = frozenset({"rope_theta", "rope_parameters", "layer_types"})
 
@@ -110,9 +127,7 @@ class DecoderConfig:
         biases = (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim if self.qkv_bias else 0
         biases += self.hidden_size if self.o_bias else 0
         untied = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
-        return (
-            self.num_matmul_parameters + untied + self.num_hidden_layers * (norms + biases) + self.hidden_size
-        )
+        return self.num_matmul_parameters + untied + self.num_hidden_layers * (norms + biases) + self.hidden_size
 
     def flops_per_token(self, context: int) -> float:
         """Floating-point operations to train on one token: 6 per matmul parameter, plus causal attention's products.
@@ -124,7 +139,7 @@ class DecoderConfig:
         return 6 * self.num_matmul_parameters + attention
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
-        """Return the `config.json` object; transformers 4 and vLLM read `rope_theta` and `torch_dtype`, 5 the others."""
+        """Return the `config.json` object, in the spellings of transformers 4 (which vLLM reads too) and of 5."""
         fields = dataclasses.asdict(self)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = fields.pop(name)
@@ -151,7 +166,9 @@ class DecoderConfig:
         """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
         model_type = config.get("model_type")
         if model_type not in ARCHITECTURES:
-            raise _refusal(f"model_type {model_type!r} is not supported", f"supported: {', '.join(ARCHITECTURES)}", where)
+            raise _refusal(
+                f"model_type {model_type!r} is not supported", f"supported: {', '.join(ARCHITECTURES)}", where
+            )
         names = {field.name for field in dataclasses.fields(cls)}
         _check_keys(config, names | _READ | _NO_EFFECT, where)
         values: dict[str, Any] = {name: config[name] for name in names if config.get(name) is not None}
@@ -209,8 +226,10 @@ def _rope_theta(config: Mapping[str, Any], where: str) -> float:
 def _fill_family_defaults(values: dict[str, Any], config: Mapping[str, Any]) -> None:
     """Fill what the family's own configuration class in transformers fills when the key is absent or null."""
     heads, hidden = values.get("num_attention_heads"), values.get("hidden_size")
-    if heads and "num_key_value_heads" not in values and (
-        values["model_type"] == "llama" or "num_key_value_heads" in config
+    if (
+        heads
+        and "num_key_value_heads" not in values
+        and (values["model_type"] == "llama" or "num_key_value_heads" in config)
     ):
         values["num_key_value_heads"] = heads
     if "head_dim" not in values:

@@ -1,4 +1,4 @@
-"""Reading and writing a network as a Hugging Face folder: `config.json`, `model.safetensors`, `generation_config.json`."""
+"""Reading and writing a network as a Hugging Face folder: its configuration and its weights."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def save_net(net: CausalLM, folder: Path, dtype: torch.dtype | None = None) -> N
 def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float = 0.0) -> CausalLM:
     """Read a network from a folder written by `save_net` or by transformers, its weights held in `dtype`.
 
-    Names and shapes are compared with `config.json` before any weight is read. RunFolderError says which file is missing,
-    unreadable or truncated, or which tensor is missing, extra, of the wrong shape or type, or not finite.
+    Names and shapes are compared with `config.json` before any weight is read. RunFolderError says which file is
+    missing, unreadable or truncated, or which tensor is missing, extra, of the wrong shape or type, or not finite.
     """
     config = read_config(folder)
     path = folder / WEIGHTS

@@ -1,0 +1,199 @@
+"""Optimisers behind one face: a step takes one number, the schedule's factor; state is flat named tensors.
+
+AdamW, SGD with momentum, and Muon for the hidden matrices with AdamW for everything else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from rung.errors import RunFolderError
+
+OptimizerName = Literal["adamw", "muon", "sgd"]
+Role = Literal["hidden", "embedding", "vector"]
+
+# Coefficients of the quintic iteration, chosen for the steepest slope at zero (kellerjordan.github.io/posts/muon).
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
+    """Return `matrices` (n, rows, columns) with all singular values moved to near 1 (0.5 to 1.5), in bfloat16.
+
+    Newton-Schulz iteration of Muon, on a stack of matrices of one shape.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) with the scale of Moonshot's (arXiv 2502.16982), equal shapes taken as one stack.
+
+    The update, times 0.2 sqrt(max(rows, columns)), has AdamW's root mean square: one learning rate serves both.
+    The same arithmetic as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, which takes one matrix at a time.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002 - torch's signature
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_shape.setdefault(p.shape, []).append(p)
+            for params in by_shape.values():
+                self._step_stack(params, group["lr"], group["weight_decay"], group["momentum"])
+
+    def _step_stack(self, params: list[torch.Tensor], lr: float, weight_decay: float, momentum: float) -> None:
+        gradients = [cast(torch.Tensor, p.grad) for p in params]
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        updates = orthogonalise(torch.stack(torch._foreach_lerp(gradients, buffers, momentum)))
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+        torch._foreach_add_(
+            params, updates.to(params[0].dtype).unbind(), alpha=-lr * 0.2 * math.sqrt(max(params[0].shape))
+        )
+
+
+class Optimizer:
+    """One or two torch optimisers over one network, driven together.
+
+    The learning rate and its multipliers by role are fixed; a step is given the schedule's factor only.
+    """
+
+    def __init__(
+        self, names: Mapping[nn.Parameter, str], parts: list[torch.optim.Optimizer], learning_rate: float
+    ) -> None:
+        """Take `parts`, whose groups carry `multiplier`; `names` names every parameter. Use `build_optimizer`."""
+        self._names = dict(names)
+        self._parts = parts
+        self._learning_rate = learning_rate
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def clip_grad_norm(self, max_norm: float) -> torch.Tensor:
+        """Scale gradients so that their global norm is at most `max_norm`; return the norm before, 0-dimensional.
+
+        One pass serves the finite check too: the norm is not finite exactly if some gradient is not (or the sum of
+        squares overflows float32, which is as fatal). Gradients are then left as they are, for the caller to drop.
+        """
+        gradients = [p.grad for p in self._names if p.grad is not None]
+        norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if norm > max_norm and torch.isfinite(norm):
+            torch._foreach_mul_(gradients, max_norm / norm)
+        return norm
+
+    def step(self, factor: float) -> None:
+        """Update all parameters at `learning_rate` x their role's multiplier x `factor`."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = self._learning_rate * group["multiplier"] * factor
+            part.step()
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Return the whole state as `parameter name/slot` -> tensor, the tensors themselves, not copies.
+
+        Empty before the first step.
+        """
+        return {
+            f"{name}/{slot}": value
+            for part in self._parts
+            for p, name in self._names.items()
+            for slot, value in part.state.get(p, {}).items()
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Continue exactly from `state_tensors()` of an optimiser built the same way.
+
+        RunFolderError names what is missing, unknown or of the wrong shape.
+        """
+        by_name = {name: p for p, name in self._names.items()}
+        slots_of: dict[nn.Parameter, dict[str, torch.Tensor]] = {p: {} for p in self._names}
+        for key, value in tensors.items():
+            name, _, slot = key.rpartition("/")
+            if name not in by_name:
+                raise RunFolderError(f"optimiser state for a parameter that does not exist: {key}")
+            p = by_name[name]
+            if value.ndim and value.shape != p.shape:
+                raise RunFolderError(f"optimiser state {key} is {list(value.shape)}, not {list(p.shape)}")
+            slots_of[p][slot] = value.to(p.device if value.ndim else "cpu", copy=True)
+        for part in self._parts:
+            for group in part.param_groups:
+                for p in group["params"]:
+                    found, wanted = set(slots_of[p]), _slots(part)
+                    if tensors and found != wanted:
+                        raise RunFolderError(
+                            f"optimiser state of {self._names[p]} has {sorted(found)}, not {sorted(wanted)}",
+                            hint="the checkpoint was written with another optimiser",
+                        )
+                    part.state[p] = cast(dict[str, Any], slots_of[p])
+
+
+def _slots(part: torch.optim.Optimizer) -> set[str]:
+    return {"step", "exp_avg", "exp_avg_sq"} if isinstance(part, torch.optim.AdamW) else {"momentum_buffer"}
+
+
+def build_optimizer(
+    net: nn.Module,
+    *,
+    name: OptimizerName,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    betas: tuple[float, float] = (0.9, 0.95),
+    momentum: float = 0.95,
+    multipliers: Mapping[Role, float] | None = None,
+) -> Optimizer:
+    """Return an optimiser over all trainable parameters of `net`.
+
+    Roles: "embedding" is the matrix of any `nn.Embedding` and of `lm_head`; "hidden" is any other matrix; the rest
+    (norms, biases) are "vector" and never decay. "muon" puts the hidden matrices under Muon, the rest under AdamW.
+    `betas` are AdamW's, `momentum` Muon's and SGD's; `multipliers` scale the learning rate by role (default 1).
+    """
+    names = {p: key for key, p in net.named_parameters() if p.requires_grad}
+    embeddings = {m.weight for m in net.modules() if isinstance(m, nn.Embedding)}
+    by_role: dict[Role, list[nn.Parameter]] = {"hidden": [], "embedding": [], "vector": []}
+    for p, key in names.items():
+        is_embedding = p in embeddings or key == "lm_head.weight"
+        by_role["vector" if p.ndim < 2 else "embedding" if is_embedding else "hidden"].append(p)
+    groups = {
+        role: {
+            "params": params,
+            "weight_decay": 0.0 if role == "vector" else weight_decay,
+            "multiplier": (multipliers or {}).get(role, 1.0),
+        }
+        for role, params in by_role.items()
+        if params
+    }
+    parts: list[torch.optim.Optimizer] = []
+    if name == "muon" and "hidden" in groups:
+        parts.append(Muon([groups.pop("hidden")], lr=learning_rate, momentum=momentum))  # type: ignore[list-item]
+    if name == "sgd":
+        parts.append(torch.optim.SGD(list(groups.values()), lr=learning_rate, momentum=momentum))
+    elif groups:
+        parts.append(torch.optim.AdamW(list(groups.values()), lr=learning_rate, betas=betas, fused=True))
+    return Optimizer(names, parts, learning_rate)
