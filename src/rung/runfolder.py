@@ -24,6 +24,7 @@ from rung.errors import NewerFormatError, RunFolderError
 FORMAT_VERSION = 1
 HEADER_NAME = "rung.json"
 _TEMPORARY_PREFIX = ".writing-"
+_REPLACED_PREFIX = ".replaced-"
 
 
 def file_sha256(path: Path) -> str:
@@ -72,10 +73,10 @@ def write_folder(final: Path, fill: Callable[[Path], None], header: dict[str, An
             for path in [*temporary.rglob("*"), temporary]:
                 _sync_folder(path)
             if final.exists():  # rename cannot replace a folder that is not empty: step aside first
-                replaced = final.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-old-{final.name}")
-                final.rename(replaced)
+                aside = final.with_name(f"{_REPLACED_PREFIX}{final.name}")
+                final.rename(aside)
                 temporary.rename(final)
-                shutil.rmtree(replaced)
+                shutil.rmtree(aside)
             else:
                 temporary.rename(final)
         finally:
@@ -144,7 +145,16 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what an earlier process left half-written in `folder` when it was killed."""
+    """Clear what an earlier process left half-written in `folder` when it was killed.
+
+    A folder that was killed between stepping aside and being replaced steps back.
+    """
+    for aside in folder.glob(f"{_REPLACED_PREFIX}*"):
+        original = folder / aside.name.removeprefix(_REPLACED_PREFIX)
+        if original.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(original)
     for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
         if path.is_dir():
             shutil.rmtree(path)
