@@ -1,0 +1,402 @@
+"""The corpus: files in, cleaned, deduplicated and split documents out, cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rung.data.documents import Document, excerpt, place
+from rung.data.near_duplicates import SHORT_WORDS, find_near_duplicates
+from rung.data.read import find_files
+from rung.data.report import CorpusReport
+from rung.data.segmenting import MadeSegments, SegmentMaker
+from rung.data.segments import VERSION, Segment, read_cached
+from rung.data.split import chance, validation_threshold
+from rung.errors import DataError, UsageError
+from rung.progress import SILENT, Progress
+from rung.runfolder import write_folder
+
+Split = Literal["train", "valid"]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """How text is prepared.
+
+    text_column: the column of tables that holds the text; None: text, content, body, or the only text column.
+    valid_fraction: share of documents held out, in (0, 1). near_duplicate_threshold: Jaccard similarity of word
+    5-grams from which two documents count as one; 1 leaves only equal sets. piece_bytes: about how long the documents
+    are that long texts are cut into. seed: of the split.
+    """
+
+    text_column: str | None = None
+    valid_fraction: float = 0.05
+    near_duplicate_threshold: float = 0.8
+    piece_bytes: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.valid_fraction < 1:
+            raise UsageError(f"valid_fraction is {self.valid_fraction}, it must lie between 0 and 1")
+        if not 0.5 <= self.near_duplicate_threshold <= 1:
+            raise UsageError(
+                f"near_duplicate_threshold is {self.near_duplicate_threshold}, it must lie in 0.5 to 1",
+                hint="below 0.5 the lookup by MinHash would miss most pairs",
+            )
+        if not 256 <= self.piece_bytes <= 1 << 20:
+            raise UsageError(f"piece_bytes is {self.piece_bytes}, it must lie in 256 to 1048576")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The documents of one split in source order; all arrays have its length.
+
+    continues[i]: document i directly follows document i - 1 of this selection in their source.
+    """
+
+    segment_index: npt.NDArray[np.int32]
+    document_index: npt.NDArray[np.int32]
+    continues: Flags
+
+
+_TRAIN, _VALID = 0, 1
+_DROP_REASONS = {
+    2: "exact duplicate",
+    3: "near-duplicate",
+    4: "duplicate of validation text",
+    5: "near-duplicate of validation text",
+}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Prepared text on disk.
+
+    `sha256` names it: equal for equal text (in equal order) and options, whatever the files are called.
+    `rejected_path`: a JSON line for all that was read and is not used: source, row, reason, excerpt, bytes, and
+    for duplicates `kept`, the place of the document that stays.
+    """
+
+    segments: tuple[Segment, ...]
+    folder: Path
+    sha256: str
+    report: CorpusReport
+
+    @property
+    def rejected_path(self) -> Path:
+        return self.folder / "rejected.jsonl"
+
+    @cached_property
+    def _fates(self) -> npt.NDArray[np.int8]:
+        fates: npt.NDArray[np.int8] = np.load(self.folder / "fates.npy", allow_pickle=False)
+        return fates
+
+    def selection(self, split: Split) -> Selection:
+        return self._selections[split]
+
+    @cached_property
+    def _selections(self) -> dict[Split, Selection]:
+        index = _Index(self.segments)
+        return {"train": self._select(index, _TRAIN), "valid": self._select(index, _VALID)}
+
+    def _select(self, index: _Index, code: int) -> Selection:
+        chosen = np.flatnonzero(self._fates == code)
+        ordinals = index.ordinals()[chosen]
+        continues = np.zeros(len(chosen), bool)
+        continues[1:] = ordinals[1:] == ordinals[:-1] + 1
+        segment = index.segment_of(chosen)
+        return Selection(segment.astype(np.int32), (chosen - index.starts[segment]).astype(np.int32), continues)
+
+    def num_documents(self, split: Split) -> int:
+        return len(self.selection(split).document_index)
+
+    def num_bytes(self, split: Split) -> int:
+        """Bytes of UTF-8 text."""
+        return int(self._nbytes(split).sum())
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """All documents of a split, in source order, read as they are asked for."""
+        selection = self.selection(split)
+        repeats: Counter[str] = Counter()  # only validation text that was given can hold a text twice
+        for number, continues in enumerate(selection.continues.tolist()):
+            segment = self.segments[selection.segment_index[number]]
+            at = int(selection.document_index[number])
+            digest = segment.sha256(at)
+            name = digest[:16]
+            if split == "valid":
+                repeats[name] += 1
+                name += f"-{repeats[name]}" if repeats[name] > 1 else ""
+            text = str(segment.text_bytes(at), "utf-8")
+            yield Document(name, text, _place_of(segment, at), digest, continues)
+
+    def texts(self, split: Split, max_bytes: int | None = None) -> Iterator[str]:
+        """The texts of a split, or an evenly spread, always equal sample of at most about `max_bytes`."""
+        selection = self.selection(split)
+        chosen = np.arange(len(selection.document_index))
+        total = self.num_bytes(split)
+        if max_bytes is not None and max_bytes < total:
+            ends = np.cumsum(self._nbytes(split))
+            wanted = max(1, round(len(chosen) * max_bytes / total))
+            chosen = np.unique(np.searchsorted(ends, (np.arange(wanted) + 0.5) * total / wanted, side="right"))
+        for number in chosen.tolist():
+            segment = self.segments[selection.segment_index[number]]
+            yield str(segment.text_bytes(int(selection.document_index[number])), "utf-8")
+
+    def _nbytes(self, split: Split) -> Ints:
+        selection = self.selection(split)
+        nbytes = np.zeros(len(selection.document_index), np.int64)
+        for number in np.unique(selection.segment_index).tolist():
+            here = selection.segment_index == number
+            nbytes[here] = self.segments[number].document_nbytes[selection.document_index[here]]
+        return nbytes
+
+
+def prepare_corpus(
+    paths: Sequence[Path],
+    *,
+    cache_dir: Path,
+    valid_paths: Sequence[Path] = (),
+    options: CorpusOptions = CorpusOptions(),
+    progress: Progress = SILENT,
+) -> Corpus:
+    """Read, clean, deduplicate and split text files and folders; what `cache_dir` holds already is used again.
+
+    `valid_paths` name validation text: kept whole (only what is unreadable is rejected), never split further, and
+    training text alike it is dropped. Then, and only then, `paths` may be empty (text that is only evaluated on).
+
+    Raises DataError when nothing can be read, nothing is left, or what is left cannot be split; UsageError when no
+    path was given.
+    """
+    started = time.monotonic()
+    if not paths and not valid_paths:
+        raise UsageError("no text was given", hint="give at least one file or folder")
+    report = CorpusReport()
+    made = MadeSegments()
+    maker = SegmentMaker(cache_dir, text_column=options.text_column, piece_bytes=options.piece_bytes, progress=progress)
+    for role_paths, is_valid_text in ((valid_paths, True), (paths, False)):
+        if role_paths:
+            found = find_files(role_paths, leave_out=() if is_valid_text else _files_in(valid_paths))
+            part = maker.make(found.files, is_valid_text=is_valid_text)
+            made.segments += part.segments
+            made.reused += part.reused
+            made.encodings += part.encodings
+            made.remarks += part.remarks
+            report.files += len(found.files)
+            report.files_skipped = dict(Counter(report.files_skipped) + found.skipped)
+    segments = tuple(made.segments)
+    name = _fingerprint(segments, options)
+    folder = cache_dir / "corpora" / name
+    header = read_cached(folder)
+    if header is None or header.get("names") != _names_hash(segments):
+        header = _join(segments, folder, options, progress)
+    for key, value in header["account"].items():
+        setattr(report, key, value)
+    report.encodings, report.remarks = dict(made.encodings), made.remarks
+    if report.valid_fraction_used > options.valid_fraction:
+        report.remarks.append(
+            f"so little text that {report.valid_fraction_used:.0%} of the chances count as validation, "
+            f"not {options.valid_fraction:.0%}"
+        )
+    report.segments, report.reused_segments = len(segments), made.reused
+    report.rejected_path, report.sha256 = str(folder / "rejected.jsonl"), name
+    report.seconds = time.monotonic() - started
+    return Corpus(segments, folder, name, report)
+
+
+def check_text(
+    paths: Sequence[Path],
+    *,
+    cache_dir: Path,
+    options: CorpusOptions = CorpusOptions(),
+    progress: Progress = SILENT,
+) -> CorpusReport:
+    """Do all that training would do with the text, and return the account."""
+    return prepare_corpus(paths, cache_dir=cache_dir, options=options, progress=progress).report
+
+
+def _files_in(paths: Sequence[Path]) -> list[Path]:
+    return [file.path for file in find_files(paths).files] if paths else []
+
+
+def _fingerprint(segments: Sequence[Segment], options: CorpusOptions) -> str:
+    content = [[segment.key, segment.is_valid_text] for segment in segments]
+    return hashlib.sha256(json.dumps([VERSION, content, asdict(options)]).encode()).hexdigest()
+
+
+def _names_hash(segments: Sequence[Segment]) -> str:
+    """The names that rejected.jsonl shows; it is written anew when files were renamed."""
+    return hashlib.sha256(json.dumps([segment.names for segment in segments]).encode()).hexdigest()
+
+
+class _Index:
+    """Documents of all segments under one number, and the few columns that are needed of all at once."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.segments = segments
+        self.starts = np.cumsum([0, *(segment.num_documents for segment in segments)])
+        self.count = int(self.starts[-1])
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        return np.concatenate([segment.documents[name] for segment in self.segments])
+
+    def ordinals(self) -> Ints:
+        return np.concatenate([segment.documents["ordinal"] + segment.first_ordinal for segment in self.segments])
+
+    def nbytes(self) -> Ints:
+        return np.concatenate([segment.document_nbytes for segment in self.segments])
+
+    def is_valid_text(self) -> Flags:
+        return np.repeat([segment.is_valid_text for segment in self.segments], np.diff(self.starts))
+
+    def segment_of(self, documents: Ints) -> Ints:
+        owners: Ints = np.searchsorted(self.starts, documents, side="right") - 1
+        return owners
+
+    def texts(self, documents: Ints) -> list[bytes]:
+        owners = self.segment_of(documents)
+        places = (documents - self.starts[owners]).tolist()
+        return [bytes(self.segments[at].text_bytes(i)) for at, i in zip(owners.tolist(), places, strict=True)]
+
+    def place(self, document: int) -> str:
+        owner = int(self.segment_of(np.array([document]))[0])
+        return _place_of(self.segments[owner], document - int(self.starts[owner]))
+
+
+def _place_of(segment: Segment, at: int) -> str:
+    record = segment.documents[at]
+    file = int(record["file"])
+    return place(segment.names[file], int(record["row"]), segment.row_units[file])
+
+
+def _join(segments: Sequence[Segment], folder: Path, options: CorpusOptions, progress: Progress) -> dict[str, Any]:
+    """Deduplicate and split over all segments, write the outcome, and return its header."""
+    index = _Index(segments)
+    rejected: Counter[str] = Counter()
+    rejected_bytes: Counter[str] = Counter()
+    for segment in segments:
+        for rejection in segment.rejections():
+            rejected[rejection.reason] += 1
+            rejected_bytes[rejection.reason] += rejection.num_bytes
+    documents_in = index.count + rejected.total()
+    if not index.count:
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in rejected.most_common())
+        raise DataError(f"no text is left: {reasons or 'the files are empty'}", hint="`rung data check` shows more")
+    with progress.task("looking for duplicates", None, "") as _:
+        fates, dropped_for, used = _decide(index, options)
+    nbytes = index.nbytes()
+    for code, reason in _DROP_REASONS.items():
+        if count := int((fates == code).sum()):
+            rejected[reason] += count
+            rejected_bytes[reason] += int(nbytes[fates == code].sum())
+    account = {
+        "documents_in": documents_in,
+        "train_documents": int((fates == _TRAIN).sum()),
+        "valid_documents": int((fates == _VALID).sum()),
+        "train_bytes": int(nbytes[fates == _TRAIN].sum()),
+        "valid_bytes": int(nbytes[fates == _VALID].sum()),
+        "rejected": dict(rejected),
+        "rejected_bytes": dict(rejected_bytes),
+        "valid_fraction_used": used,
+    }
+
+    def fill(target: Path) -> None:
+        np.save(target / "fates.npy", fates, allow_pickle=False)
+        _write_rejected(target / "rejected.jsonl", index, fates, dropped_for)
+
+    header = {"kind": "corpus", "names": _names_hash(segments), "account": account}
+    write_folder(folder, fill, header)
+    return header
+
+
+def _decide(index: _Index, options: CorpusOptions) -> tuple[npt.NDArray[np.int8], Ints, float]:
+    """The fate of each document, the document it is dropped in favour of (or -1), and the fraction of validation."""
+    given = index.is_valid_text()
+    digests = index.column("sha256")
+    u = chance(digests, options.seed)
+    rank = np.empty(index.count, np.int64)
+    rank[np.lexsort((u, ~given))] = np.arange(index.count)  # stable: equal texts rank in source order
+    first_digits = np.ascontiguousarray(digests[:, :16]).view("V16").ravel()
+    dropped_for = _equal_to_earlier(np.unique(first_digits, return_inverse=True)[1], rank, given)
+    exact = dropped_for >= 0
+    num_words = index.column("num_words")
+    short = np.flatnonzero((num_words > 0) & (num_words < SHORT_WORDS) & ~exact)
+    alike = _equal_to_earlier(index.column("word_sequence")[short], rank[short], given[short])
+    dropped_for[short] = np.where(alike >= 0, short[alike], -1)
+    near = find_near_duplicates(
+        [segment.signatures for segment in index.segments],
+        eligible=~exact & (num_words >= SHORT_WORDS),
+        protected=given,
+        rank=rank,
+        texts=index.texts,
+        threshold=options.near_duplicate_threshold,
+    )
+    dropped_for = np.where(near >= 0, near, dropped_for)
+    kept = dropped_for < 0
+    fates = np.where(given, _VALID, _TRAIN).astype(np.int8)
+    used = 0.0
+    if not given.any():
+        used = _split(u, index.nbytes(), kept, options)
+        fates[u < used] = _VALID
+    codes = np.where(exact, 2, 3) + 2 * given[dropped_for]
+    return np.where(kept, fates, codes).astype(np.int8), dropped_for, used
+
+
+def _split(u: npt.NDArray[np.float64], nbytes: Ints, kept: Flags, options: CorpusOptions) -> float:
+    try:
+        return validation_threshold(u[kept], nbytes[kept], options.valid_fraction)
+    except DataError as error:
+        if (copies := int((~kept).sum())) > 0:
+            problem = f"{error.problem}; {copies:,} more were duplicates"
+            raise DataError(problem, where=error.where, hint=error.hint) from error
+        raise
+
+
+def _equal_to_earlier(keys: npt.NDArray[Any], rank: Ints, protected: Flags) -> Ints:
+    """For each item the lowest-ranked other item of equal key if that ranks lower and the item is not protected."""
+    order = np.lexsort((rank, keys))
+    leaders = np.ones(len(keys), bool)
+    leaders[1:] = keys[order][1:] != keys[order][:-1]
+    leader_of = np.empty(len(keys), np.int64)
+    leader_of[order] = order[leaders][np.cumsum(leaders) - 1]
+    return np.where((leader_of == np.arange(len(keys))) | protected, -1, leader_of)
+
+
+def _write_rejected(path: Path, index: _Index, fates: npt.NDArray[np.int8], dropped_for: Ints) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for number, segment in enumerate(index.segments):
+            for rejection in segment.rejections():
+                source, unit = segment.names[rejection.file], segment.row_units[rejection.file]
+                line = {
+                    "source": source,
+                    "position": f"{unit} {rejection.row}" if rejection.row else "whole file",
+                    "reason": rejection.reason,
+                    "excerpt": rejection.excerpt,
+                    "bytes": rejection.num_bytes,
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            first, last = int(index.starts[number]), int(index.starts[number + 1])
+            for document in (np.flatnonzero(fates[first:last] > _VALID) + first).tolist():
+                at = document - first
+                record = segment.documents[at]
+                name, unit = segment.names[record["file"]], segment.row_units[record["file"]]
+                line = {
+                    "source": name,
+                    "position": f"{unit} {record['row']}",
+                    "reason": _DROP_REASONS[int(fates[document])],
+                    "excerpt": excerpt(bytes(segment.text_bytes(at)[:480])),
+                    "bytes": int(segment.document_nbytes[at]),
+                    "kept": index.place(int(dropped_for[document])),
+                }
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
