@@ -69,8 +69,8 @@ class TrainingSection(_Section):
     warmup_steps: int | None = Field(default=None, ge=0)
     decay_fraction: float = Field(default=0.5, gt=0, le=1, description="share of the steps in the final linear decay")
     final_learning_rate_fraction: float = Field(default=0.05, ge=0, le=1)
-    schedule: tuple[tuple[int, float], ...] | None = Field(
-        default=None, description="knots (step, share of learning_rate) of the schedule, replacing the three above"
+    schedule: dict[str, Any] | None = Field(
+        default=None, description="the whole schedule as a finished run stored it, revisions included"
     )
     gradient_clip: float = Field(default=1.0, gt=0)
     precision: Literal["bf16", "fp32"] | None = None

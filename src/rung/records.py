@@ -1,8 +1,8 @@
 """A number is a record: value, interval and its method, n, unit, how it was measured, on which data.
 
-A metric here is a ratio of sums over items, `sum(values) / sum(weights)`: accuracy (weights 1), bits per byte (bits over
-bytes). Keeping the per-item values by item id is what makes paired tests possible; two records over different items or
-different data refuse to be compared.
+A metric here is a ratio of sums over items, `sum(values) / sum(weights)`: accuracy (weights 1), bits per byte (bits
+over bytes). Keeping the per-item values by item id is what makes paired tests possible; two records over different
+items or different data refuse to be compared.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def write_folder(final: Path, fill: Callable[[Path], None], header: dict[str, An
 
 
 def write_header(folder: Path, header: dict[str, Any], files: list[str] | None = None) -> None:
-    """Write `rung.json` over the files of `folder` (all of them, or those named). It is the commit point: written last."""
+    """Write `rung.json` over the files of `folder` (all, or those named). It is the commit point: written last."""
     listed = files if files is not None else [path.relative_to(folder).as_posix() for path in _files_of(folder)]
     described = {
         name: {"sha256": file_sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in sorted(listed)
