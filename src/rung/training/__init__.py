@@ -1,0 +1,1 @@
+"""Training: the plan, the one loop, schedules, guards, checkpoints, several processes, meter."""

@@ -1,0 +1,312 @@
+"""The one training loop, for every network, objective and source of samples.
+
+Step k trains on the next `batch_size` samples, by their global numbers; rank r takes the r-th equal slice and cuts it
+into micro-batches. Losses are sums: they are added over micro-batches and ranks and divided once, by the global count
+of targets, so 32 x 1, 1 x 32 and 2 ranks x 16 give one gradient. All randomness is keyed by the seed and the first
+sample number of a micro-batch: nothing random needs storing, and dropout too is the same on one rank or two.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from rung.errors import RecipeError, RunFolderError, TrainingError
+from rung.runfolder import remove_leftovers, write_json
+from rung.training.checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
+    Saver,
+    TrainerState,
+    checkpoint_folder,
+    checkpoints,
+    discard,
+)
+from rung.training.contracts import Batches, Ended, LoopResult, LoopSettings, Objective, Optimizer, Validation
+from rung.training.distributed import World, alone
+from rung.training.gradients import BatchGradient
+from rung.training.guards import Guard, Verdict
+from rung.training.interrupts import Interrupts
+from rung.training.meter import SILENT_DISPLAY, Display, Figures
+from rung.training.pacing import Pace
+from rung.training.recorder import Recorder
+from rung.training.schedule import Revision
+
+FAILURE = "failure.json"
+_INTERRUPT = 1_000_000  # the wish of one rank; wishes are summed, and "the deadline has come" is a 1 from one rank
+
+
+def train(
+    net: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    optimizer: Optimizer,
+    settings: LoopSettings,
+    *,
+    run_folder: Path,
+    save_model: Callable[[Path], None],
+    header: dict[str, Any],
+    validate: Callable[[], Validation] | None = None,
+    world: World | None = None,
+    figures: Figures | None = None,
+    display: Display = SILENT_DISPLAY,
+    deadline: float | None = None,
+    resume: Checkpoint | None = None,
+    on_revision: Callable[[TrainerState], None] | None = None,
+) -> LoopResult:
+    """Train `net` in place until the schedule ends, validation stops improving, or someone interrupts.
+
+    `save_model` writes the network into a checkpoint's folder and `header` goes into its `rung.json`. `deadline` is a
+    reading of `time.monotonic()` by which the last step and checkpoint shall be done; without one no clock decides
+    anything. With `resume`, `net` must hold that checkpoint's weights; its schedule, not that of `settings`, holds.
+    `on_revision` hears of every change to the planned number of steps, on the main process.
+
+    Raises TrainingError when too many steps in a row cannot be taken (`failure.json` then tells more), RunFolderError
+    when a checkpoint cannot be written, RecipeError when settings do not fit each other or the checkpoint.
+    """
+    world = world or alone()
+    state = _starting_state(run_folder, settings, resume, world, display)
+    if resume is not None:
+        optimizer.load_state_tensors(resume.optimizer_tensors())
+    world.share_weights(net)
+    gradient = BatchGradient(
+        net=net, objective=objective, batches=batches, optimizer=optimizer, settings=settings, world=world
+    )
+    saver = Saver(run_folder, save_model, header, settings.keep_last)
+    pace = Pace(deadline) if deadline is not None else None
+    with Recorder(run_folder, settings, figures or Figures(), world, display, from_step=state.step) as recorder:
+        trainer = _Trainer(
+            net=net,
+            gradient=gradient,
+            optimizer=optimizer,
+            settings=settings,
+            state=state,
+            saver=saver,
+            validate=validate,
+            world=world,
+            recorder=recorder,
+            pace=pace,
+            on_revision=on_revision,
+        )
+        with Interrupts(recorder.say) as interrupts, _garbage_frozen():
+            return trainer.run(interrupts)
+
+
+@dataclass
+class _Trainer:
+    net: nn.Module
+    gradient: BatchGradient
+    optimizer: Optimizer
+    settings: LoopSettings
+    state: TrainerState
+    saver: Saver
+    validate: Callable[[], Validation] | None
+    world: World
+    recorder: Recorder
+    pace: Pace | None
+    on_revision: Callable[[TrainerState], None] | None
+
+    def run(self, interrupts: Interrupts) -> LoopResult:
+        """Steps until the end, with what comes round between them."""
+        state, settings = self.state, self.settings
+        self.net.train()
+        saved = checkpoint_folder(self.saver.run_folder, state.step)
+        ended: Ended | None = "finished" if state.step >= state.schedule.steps else None
+        while ended is None:
+            wish = self.train_step(_INTERRUPT if interrupts.wanted else self._deadline_wish())
+            self._keep_pace(is_over=0 < wish < _INTERRUPT)
+            better = self._validate() if self._comes_round(settings.validate_every) else None
+            ended = self._ended(wish)
+            is_due = ended is not None or self._comes_round(settings.checkpoint_every) or self._decays_next()
+            if is_due or (better is not None and settings.patience is not None):
+                saved = self._save(better)
+        if ended == "interrupted":
+            self.recorder.say(f"saved at step {state.step:,}; go on with: rung train --resume {self.saver.run_folder}")
+        return self._result(ended, saved)
+
+    def train_step(self, wish: int) -> int:
+        """One optimiser step on the next global batch, unless the guard refuses it. Returns the sum of all wishes."""
+        began = time.monotonic()
+        state = self.state
+        factor = state.schedule.multiplier(state.step)
+        batch = self.gradient.compute(state.samples, wish)
+        verdict = state.guard.judge(batch.loss, batch.norm, batch.count)
+        if verdict is Verdict.FINE:
+            self.optimizer.step(factor)
+        state.step += 1
+        state.samples += state.batch_size
+        state.targets += batch.count
+        seconds = time.monotonic() - began
+        state.seconds += seconds
+        if self.pace is not None:
+            self.pace.step_took(seconds)
+        self.recorder.step(state, batch, verdict, factor, seconds)
+        if state.guard.must_stop:
+            self._give_up(f"{state.guard.failures_in_a_row} steps in a row could not be taken: {verdict}")
+        return batch.wish
+
+    def _deadline_wish(self) -> int:
+        return int(self.pace is not None and self.world.is_main and self.pace.is_over())
+
+    def _keep_pace(self, *, is_over: bool) -> None:
+        """Bend the schedule so that it ends at the deadline; the main process's clock decides for all."""
+        state, schedule = self.state, self.state.schedule
+        if self.pace is None or state.step >= schedule.steps or not (is_over or self.pace.is_due(schedule, state.step)):
+            return
+        every = {"validation": self.settings.validate_every, "checkpoint": self.settings.checkpoint_every}
+        wanted = state.step if is_over else self.pace.new_steps(schedule, state.step, every)
+        (steps,) = self.world.from_main([schedule.steps if wanted is None else wanted])
+        if int(steps) == schedule.steps:
+            return
+        revision = Revision(state.step, schedule.steps, int(steps), "the deadline has come" if is_over else "time left")
+        state.schedule = schedule.revised(state.step, int(steps))
+        state.revisions.append(revision)
+        self.recorder.revision(revision)
+        if self.on_revision is not None and self.world.is_main:
+            self.on_revision(state)
+
+    def _comes_round(self, every: int | None) -> bool:
+        """Whether something done every so many steps is due; what is done at all is also done after the last step."""
+        step = self.state.step
+        return every is not None and (step % every == 0 or step >= self.state.schedule.steps)
+
+    def _decays_next(self) -> bool:
+        return self.state.step == self.state.schedule.decay_start < self.state.schedule.steps
+
+    def _ended(self, wish: int) -> Ended | None:
+        if self.state.step >= self.state.schedule.steps:
+            return "finished"
+        if wish >= _INTERRUPT:
+            return "interrupted"
+        patience = self.settings.patience
+        return "stopped early" if patience is not None and self.state.stale >= patience else None
+
+    def _validate(self) -> float | None:
+        """Validate; the criterion if it is better than that of every checkpoint so far."""
+        if self.validate is None:
+            return None
+        with self._upkeep("validation"):
+            self.net.eval()
+            with torch.no_grad():
+                result = self.validate()
+            self.net.train()
+        (criterion,) = self.world.from_main([result.criterion])
+        self.recorder.validation(self.state, result)
+        best = self.state.best_criterion
+        is_better = math.isfinite(criterion) and (best is None or criterion < best)
+        self.state.stale = 0 if is_better else self.state.stale + 1
+        return criterion if is_better else None
+
+    def _save(self, better: float | None) -> Path:
+        """Write a checkpoint; never one with weights that are not finite."""
+        state = self.state
+        for name, parameter in self.net.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                self._give_up(f"the weights of {name} are not finite after step {state.step:,}")
+        if better is not None:
+            state.best_step, state.best_criterion = state.step, better
+        if self._decays_next():
+            state.pre_decay_step = state.step
+        with self._upkeep("checkpoint"):
+            if self.world.is_main:
+                self.saver.save(state, self.optimizer.state_tensors())
+            self.world.wait_for_all()
+        return checkpoint_folder(self.saver.run_folder, state.step)
+
+    @contextmanager
+    def _upkeep(self, kind: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        self.state.seconds += seconds
+        if self.pace is not None:
+            self.pace.upkeep_took(kind, seconds)
+
+    def _give_up(self, problem: str) -> NoReturn:
+        state, run_folder = self.state, self.saver.run_folder
+        last_good = list(checkpoints(run_folder).values())[-1:]
+        if self.world.is_main:
+            report = {
+                "problem": problem,
+                "step": state.step,
+                "samples": [state.samples - state.batch_size, state.samples - 1],
+                "learning_rate_factor": state.schedule.multiplier(state.step - 1),
+                "refused": list(self.recorder.refused),
+                "losses": list(state.guard.losses),
+                "gradient_norms": list(state.guard.norms),
+                "skipped": state.guard.skipped,
+                "last_good_checkpoint": last_good[0].relative_to(run_folder).as_posix() if last_good else None,
+            }
+            write_json(run_folder / FAILURE, report)
+        raise TrainingError(
+            problem,
+            where=f"step {state.step:,}; details in {run_folder / FAILURE}",
+            hint="train with a lower learning rate, or in fp32 if it was bf16"
+            + ("; the last good checkpoint is kept" if last_good else ""),
+        )
+
+    def _result(self, ended: Ended, saved: Path) -> LoopResult:
+        state = self.state
+        best = None if state.best_step is None else checkpoint_folder(self.saver.run_folder, state.best_step)
+        return LoopResult(
+            ended=ended,
+            step=state.step,
+            targets=state.targets,
+            seconds=state.seconds,
+            schedule=state.schedule,
+            revisions=tuple(state.revisions),
+            checkpoint=saved,
+            best_checkpoint=best,
+            best_criterion=state.best_criterion,
+            skipped=dict(state.guard.skipped),
+        )
+
+
+def _starting_state(
+    run_folder: Path, settings: LoopSettings, resume: Checkpoint | None, world: World, display: Display
+) -> TrainerState:
+    """The state to begin with, in a run folder cleared of what a killed process or an abandoned future left there."""
+    if resume is None:
+        if checkpoints(run_folder):
+            hint = "go on with --resume, or choose another --out"
+            raise RunFolderError("this run has checkpoints already", where=str(run_folder), hint=hint)
+        state = TrainerState(settings.schedule, settings.batch_size, settings.seed, Guard(settings.guard))
+    else:
+        state = TrainerState.from_json(resume.state.to_json())  # a copy: training changes it
+        for name in ("batch_size", "seed"):
+            if getattr(state, name) != getattr(settings, name):
+                raise RecipeError(
+                    f"the run was begun with {name} {getattr(state, name)}, not {getattr(settings, name)}",
+                    where=str(resume.folder),
+                    hint=f"resume without changing {name}",
+                )
+    if world.is_main:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run_folder)
+        remove_leftovers(run_folder / CHECKPOINTS)
+        for step, folder in checkpoints(run_folder).items():
+            if step > state.step:
+                display.say(f"going on from step {state.step:,}: the checkpoint of step {step:,} is dropped")
+                discard(folder)
+    world.wait_for_all()
+    return state
+
+
+@contextmanager
+def _garbage_frozen() -> Iterator[None]:
+    """Spare the cyclic collector from walking all modules again and again while steps make short-lived objects."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

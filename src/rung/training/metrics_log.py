@@ -1,0 +1,54 @@
+"""`metrics.jsonl`: one JSON object per line for every logged step, validation and incident, in order."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rung.errors import RunFolderError
+from rung.runfolder import write_text
+
+
+class MetricsLog:
+    """Appends to the log while entered; every line is flushed, so that a crash loses none."""
+
+    def __init__(self, path: Path, *, from_step: int) -> None:
+        """Open `path` to go on after `from_step` steps: lines of later steps, and half a last line, are cut off."""
+        self._path = path
+        if path.exists():
+            write_text(path, "".join(_lines_until(path, from_step)))
+        self._file = path.open("a", encoding="utf-8", newline="\n")
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Write one line; `line["step"]` is the number of steps done. Raises RunFolderError when the disk is full."""
+        try:
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise RunFolderError(
+                os.strerror(errno.ENOSPC).lower(),
+                where=str(self._path),
+                hint="free some space and run the same command with --resume; what was saved before is intact",
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    kept = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n") or json.loads(line)["step"] > step:
+                break
+            kept.append(line)
+    return kept
