@@ -1,0 +1,80 @@
+"""Rung: raw text in, a language model out, on the machine you have.
+
+    import rung
+
+    summary = rung.train(["my_texts/"], minutes=30)   # a folder that transformers opens too
+    model = rung.load(summary.run)
+    print(model.generate("Once upon a time"))
+
+Importing `rung` is instant: torch and the rest are imported when a name that needs them is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rung.errors import (
+    DataError,
+    EvaluationError,
+    GenerationError,
+    NewerFormatError,
+    PlanError,
+    RecipeError,
+    RungError,
+    RunFolderError,
+    TokenizerError,
+    TrainingError,
+    UsageError,
+)
+from rung.version import __version__
+
+if TYPE_CHECKING:
+    from rung.recipe import Recipe
+    from rung.tasks.language_modelling import LanguageModel, evaluate, extend, load, plan, resume, train
+
+_HOMES = {
+    "LanguageModel": "rung.tasks.language_modelling",
+    "Recipe": "rung.recipe",
+    "evaluate": "rung.tasks.language_modelling",
+    "extend": "rung.tasks.language_modelling",
+    "load": "rung.tasks.language_modelling",
+    "plan": "rung.tasks.language_modelling",
+    "resume": "rung.tasks.language_modelling",
+    "train": "rung.tasks.language_modelling",
+}
+
+__all__ = [
+    "DataError",
+    "EvaluationError",
+    "GenerationError",
+    "LanguageModel",
+    "NewerFormatError",
+    "PlanError",
+    "Recipe",
+    "RecipeError",
+    "RunFolderError",
+    "RungError",
+    "TokenizerError",
+    "TrainingError",
+    "UsageError",
+    "__version__",
+    "evaluate",
+    "extend",
+    "load",
+    "plan",
+    "resume",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that `name` lives in, now that it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rung' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,26 @@
+"""`rung eval`: how well a model predicts a text, in bits per byte, beside gzip, bzip2 and xz."""
+
+from __future__ import annotations
+
+import typer
+
+from rung.cli.options import Json, Run, Texts, Threads, examples
+
+_EXAMPLES = examples(
+    "rung eval runs/my_texts                       # on the validation text held out in training",
+    "rung eval runs/my_texts other_texts/",
+    "rung eval runs/my_texts other.txt --json",
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("eval", epilog=_EXAMPLES, short_help="Measure bits per byte on held-out text.")(evaluate)
+
+
+def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Json = False) -> None:
+    """Measure how well a model predicts a text: bits per byte with an interval, beside gzip, bzip2 and xz.
+
+    Without TEXT: the validation text that was held out in training. Bits per byte of the source text can be compared
+    between any two models, whatever their tokenizers; perplexity cannot.
+    """

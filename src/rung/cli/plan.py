@@ -1,0 +1,70 @@
+"""`rung plan`: what `rung train` would do, how long it would take and what to expect of it."""
+
+from __future__ import annotations
+
+import typer
+
+from rung.cli.options import (
+    Json,
+    Minutes,
+    Net,
+    RecipeFile,
+    Seed,
+    Settings,
+    Steps,
+    Texts,
+    Threads,
+    Valid,
+    examples,
+    exclusive,
+    new_run,
+)
+
+_EXAMPLES = examples(
+    "rung plan my_texts/ --minutes 30",
+    "rung plan my_texts/ --minutes 30 --set net.hidden_size=512      # what would a wider net cost?",
+    "rung plan my_texts/ --steps 2000 --json                        # without timing anything",
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("plan", epilog=_EXAMPLES, short_help="Show what train would do, without training.")(plan)
+
+
+def plan(
+    texts: Texts = None,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    valid: Valid = None,
+    net: Net = None,
+    recipe: RecipeFile = None,
+    set_: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Show what `rung train` would do with the same arguments, without training.
+
+    Prepares the text (kept for the training), times a few real steps on this machine and solves size, batch and steps
+    for the minutes. Refuses what will not fit, and names the setting to change.
+    """
+    from rung.cli.console import print_json, results, watching
+    from rung.tasks import language_modelling
+
+    exclusive(minutes=minutes, steps=steps)
+    wanted = new_run(texts, recipe=recipe, settings_given=set_, net=net)
+    with watching(as_json=as_json) as watcher:
+        planned = language_modelling.plan(
+            **wanted,
+            minutes=minutes,
+            steps=steps,
+            valid=valid or (),
+            seed=seed,
+            threads=threads,
+            progress=watcher,
+        )
+    if as_json:
+        print_json(planned.to_json())
+    else:
+        results().print(planned.describe(), markup=False)
