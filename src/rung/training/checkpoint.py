@@ -14,18 +14,20 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from rung.errors import RunFolderError, TrainingError
 from rung.runfolder import verify, write_folder, write_json
 from rung.training.guards import Guard
 from rung.training.schedule import Revision, Schedule
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CHECKPOINTS = "checkpoints"
 _PREFIX = "step-"
@@ -84,8 +86,6 @@ class Checkpoint:
 
         Copied, because views into a mapped file start at odd addresses, where kernels may sum in another order.
         """
-        from safetensors.torch import load_file
-
         return {name: tensor.clone() for name, tensor in load_file(self.folder / _OPTIMIZER).items()}
 
 
@@ -110,9 +110,10 @@ class Saver:
         """
 
         def fill(folder: Path) -> None:
-            self.save_model(folder)
-            (folder / "trainer").mkdir()
-            _save_tensors(optimizer_tensors, folder / _OPTIMIZER)
+            with _full_disk_named():
+                self.save_model(folder)
+                (folder / "trainer").mkdir()
+                save_file(optimizer_tensors, folder / _OPTIMIZER)
             write_json(folder / _STATE, state.to_json())
 
         final = checkpoint_folder(self.run_folder, state.step)
@@ -222,13 +223,12 @@ def discard(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
+@contextmanager
+def _full_disk_named() -> Iterator[None]:
+    """safetensors hides the operating system's error number in its text; bring it back to light."""
     try:
-        save_file(tensors, path)
-    except SafetensorError as error:  # it hides the operating system's error number in its text
+        yield
+    except SafetensorError as error:
         if f"os error {errno.ENOSPC}" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise

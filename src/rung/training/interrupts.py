@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STANDARD_ERROR = 2
+_HEARD = b"\nstopping: this step is finished and saved first (Ctrl-C again to stop at once, without saving)\n"
 
 
 class Interrupts:
@@ -17,9 +19,10 @@ class Interrupts:
     Outside the main thread Python delivers no signals, and this does nothing.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, *, announce: bool) -> None:
+        """`announce`: tell on standard error that the wish was heard."""
         self.wanted = False
-        self._say = say
+        self._announce = announce
         self._former: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
@@ -35,4 +38,5 @@ class Interrupts:
         if self.wanted and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.wanted = True
-        self._say("stopping: this step is finished and saved first (Ctrl-C again to stop at once, without saving)")
+        if self._announce:  # not through a display or print, which the signal may just have interrupted
+            os.write(_STANDARD_ERROR, _HEARD)

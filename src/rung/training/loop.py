@@ -97,7 +97,7 @@ def train(
             pace=pace,
             on_revision=on_revision,
         )
-        with Interrupts(recorder.say) as interrupts, _garbage_frozen():
+        with Interrupts(announce=world.is_main) as interrupts, _garbage_frozen():
             return trainer.run(interrupts)
 
 

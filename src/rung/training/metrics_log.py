@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,7 +32,7 @@ class MetricsLog:
             if error.errno != errno.ENOSPC:
                 raise
             raise RunFolderError(
-                os.strerror(errno.ENOSPC).lower(),
+                "the disk is full",
                 where=str(self._path),
                 hint="free some space and run the same command with --resume; what was saved before is intact",
             ) from error
@@ -41,7 +41,9 @@ class MetricsLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        # What could not be written is tried again here: on a full disk the first error is the one to see.
+        with nullcontext() if error is None else suppress(OSError):
+            self._file.close()
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

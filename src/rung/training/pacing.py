@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from statistics import fmean
 
 from rung.training.schedule import Schedule
@@ -26,11 +25,10 @@ _FEWEST = 3
 class Pace:
     """Measures steps and upkeep (validation, checkpoints), and says when the planned number of steps must change."""
 
-    def __init__(self, deadline: float, now: Callable[[], float] = time.monotonic) -> None:
-        """`deadline` is a reading of `now`, the moment at which the last step and its checkpoint must be done."""
+    def __init__(self, deadline: float) -> None:
+        """`deadline` is a reading of `time.monotonic()`, at which the last step and its checkpoint shall be done."""
         self._deadline = deadline
-        self._now = now
-        self._budget = max(deadline - now(), 1e-9)
+        self._budget = max(deadline - time.monotonic(), 0.0)
         self._step_seconds: deque[float] = deque(maxlen=_WINDOW)
         self._steps_seen = 0
         self._upkeep: dict[str, float] = {}
@@ -46,8 +44,8 @@ class Pace:
         self._upkeep[kind] = seconds
 
     def is_over(self) -> bool:
-        """Whether the deadline has passed by more than the tolerance, so that training must end with this step."""
-        return self._now() > self._deadline + _TOLERANCE * self._budget
+        """Whether training must end with this step, because the deadline is about to be missed by the tolerance."""
+        return time.monotonic() + sum(self._upkeep.values()) > self._deadline + _TOLERANCE * self._budget
 
     def is_due(self, schedule: Schedule, step: int) -> bool:
         """Whether the plan is checked before step `step`. It is left alone during the warm-up."""
@@ -68,7 +66,7 @@ class Pace:
             period = every.get(kind)
             if period is not None:
                 cost += seconds / period
-        left = self._deadline - self._now() - last
+        left = self._deadline - time.monotonic() - last
         if abs((schedule.steps - step) * cost - left) <= _TOLERANCE * self._budget:
             return None
         return step + max(0, int(left / cost))
