@@ -131,6 +131,9 @@ class Watching:
         self.reports: list[Any] = []
         self.said: list[str] = []
 
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
     def update(self, report: Any) -> None:
         self.reports.append(report)
 

@@ -58,6 +58,10 @@ class Display(Protocol):
         """Show one step."""
         ...
 
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
+        """Show how well the network does on held-out samples after `step` steps."""
+        ...
+
     def say(self, message: str) -> None:
         """Tell one fact, in a sentence."""
         ...
@@ -65,6 +69,9 @@ class Display(Protocol):
 
 class _Silent:
     def update(self, report: StepReport) -> None:
+        pass
+
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
         pass
 
     def say(self, message: str) -> None:

@@ -90,8 +90,8 @@ class Recorder:
         self._append({"step": state.step, "validation": line})
         if self._events is not None:
             self._events.write(state.step, {f"validation/{name}": value for name, value in line.items()})
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in (result.metrics or line).items())
-        self.say(f"step {state.step:,}: validation {shown}")
+        if self._world.is_main:
+            self._display.validated(state.step, result.metrics or line)
 
     def revision(self, revision: Revision) -> None:
         """Log and tell a changed plan."""
