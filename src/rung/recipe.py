@@ -171,13 +171,11 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
 
 
 def _suggest(dotted: str) -> str:
+    """The known key of the same name in another section, or else the one spelled most alike."""
     keys = known_keys()
-    close = did_you_mean(dotted, keys)
-    if close:
-        return close
-    leaf = dotted.rsplit(".", maxsplit=1)[-1]
-    same_leaf = [key for key in keys if key.rsplit(".", maxsplit=1)[-1] == leaf]
-    return f"; did you mean '{same_leaf[0]}'?" if same_leaf else ""
+    name = dotted.rsplit(".", maxsplit=1)[-1]
+    moved = next((key for key in keys if key.rsplit(".", maxsplit=1)[-1] == name), None)
+    return f"; did you mean '{moved}'?" if moved else did_you_mean(dotted, keys)
 
 
 def _readable(error: ValidationError, model: type[BaseModel], where: str) -> RecipeError:

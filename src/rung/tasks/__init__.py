@@ -1,0 +1,1 @@
+"""A task turns columns into examples, an objective, metrics and predictions: what `train` and `tune` are told to do."""

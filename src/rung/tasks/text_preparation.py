@@ -1,0 +1,82 @@
+"""Text files to token shards: the corpus, the tokenizer trained on it, and what the plan needs to know."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rung.data.corpus import Corpus, CorpusOptions, prepare_corpus
+from rung.data.shards import TokenShards
+from rung.data.tokenise import tokenise_corpus
+from rung.data.tokenizer import Tokenizer, train_tokenizer
+from rung.progress import Progress
+from rung.recipe import Recipe
+from rung.training.plan import TextFacts, choose_vocab_size
+
+_TOKENIZER_SAMPLE_BYTES = 100_000_000  # the merges of a 4k to 32k vocabulary hardly change beyond this
+_ROWS_MULTIPLE = 64  # of the embedding matrix: whole cache lines and vector registers
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """Everything that training needs of the text."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    train: TokenShards
+    valid: TokenShards
+
+    def facts(self, vocab_size: int) -> TextFacts:
+        """What the plan asks, for an embedding matrix of `vocab_size` rows."""
+        return TextFacts(
+            train_bytes=self.train.num_bytes,
+            train_tokens=self.train.num_tokens,
+            valid_tokens=self.valid.num_tokens,
+            vocab_size=vocab_size,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
+
+
+def cache_folder() -> Path:
+    """Where prepared text lives: `RUNG_CACHE`, or `~/.cache/rung`."""
+    return Path(os.environ.get("RUNG_CACHE") or Path.home() / ".cache" / "rung")
+
+
+def read_corpus(recipe: Recipe, progress: Progress) -> Corpus:
+    """Read, clean, deduplicate and split the recipe's text; what is prepared already is reused."""
+    text = recipe.text
+    return prepare_corpus(
+        [Path(name) for name in text.files],
+        cache_dir=cache_folder(),
+        valid_paths=[Path(name) for name in text.valid],
+        options=CorpusOptions(
+            text_column=text.text_column,
+            valid_fraction=text.valid_fraction,
+            near_duplicate_threshold=text.near_duplicate_threshold,
+            seed=recipe.seed,
+        ),
+        progress=progress,
+    )
+
+
+def prepare_text(
+    recipe: Recipe, progress: Progress, *, tokenizer: Tokenizer | None = None, corpus: Corpus | None = None
+) -> PreparedText:
+    """Prepare the recipe's text, with `tokenizer` or one trained on it."""
+    corpus = corpus or read_corpus(recipe, progress)
+    if tokenizer is None:
+        tokenizer = train_tokenizer(
+            corpus.texts("train", max_bytes=_TOKENIZER_SAMPLE_BYTES),
+            kind=recipe.tokenizer.kind,
+            vocab_size=recipe.tokenizer.vocab_size or choose_vocab_size(corpus.num_bytes("train")),
+            progress=progress,
+        )
+    shards = tokenise_corpus(corpus, tokenizer, cache_dir=cache_folder(), progress=progress)
+    return PreparedText(corpus, tokenizer, shards["train"], shards["valid"])
+
+
+def matrix_rows(recipe: Recipe, tokenizer: Tokenizer) -> int:
+    """Rows of the embedding matrix: what the recipe says, or the vocabulary rounded up to whole cache lines."""
+    wanted = max(recipe.tokenizer.vocab_size or 0, tokenizer.vocab_size)
+    return -(-wanted // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
