@@ -1,0 +1,429 @@
+"""Text to token ids and back: one byte-level BPE, three ways of choosing its merges.
+
+All three kinds are the same machine, so that all are read by `transformers.AutoTokenizer`, vLLM and llama.cpp without
+custom code. Text is split by Qwen2's regex, every piece becomes UTF-8 bytes, every byte is a token, and then a list of
+merges joins neighbouring tokens:
+
+- `bpe`: the merges are learned from the text (Sennrich et al. 2016, on bytes as in GPT-2);
+- `byte`: no merges;
+- `character`: exactly the merges that build each character of the training text from its bytes. A UTF-8 character
+  starts with a lead byte and no merge starts with a continuation byte, so no merge can cross a character border, and a
+  character that was never seen stays a few byte tokens.
+
+There is no normaliser and no unknown token, so `decode(encode(text)) == text` for every text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rung.data.words import Ragged, WordTable, is_plain
+from rung.errors import TokenizerError
+from rung.progress import SILENT, Progress
+from rung.runfolder import write_json, write_text
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TokenizerKind = Literal["bpe", "byte", "character"]
+
+END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT_ID = 0
+"""Of tokenizers trained here. Byte `b` of the alphabet follows at 1..256 (in the order of its stand-in characters)."""
+SMALLEST_VOCABULARY = 1 + 256
+
+PRETOKENIZER_NAME = "qwen2"
+"""What llama.cpp calls the regex below in a GGUF file (`tokenizer.ggml.pre`)."""
+PRETOKENIZER_REGEX = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Qwen2's split: `PRETOKENIZE_REGEX` in transformers 5.23 `models/qwen2/tokenization_qwen2.py`; quoted as "original
+regex from tokenizer.json" for LLAMA_VOCAB_PRE_TYPE_QWEN2 in llama.cpp `src/llama-vocab.cpp` (commit 00ad355e)."""
+
+_TOKENIZER_FILE = "tokenizer.json"
+_CONFIG_FILE = "tokenizer_config.json"
+_INVALID_BYTES = re.compile("([\udc80-\udcff]+)")  # what `surrogateescape` makes of bytes that are not UTF-8
+_DAMAGED = "the file is damaged or incomplete: use another copy of the folder, or train again"
+
+
+class Tokenizer:
+    """A byte-level BPE read from, and written as, Hugging Face's `tokenizer.json`.
+
+    Special tokens are never made from text: a document that spells `<|endoftext|>` gets the tokens of its characters.
+    """
+
+    def __init__(self, definition: str, *, eos_token: str, pretokenizer_name: str | None, where: str) -> None:
+        """Take the text of a `tokenizer.json`; `where` names its origin in errors.
+
+        Raises TokenizerError when it is not a byte-level BPE that has all 256 bytes and `eos_token`.
+        """
+        import tokenizers
+
+        self._definition = definition
+        self.pretokenizer_name = pretokenizer_name
+        _check_byte_level(definition, where)
+        try:
+            self._tokenizer: tokenizers.Tokenizer = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # the Rust library raises plain `Exception` for every broken definition
+            raise TokenizerError(f"{_TOKENIZER_FILE} is not valid: {error}", where=where, hint=_DAMAGED) from error
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._special_ids = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        eos_token_id = self._tokenizer.token_to_id(eos_token)
+        if eos_token_id not in self._special_ids:
+            raise TokenizerError(f"the end-of-text token '{eos_token}' is missing", where=where, hint=_DAMAGED)
+        self.eos_token = eos_token
+        self.eos_token_id: int = eos_token_id
+        self._bytes_of = self._byte_table(where)
+        self._words = WordTable(_library_without_split(definition)) if _splits_like_ours(definition) else None
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read `tokenizer.json` and `tokenizer_config.json`, of Rung or of another byte-level BPE.
+
+        Raises TokenizerError when they are missing, damaged or of another sort of tokenizer.
+        """
+        definition, config = _read(folder / _TOKENIZER_FILE), _read_object(folder / _CONFIG_FILE)
+        eos_token = config.get("eos_token")
+        if isinstance(eos_token, dict):  # transformers also writes special tokens as objects
+            eos_token = eos_token.get("content")
+        if not isinstance(eos_token, str):
+            raise TokenizerError(f"{_CONFIG_FILE} names no eos_token", where=str(folder), hint=_DAMAGED)
+        own = config.get("rung", {})
+        return cls(
+            definition,
+            eos_token=eos_token,
+            pretokenizer_name=own.get("pretokenizer") if isinstance(own, dict) else None,
+            where=str(folder / _TOKENIZER_FILE),
+        )
+
+    def save(self, folder: Path, *, model_max_length: int | None = None) -> None:
+        """Write both files into the existing `folder`; `model_max_length`: the longest input in tokens."""
+        config: dict[str, Any] = {
+            # not "Qwen2Tokenizer": transformers 5 gives that class an NFC normaliser, and decode(encode(x)) != x
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.eos_token,
+            "eos_token": self.eos_token,
+            "pad_token": self.eos_token,
+            "unk_token": None,
+            "add_bos_token": False,
+            "add_eos_token": False,
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+            "rung": {"pretokenizer": self.pretokenizer_name},
+        }
+        if model_max_length is not None:
+            config["model_max_length"] = model_max_length
+        write_text(folder / _TOKENIZER_FILE, self._definition)
+        write_json(folder / _CONFIG_FILE, config)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of `tokenizer.json`: two tokenizers with the same one give the same ids."""
+        return hashlib.sha256(self._definition.encode()).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, special ones included; ids are 0 .. vocab_size - 1."""
+        return len(self._bytes_of)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`. Raises TokenizerError when it holds a lone surrogate, which UTF-8 cannot express."""
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise _unencodable([text]) from error
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text as a uint32 array. Raises TokenizerError like `encode`."""
+        ids, lengths = self.encode_ragged(texts)
+        return np.split(ids, np.cumsum(lengths)[:-1]) if len(lengths) else []
+
+    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+        """Token ids of all texts in one uint32 array, and an int64 array of how many each has; the fastest way."""
+        if self._words is None:
+            return _encode_in_library(self._tokenizer, texts)
+        plain = [is_plain(text) for text in texts]
+        if all(plain):
+            return self._words.encode(texts)
+        parts = [
+            self._words.encode(list(run)) if key else _encode_in_library(self._tokenizer, list(run))
+            for key, run in _runs(texts, plain)
+        ]
+        return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Token ids of any bytes: valid UTF-8 like `encode`, each other byte as its own token.
+
+        `decode_bytes` gives `data` back exactly.
+        """
+        ids: list[int] = []
+        for number, run in enumerate(_INVALID_BYTES.split(data.decode("utf-8", errors="surrogateescape"))):
+            if number % 2:
+                ids.extend(self._byte_ids[ord(character) - 0xDC00] for character in run)
+            elif run:
+                ids.extend(self.encode(run))
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Bytes of `ids`; special tokens are left out. Raises TokenizerError for an id outside the vocabulary."""
+        return b"".join(map(self.token_bytes, ids))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token stands for; empty for a special token."""
+        if not 0 <= token_id < len(self._bytes_of):
+            raise TokenizerError(
+                f"token id {token_id} is outside the vocabulary of {self.vocab_size:,}",
+                hint="use the tokenizer that belongs to this model",
+            )
+        return self._bytes_of[token_id]
+
+    def _byte_table(self, where: str) -> list[bytes]:
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise TokenizerError("the token ids have gaps or repeat", where=where, hint=_DAMAGED)
+        byte_of = _byte_of_character()
+        if missing := [character for character in byte_of if character not in vocabulary]:
+            raise TokenizerError(
+                f"{len(missing)} of the 256 bytes are not in the vocabulary", where=where, hint=_DAMAGED
+            )
+        self._byte_ids = [0] * 256
+        for character, byte in byte_of.items():
+            self._byte_ids[byte] = vocabulary[character]
+        table = [b""] * len(vocabulary)
+        added = self._tokenizer.get_added_tokens_decoder()
+        for token, token_id in vocabulary.items():
+            if token_id in added:
+                table[token_id] = b"" if token_id in self._special_ids else token.encode()
+            else:
+                table[token_id] = bytes(map(byte_of.__getitem__, token))
+        return table
+
+
+class StreamDecoder:
+    """Turns token ids into text while they are generated, never giving out half a character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        """Add one token; return the characters that are now complete (perhaps none)."""
+        return self._utf8.decode(self._tokenizer.token_bytes(token_id))
+
+    def finish(self) -> str:
+        """Return U+FFFD for a character that was begun and not completed; all pieces together equal `decode`."""
+        return self._utf8.decode(b"", final=True)
+
+
+def train_tokenizer(
+    texts: Iterator[str], *, kind: TokenizerKind, vocab_size: int, progress: Progress = SILENT
+) -> Tokenizer:
+    """Choose a vocabulary of at most `vocab_size` tokens from `texts`.
+
+    `byte` always has 257 tokens; `character` keeps the most frequent characters when there are more than fit. The
+    result does not depend on the order of the texts. Raises TokenizerError when `vocab_size` is below 257.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise TokenizerError(
+            f"a vocabulary of {vocab_size} tokens is too small",
+            hint=f"give at least {SMALLEST_VOCABULARY}: 256 bytes and the end-of-text token",
+        )
+    with progress.task("choosing the vocabulary", None, "B") as advance:
+        counted = _counting(texts, advance)
+        if kind == "bpe":
+            definition = _train_bpe(counted, vocab_size)
+        else:
+            characters = _frequent_characters(counted) if kind == "character" else []
+            definition = _define(*_character_merges(characters, vocab_size))
+    tokenizer = Tokenizer(
+        definition, eos_token=END_OF_TEXT, pretokenizer_name=PRETOKENIZER_NAME, where="the new tokenizer"
+    )
+    if kind == "bpe" and tokenizer.vocab_size < vocab_size:
+        progress.say(
+            f"the text repeats too little for {vocab_size:,} tokens: the vocabulary has {tokenizer.vocab_size:,}"
+        )
+    return tokenizer
+
+
+def _train_bpe(texts: Iterator[str], vocab_size: int) -> str:
+    from tokenizers.trainers import BpeTrainer
+
+    tokenizer = _untrained({}, [])
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,  # a pair seen once would memorise that place instead of saving tokens elsewhere
+        show_progress=False,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=list(_byte_of_character()),
+    )
+    tokenizer.train_from_iterator(texts, trainer=trainer)
+    definition: str = tokenizer.to_str(pretty=True)
+    return definition
+
+
+def _frequent_characters(texts: Iterator[str]) -> list[str]:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    return sorted(counts, key=lambda character: (-counts[character], character))
+
+
+def _character_merges(characters: list[str], vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The vocabulary and merges that make one token of each of `characters`, as many as fit.
+
+    A character of three or four bytes also needs its beginnings as tokens; characters of one script share them.
+    """
+    stand_in = {byte: character for character, byte in _byte_of_character().items()}
+    vocabulary = {token: number for number, token in enumerate([END_OF_TEXT, *sorted(stand_in.values())])}
+    merges: dict[tuple[str, str], None] = {}
+    for character in characters:
+        symbols = [stand_in[byte] for byte in character.encode()]
+        needed = {("".join(symbols[:end]), symbols[end]): None for end in range(1, len(symbols))}
+        new = [pair for pair in needed if pair not in merges]
+        if len(vocabulary) + len(new) > vocab_size:
+            break
+        for pair in new:
+            merges[pair] = None
+            vocabulary["".join(pair)] = len(vocabulary)
+    return vocabulary, list(merges)
+
+
+def _define(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> str:
+    from tokenizers import AddedToken
+
+    tokenizer = _untrained(vocabulary, merges)
+    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    definition: str = tokenizer.to_str(pretty=True)
+    return definition
+
+
+def _untrained(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZER_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _encode_in_library(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> Ragged:
+    try:
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    except TypeError as error:
+        raise _unencodable(texts) from error
+    ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+    return np.concatenate([np.empty(0, np.uint32), *ids]), np.fromiter(map(len, ids), np.int64, len(ids))
+
+
+def _splits_like_ours(definition: str) -> bool:
+    """Whether `WordTable` may stand in for the library: our regex, no normaliser, no added tokens but special ones."""
+    given, ours = json.loads(definition), json.loads(_untrained({}, []).to_str())
+    return all(given.get(part) == ours[part] for part in ("pre_tokenizer", "normalizer")) and all(
+        token["special"] for token in given.get("added_tokens", [])
+    )
+
+
+def _library_without_split(definition: str) -> Callable[[Sequence[str]], Ragged]:
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    tokenizer = Tokenizer.from_str(definition)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.encode_special_tokens = True
+    return partial(_encode_in_library, tokenizer)
+
+
+def _runs(texts: Sequence[str], keys: Sequence[bool]) -> Iterator[tuple[bool, Iterator[str]]]:
+    """Stretches of neighbouring texts with the same key."""
+    for key, run in groupby(zip(keys, texts, strict=True), key=itemgetter(0)):
+        yield key, (text for _, text in run)
+
+
+def _counting(texts: Iterator[str], advance: Callable[[float], None]) -> Iterator[str]:
+    for text in texts:
+        yield text
+        advance(len(text.encode()))
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's stand-in characters for the 256 bytes (openai/gpt-2 `src/encoder.py`, bytes_to_unicode).
+
+    Visible Latin-1 characters stand for themselves, the other bytes for U+0100 onwards in order.
+    """
+    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    hidden = [byte for byte in range(256) if byte not in set(visible)]
+    table = {chr(byte): byte for byte in visible}
+    table.update({chr(0x100 + number): byte for number, byte in enumerate(hidden)})
+    return table
+
+
+def _check_byte_level(definition: str, where: str) -> None:
+    try:
+        parsed = json.loads(definition)
+    except ValueError as error:
+        raise TokenizerError(f"{_TOKENIZER_FILE} is not JSON: {error}", where=where, hint=_DAMAGED) from error
+    model, decoder = (parsed.get(part) if isinstance(parsed, dict) else None for part in ("model", "decoder"))
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or "ByteLevel" not in json.dumps(decoder):
+        raise TokenizerError(
+            "this is not a byte-level BPE tokenizer",
+            where=where,
+            hint="Rung's language models read byte-level BPE, as GPT-2, Llama 3, Qwen and SmolLM use it",
+        )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise TokenizerError(
+            f"there is no {path.name}", where=str(path.parent), hint="give a folder that holds a tokenizer"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path.name} is not UTF-8: {error}", where=str(path), hint=_DAMAGED) from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read(path))
+    except ValueError as error:
+        raise TokenizerError(f"{path.name} is not JSON: {error}", where=str(path), hint=_DAMAGED) from error
+    if not isinstance(value, dict):
+        raise TokenizerError(f"{path.name} is not a JSON object", where=str(path), hint=_DAMAGED)
+    return value
+
+
+def _unencodable(texts: Sequence[str]) -> TokenizerError:
+    for number, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return TokenizerError(
+                f"text {number} holds a lone surrogate (U+{ord(text[error.start]):04X}), which UTF-8 cannot express",
+                where=f"character {error.start:,}",
+                hint="replace it before encoding, for instance by U+FFFD",
+            )
+    return TokenizerError("the texts to encode must be strings")
