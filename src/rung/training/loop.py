@@ -126,7 +126,7 @@ class _Trainer:
             self._keep_pace(is_over=0 < wish < _INTERRUPT)
             better = self._validate() if self._comes_round(settings.validate_every) else None
             ended = self._ended(wish)
-            is_due = ended is not None or self._comes_round(settings.checkpoint_every) or self._decays_next()
+            is_due = ended is not None or self._decays_next() or self._regular_checkpoint_is_due()
             if is_due or (better is not None and settings.patience is not None):
                 saved = self._save(better)
         if ended == "interrupted":
@@ -178,6 +178,10 @@ class _Trainer:
         """Whether something done every so many steps is due; what is done at all is also done after the last step."""
         step = self.state.step
         return every is not None and (step % every == 0 or step >= self.state.schedule.steps)
+
+    def _regular_checkpoint_is_due(self) -> bool:
+        """Not while steps cannot be taken: such weights must not push out healthy ones (kyutai-labs/pocket-tts#262)."""
+        return self._comes_round(self.settings.checkpoint_every) and not self.state.guard.failures_in_a_row
 
     def _decays_next(self) -> bool:
         return self.state.step == self.state.schedule.decay_start < self.state.schedule.steps

@@ -94,8 +94,9 @@ class Meter:
 
     def step_took(self, seconds: float, targets: int) -> None:
         """Take note of one step."""
-        self._seconds.append(seconds)
-        self._rates.append(targets / seconds)
+        if seconds > 0:  # coarse clocks do not see a very short step
+            self._seconds.append(seconds)
+            self._rates.append(targets / seconds)
 
     @property
     def targets_per_second(self) -> float | None:
