@@ -1,4 +1,4 @@
-"""How long `rung --help` and `import rung` take: medians of alternating starts, beside a bare Python and what they avoid.
+"""How long `rung --help` and `import rung` take: medians of alternating starts, beside what they avoid to import.
 
     python bench/startup.py
 

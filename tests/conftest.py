@@ -1,4 +1,4 @@
-"""What all tests share: one thread, an own cache for each test, and the shared data or an honest reason for its absence."""
+"""What all tests share: one thread, a cache for each test, and the shared data or an honest reason for its absence."""
 
 from __future__ import annotations
 

@@ -52,9 +52,8 @@ def imports(tree: ast.AST, module: str) -> Iterator[tuple[str, int]]:
                 yield from ((f"rung.{alias.name}", node.lineno) for alias in node.names)
             else:
                 yield str(node.module), node.lineno
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in MODULES:
-            if node.value != "rung":
-                yield node.value, node.lineno
+        elif isinstance(node, ast.Constant) and node.value in MODULES and node.value != "rung":
+            yield str(node.value), node.lineno
 
 
 def misplaced(source: str, module: str) -> list[str]:

@@ -11,7 +11,18 @@ import pytest
 import rung
 from rung.version import __version__
 
-HEAVY = ("torch", "numpy", "pydantic", "polars", "sklearn", "scipy", "transformers", "tokenizers", "safetensors", "rich")
+HEAVY = (
+    "torch",
+    "numpy",
+    "pydantic",
+    "polars",
+    "sklearn",
+    "scipy",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "rich",
+)
 
 LOADED_AFTER = """
 import contextlib, io, json, sys

@@ -24,6 +24,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rung.data.report import human_bytes
+
 if TYPE_CHECKING:
     from rung.training.meter import StepReport
 
@@ -41,6 +43,8 @@ class Watcher(Protocol):
 
     def update(self, report: StepReport) -> None: ...
 
+    def validated(self, step: int, metrics: dict[str, float]) -> None: ...
+
 
 def results() -> Console:
     """The console for results, on standard output."""
@@ -55,7 +59,7 @@ def print_json(result: dict[str, Any]) -> None:
 
 @contextmanager
 def watching(*, as_json: bool) -> Iterator[Watcher]:
-    """Yield what shows progress here: live on a terminal, plain lines in a log, nothing for a machine or a helper rank."""
+    """Yield what shows progress here: live on a terminal, lines in a log, nothing for a machine or a rank above 0."""
     console = Console(stderr=True, highlight=False)
     if os.environ.get("RANK", "0") != "0" or (as_json and not console.is_terminal):
         yield _Silent()
@@ -78,6 +82,9 @@ class _Silent:
     def update(self, report: StepReport) -> None:
         pass
 
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
 
 class _Log:
     """Plain lines with the time since the start, for files, pipes and continuous integration."""
@@ -85,7 +92,6 @@ class _Log:
     def __init__(self) -> None:
         self._start = time.monotonic()
         self._last = self._start
-        self._validation: dict[str, float] = {}
 
     def say(self, message: str) -> None:
         print(f"[{duration(time.monotonic() - self._start)}] {message}", file=sys.stderr, flush=True)
@@ -105,10 +111,13 @@ class _Log:
         self.say(f"{label}: {_finished(done, unit, time.monotonic() - begun)}")
 
     def update(self, report: StepReport) -> None:
-        validated = report.validation != self._validation
-        if self._due() or validated or report.step in (1, report.steps):
-            self._validation = dict(report.validation)
-            self.say(", ".join([f"step {report.step:,} of {report.steps:,}", *_facts(report, validated=validated)]))
+        if self._due() or report.step in (1, report.steps):
+            left = [] if report.seconds_left is None else [f"{duration(report.seconds_left)} left"]
+            self.say(", ".join([f"step {report.step:,} of {report.steps:,}", *_facts(report), *left]))
+
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
+        name, value = _headline(metrics)
+        self.say(f"step {step:,}: validation {value:.4f} {name}")
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -128,7 +137,7 @@ class _Screen:
         )
         self._report: StepReport | None = None
         self._history: list[float] = []
-        self._validation: dict[str, float] = {}
+        self._unit = ""
         self.live = Live(get_renderable=self._render, console=console, refresh_per_second=_REFRESH_PER_SECOND)
 
     def say(self, message: str) -> None:
@@ -156,9 +165,10 @@ class _Screen:
 
     def update(self, report: StepReport) -> None:
         self._report = report
-        if report.validation and report.validation != self._validation:
-            self._validation = dict(report.validation)
-            self._history.append(_headline(report.validation)[1])
+
+    def validated(self, step: int, metrics: dict[str, float]) -> None:  # noqa: ARG002
+        self._unit, value = _headline(metrics)
+        self._history.append(value)
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = [self._bars] if self._bars.tasks else []
@@ -175,12 +185,10 @@ class _Screen:
             ProgressBar(total=report.steps, completed=report.step),
             f"step {report.step:,} of {report.steps:,}[bold]{left}[/]",
         )
-        lines: list[RenderableType] = [top, Text("   ".join(_facts(report, validated=False)))]
+        lines: list[RenderableType] = [top, Text("   ".join(_facts(report)))]
         if self._history:
-            name = _headline(self._validation)[0]
-            curve = Text.assemble(
-                "validation ", (f"{self._history[-1]:.3f}", "bold"), f" {name}   ", (sparkline(self._history), "cyan")
-            )
+            last, line = f"{self._history[-1]:.3f}", sparkline(self._history)
+            curve = Text.assemble("validation ", (last, "bold"), f" {self._unit}   ", (line, "cyan"))
             if len(self._history) > 1:
                 curve.append(f"  from {self._history[0]:.3f}", "dim")
             lines.append(curve)
@@ -198,32 +206,27 @@ class _Amount(ProgressColumn):
         return Text(f"{quantity(task.completed, str(task.fields['unit']))}{share}", style="dim")
 
 
-def _facts(report: StepReport, *, validated: bool) -> list[str]:
+def _facts(report: StepReport) -> list[str]:
     """The figures of one step, those that are known, each with its unit."""
     facts = [f"loss {report.loss:.3f}"]
     if report.bits_per_byte is not None:
         facts.append(f"{report.bits_per_byte:.3f} bits/byte")
-    if validated and report.validation:
-        name, value = _headline(report.validation)
-        facts.append(f"validation {value:.3f} {name}")
     if report.targets_per_second is not None:
         facts.append(f"{report.targets_per_second:,.0f} tokens/s")
     if report.peak_share is not None:
         facts.append(f"{100 * report.peak_share:.0f} % of peak")
-    facts.append(quantity(report.memory, "B"))
+    facts.append(human_bytes(report.memory))
     if report.skipped:
         facts.append(f"{report.skipped} steps skipped")
-    if validated and report.seconds_left is not None:
-        facts.append(f"{duration(report.seconds_left)} left")
     return facts
 
 
-def _headline(validation: dict[str, float]) -> tuple[str, float]:
-    """The figure of a validation to show, and its name: bits per byte where it is known, else the loss."""
-    if "bits_per_byte" in validation:
-        return "bits/byte", validation["bits_per_byte"]
-    name = "loss" if "loss" in validation else next(iter(validation))
-    return name, validation[name]
+def _headline(metrics: dict[str, float]) -> tuple[str, float]:
+    """The figure of a validation to show, and its unit: bits per byte where they are known, else the loss."""
+    if "bits_per_byte" in metrics:
+        return "bits/byte", metrics["bits_per_byte"]
+    name = "loss" if "loss" in metrics else next(iter(metrics))
+    return name, metrics[name]
 
 
 def _finished(done: float, unit: str, seconds: float) -> str:
@@ -248,10 +251,4 @@ def duration(seconds: float) -> str:
 
 def quantity(amount: float, unit: str) -> str:
     """`1.9 MB` for bytes (unit `B`), `12,345 documents` for what is counted."""
-    if unit != "B":
-        return f"{amount:,.0f} {unit}"
-    for prefix in ("", "k", "M", "G"):
-        if amount < 1000 or prefix == "G":
-            break
-        amount /= 1000
-    return f"{amount:.0f} B" if not prefix else f"{amount:.1f} {prefix}B"
+    return human_bytes(amount) if unit == "B" else f"{amount:,.0f} {unit}".rstrip()

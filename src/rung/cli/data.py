@@ -27,3 +27,16 @@ def check(
     Every document that is left out is listed in rejected.jsonl with its file, place and reason. Nothing is lost: what
     was prepared is kept, and `rung train` on the same text goes on from there.
     """
+    from rung.cli.console import print_json, results, watching
+    from rung.recipe import Recipe
+    from rung.tasks.text_preparation import read_corpus
+
+    recipe = Recipe().with_overrides({"text.files": [str(path) for path in paths]})
+    with watching(as_json=as_json) as watcher:
+        report = read_corpus(recipe, watcher).report
+    if as_json:
+        print_json(report.to_json())
+        return
+    console = results()
+    for line in report.lines():
+        console.print(line, markup=False)

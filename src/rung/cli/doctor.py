@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from dataclasses import asdict, dataclass
@@ -37,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at this machine: cores, memory, precision, compiler, disk, cache; name what is missing and the way to fix it.
+    """Look at this machine: cores, memory, precision, compiler, disk, cache; name what is missing and how to fix it.
 
     What is missing makes training slower or smaller; it never makes `rung` fail without a word. The exit code is 0.
     """
@@ -64,7 +63,9 @@ def _software() -> list[Finding]:
     from importlib.metadata import version
 
     return [
-        Finding("rung", f"{__version__} with Python {platform.python_version()} on {platform.system()} {platform.machine()}"),
+        Finding(
+            "rung", f"{__version__} with Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+        ),
         Finding("torch", version("torch")),
     ]
 
@@ -80,7 +81,9 @@ def _processor() -> list[Finding]:
         found.append(Finding(f"GPU {number}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
     if not torch.cuda.is_available() and shutil.which("nvidia-smi"):
         found.append(
-            Finding("GPU", "there is one, but this torch cannot use it", "install the torch build for your CUDA version")
+            Finding(
+                "GPU", "there is one, but this torch cannot use it", "install the torch build for your CUDA version"
+            )
         )
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -25,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
 def generate(
     run: Run,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the text begins with.")] = "",
+    *,
     max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", min=1, help="At most this many.")] = 200,
     temperature: Annotated[
         float, typer.Option("--temperature", metavar="T", min=0.0, help="0: always the likeliest token.")
@@ -38,7 +38,9 @@ def generate(
     ] = None,
     min_p: Annotated[
         float | None,
-        typer.Option("--min-p", metavar="P", min=0.0, max=1.0, help="Leave out what is P times less likely than the best."),
+        typer.Option(
+            "--min-p", metavar="P", min=0.0, max=1.0, help="Leave out what is P times less likely than the best."
+        ),
     ] = None,
     repetition_penalty: Annotated[
         float, typer.Option("--repetition-penalty", metavar="X", min=0.0, help="Above 1: avoid what was said already.")
@@ -46,7 +48,9 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option("--stop", metavar="TEXT", help="End before this text; repeatable.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="This many texts, each with a seed of its own.")] = 1,
+    n: Annotated[
+        int, typer.Option("--n", metavar="N", min=1, help="This many texts, each with a seed of its own.")
+    ] = 1,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Equal seeds write equal text.")] = 0,
     logprobs: Annotated[bool, typer.Option("--logprobs", help="Also show the log-probability of each token.")] = False,
     threads: Threads = None,

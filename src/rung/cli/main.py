@@ -67,7 +67,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def rung(
-    version: Annotated[  # noqa: ARG001 - acted on by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:

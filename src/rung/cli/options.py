@@ -1,8 +1,8 @@
-"""Options that several commands share, and the small grammar of `--set`."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import tomllib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,9 +60,7 @@ Valid = Annotated[
     list[Path] | None,
     typer.Option("--valid", metavar="TEXT", help="Validation text of your own.  [default: a part of TEXT, held out]"),
 ]
-Net = Annotated[
-    str | None, typer.Option("--net", metavar="KIND", help="The kind of network.  [default: decoder]")
-]
+Net = Annotated[str | None, typer.Option("--net", metavar="FAMILY", help="The family of network.  [default: decoder]")]
 RecipeFile = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE.toml", show_default=False, help="Settings from a file (see --set)."),
@@ -74,52 +72,52 @@ Settings = Annotated[
 
 
 def exclusive(**given: object) -> None:
-    """Raise UsageError when more than one of these options has a value."""
-    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, [], False)]
+    """Raise UsageError when more than one of these options was given."""
+    names = spelled(given)
     if len(names) > 1:
         raise UsageError(f"{' and '.join(names)} contradict each other", hint="give one of them")
 
 
-def settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """Turn `a.b=value` strings into a mapping; values are read as TOML, and what is no TOML value is text.
-
-    Raises UsageError for a string without `=` or a key given twice.
-    """
-    result: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        key = key.strip()
-        if not (equals and key):
-            raise UsageError(
-                f"--set takes KEY=VALUE, not '{pair}'", hint="for example --set optimizer.learning_rate=0.002"
-            )
-        if key in result:
-            raise UsageError(f"--set gives {key} twice", hint="give it once")
-        try:
-            result[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            result[key] = text.strip()
-    return result
+def spelled(given: dict[str, object]) -> list[str]:
+    """The names of the options that have a value, as they are typed."""
+    names = [name for name, value in given.items() if value not in (None, [], False)]
+    return [name if name.isupper() else f"--{name.replace('_', '-')}" for name in names]  # TEXT is no option
 
 
 def new_run(
     texts: Sequence[Path] | None,
     *,
     recipe: Path | None,
-    settings_given: Sequence[str] | None,
+    assignments: Sequence[str] | None,
     net: str | None,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of `train` and `plan` that say what to do: texts, recipe file and single settings over it.
+    """The arguments of `train` and `plan` that say what to do: texts, recipe file, and single settings over it.
 
-    Raises UsageError when there is no text, or --net and --set disagree.
+    Raises UsageError when there is no text or an option contradicts another.
     """
-    if not texts:
-        raise UsageError("there is no text to train on", hint="give files or folders: rung train my_texts/ --minutes 30")
-    overrides = settings(settings_given or [])
-    if net is not None:
-        if overrides.setdefault("net.kind", net) != net:
-            raise UsageError("--net and --set net.kind contradict each other", hint="give one of them")
-    if tensorboard:
-        overrides["tensorboard"] = True
-    return {"texts": list(texts), "recipe": recipe, "overrides": overrides}
+    from rung.recipe import parse_assignment
+
+    if not texts and recipe is None:
+        raise UsageError(
+            "there is no text to train on", hint="give files or folders: rung train my_texts/ --minutes 30"
+        )
+    overrides: dict[str, Any] = {}
+    for assignment in assignments or ():
+        key, value = parse_assignment(assignment)
+        if overrides.setdefault(key, value) != value:
+            raise UsageError(f"--set gives {key} two values", hint="give it once")
+    named = {"net.family": net, "training.tensorboard": tensorboard or None}
+    for key, value in named.items():
+        if value is not None and overrides.setdefault(key, value) != value:
+            raise UsageError(
+                f"--set {key}={overrides[key]} contradicts --{key.rsplit('.')[-1]}", hint="give one of them"
+            )
+    return {"texts": list(texts or ()), "recipe": recipe, "overrides": overrides}
+
+
+def command_started() -> float:
+    """The reading of `time.monotonic()` when this process began: --minutes counts from there, imports included."""
+    import psutil
+
+    return time.monotonic() - (time.time() - float(psutil.Process().create_time()))

@@ -15,6 +15,7 @@ from rung.cli.options import (
     Texts,
     Threads,
     Valid,
+    command_started,
     examples,
     exclusive,
     new_run,
@@ -34,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 def plan(
     texts: Texts = None,
+    *,
     minutes: Minutes = None,
     steps: Steps = None,
     seed: Seed = None,
@@ -49,11 +51,13 @@ def plan(
     Prepares the text (kept for the training), times a few real steps on this machine and solves size, batch and steps
     for the minutes. Refuses what will not fit, and names the setting to change.
     """
-    from rung.cli.console import print_json, results, watching
+    exclusive(minutes=minutes, steps=steps)
+    wanted = new_run(texts, recipe=recipe, assignments=set_, net=net)
+
+    from rung.cli.console import print_json, watching
+    from rung.cli.reports import show_plan
     from rung.tasks import language_modelling
 
-    exclusive(minutes=minutes, steps=steps)
-    wanted = new_run(texts, recipe=recipe, settings_given=set_, net=net)
     with watching(as_json=as_json) as watcher:
         planned = language_modelling.plan(
             **wanted,
@@ -63,8 +67,9 @@ def plan(
             seed=seed,
             threads=threads,
             progress=watcher,
+            started=command_started(),
         )
     if as_json:
         print_json(planned.to_json())
     else:
-        results().print(planned.describe(), markup=False)
+        show_plan(planned)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import typer
 
-from rung.cli.options import Json, Minutes, Out, examples
+from rung.cli.options import Json, Minutes, Out, command_started, examples
 
 NOVEL = Path(__file__).parents[1] / "assets" / "bleak_house.txt.xz"
 _MINUTES = 2.5
-_PROMPT = "It was a cold evening, and"
+_WELCOME = """Rung trains a language model on "Bleak House" by Charles Dickens (1.9 MB of text) on this machine.
+It takes {minutes} minutes and starts from nothing: no pretrained weights, nothing is downloaded.
+"""
 _EXAMPLES = examples("rung quickstart", "rung quickstart --minutes 10        # a better model of the same book")
 
 
@@ -27,3 +29,16 @@ def quickstart(minutes: Minutes = _MINUTES, out: Out = None, as_json: Json = Fal
     The whole way in a few minutes: reading, a tokenizer, a plan for this machine, training, an honest figure beside
     gzip and xz, a sample, and a folder that transformers opens too.
     """
+    from rung.cli.console import print_json, watching
+    from rung.cli.reports import show_training
+    from rung.tasks import language_modelling
+
+    with watching(as_json=as_json) as watcher:
+        watcher.say(_WELCOME.format(minutes=f"{minutes:g}"))
+        summary = language_modelling.train(
+            [NOVEL], minutes=minutes, out=out, started=command_started(), progress=watcher, display=watcher
+        )
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        show_training(summary)

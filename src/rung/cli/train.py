@@ -19,10 +19,13 @@ from rung.cli.options import (
     Texts,
     Threads,
     Valid,
+    command_started,
     examples,
     exclusive,
     new_run,
+    spelled,
 )
+from rung.cli.plan import plan
 from rung.errors import UsageError
 
 _EXAMPLES = examples(
@@ -43,6 +46,7 @@ def add_to(app: typer.Typer) -> None:
 
 def train(
     texts: Texts = None,
+    *,
     minutes: Minutes = None,
     steps: Steps = None,
     out: Out = None,
@@ -68,44 +72,52 @@ def train(
     Reads, cleans, deduplicates and splits the text, trains a tokenizer and a network sized for this machine, this
     text and these minutes, and leaves a folder that transformers opens too. --minutes is the whole command's time.
     """
+    exclusive(minutes=minutes, steps=steps)
+    exclusive(resume=resume, extend=extend, dry_run=dry_run)
+    if dry_run:
+        plan(
+            texts,
+            minutes=minutes,
+            steps=steps,
+            seed=seed,
+            threads=threads,
+            valid=valid,
+            net=net,
+            recipe=recipe,
+            set_=set_,
+            as_json=as_json,
+        )
+        return
+    goes_on = resume is not None or extend is not None
+    if goes_on:
+        _refuse(TEXT=texts, seed=seed, valid=valid, net=net, recipe=recipe, set=set_, tensorboard=tensorboard)
+    if resume:
+        _refuse(minutes=minutes, steps=steps, out=out)
+    wanted = {} if goes_on else new_run(texts, recipe=recipe, assignments=set_, net=net, tensorboard=tensorboard)
+
     from rung.cli.console import print_json, watching
-    from rung.cli.report import show_training
+    from rung.cli.reports import show_training
     from rung.tasks import language_modelling
 
-    exclusive(resume=resume, extend=extend, text=texts)
-    exclusive(minutes=minutes, steps=steps)
-    if resume or extend:
-        _refuse_settings(out=out, seed=seed, valid=valid, net=net, recipe=recipe, set=set_, dry_run=dry_run)
+    budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "out": out, "started": command_started()}
     with watching(as_json=as_json) as watcher:
-        common: dict[str, Any] = {"progress": watcher, "display": watcher, "threads": threads}
+        common: dict[str, Any] = {"threads": threads, "progress": watcher, "display": watcher}
         if resume:
-            exclusive(resume=resume, steps=steps)
-            summary = language_modelling.resume(resume, minutes=minutes, **common)
+            summary = language_modelling.resume(resume, **common)
         elif extend:
-            summary = language_modelling.extend(extend, minutes=minutes, steps=steps, **common)
+            summary = language_modelling.extend(extend, **budget, **common)
         else:
-            wanted = new_run(texts, recipe=recipe, settings_given=set_, net=net, tensorboard=tensorboard)
-            summary = language_modelling.train(
-                **wanted,
-                **common,
-                minutes=minutes,
-                steps=steps,
-                out=out,
-                valid=valid or (),
-                seed=seed,
-                dry_run=dry_run,
-            )
+            summary = language_modelling.train(**wanted, valid=valid or (), seed=seed, **budget, **common)
     if as_json:
         print_json(summary.to_json())
     else:
         show_training(summary)
 
 
-def _refuse_settings(**given: object) -> None:
-    """A run that goes on keeps the recipe it was planned with."""
-    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, [], False)]
-    if names:
+def _refuse(**given: object) -> None:
+    """A run that goes on keeps what it was planned with."""
+    if names := spelled(given):
         raise UsageError(
-            f"{', '.join(names)} cannot be changed for a run that goes on",
+            f"{', '.join(names)} cannot be given for a run that goes on",
             hint="leave it out, or train anew from the text",
         )

@@ -1,0 +1,82 @@
+"""What a command has to tell in the end, for people: plans, trained models, measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from rung.cli.console import duration, results
+
+if TYPE_CHECKING:
+    from rung.records import Record
+    from rung.tasks.language_modelling import TrainSummary
+    from rung.training.plan import Plan
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan, line by line."""
+    console = results()
+    for line in plan.lines():
+        console.print(line, markup=False)
+
+
+def show_training(summary: TrainSummary) -> None:
+    """What was trained, how good it is beside general compressors, a sample, the folder and what to do next."""
+    console = results()
+    console.print()
+    rate = f"{summary.tokens_per_second:,.0f} tokens/s"
+    console.print(
+        f"[bold]{summary.parameters:,} parameters[/], {summary.steps:,} steps, {summary.tokens:,} tokens "
+        f"({summary.epochs:.1f} times the text) at {rate}; {duration(summary.seconds)} in all: {summary.ended}."
+    )
+    if summary.bits_per_byte is not None:
+        show_bits_per_byte(console, summary.bits_per_byte, summary.floors)
+    if summary.sample:
+        console.print("\n[bold]It writes[/]")
+        console.print(Padding(Text(summary.sample.strip(), style="italic"), (0, 2)))
+    console.print(f"\nThe run is in [bold]{summary.run}[/], a folder that transformers opens too.")
+    next_commands(console, summary.run, finished=summary.bits_per_byte is not None)
+
+
+def show_bits_per_byte(console: Console, measured: Record, floors: Sequence[Record]) -> None:
+    """Bits per byte of held-out text, beside what gzip, bzip2 and xz make of the same text; shorter bars are better."""
+    console.print(f"\n[bold]Bits per byte of held-out text[/] [dim](n={measured.n:,} documents; fewer is better)[/]")
+    rows = sorted(
+        [(measured, "this model"), *((floor, floor.name) for floor in floors)], key=lambda row: row[0].value or 0
+    )
+    most = max(record.value or 0 for record, _ in rows)
+    table = Table.grid(padding=(0, 2))
+    for record, name in rows:
+        if record.value is None:
+            table.add_row("", name, "", f"not measured: {record.not_measured}")
+            continue
+        bar = Text("━" * max(1, round(30 * record.value / most)), "cyan" if record is measured else "dim")
+        spread = f"[{record.interval.low:.3f}, {record.interval.high:.3f}]" if record.interval else ""
+        table.add_row(
+            "", Text(name, "bold" if record is measured else ""), f"{record.value:.3f}", bar, Text(spread, "dim")
+        )
+    console.print(table)
+
+
+def next_commands(console: Console, run: Path, *, finished: bool) -> None:
+    """What one would type next."""
+    commands = (
+        [
+            (f'rung generate {run} "Once upon"', "let it write"),
+            (f"rung eval {run} TEXT", "measure it on a text of yours"),
+            (f"rung train --extend {run} --minutes 10", "train it on"),
+        ]
+        if finished
+        else [(f"rung train --resume {run}", "go on where it stopped")]
+    )
+    table = Table.grid(padding=(0, 2))
+    for command, purpose in commands:
+        table.add_row("", Text(command, "cyan"), Text(purpose, "dim"))
+    console.print("\n[bold]Next[/]")
+    console.print(table)
