@@ -74,6 +74,7 @@ def write_folder(final: Path, fill: Callable[[Path], None], header: dict[str, An
                 _sync_folder(path)
             if final.exists():  # rename cannot replace a folder that is not empty: step aside first
                 aside = final.with_name(f"{_REPLACED_PREFIX}{final.name}")
+                shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed before it could remove it
                 final.rename(aside)
                 temporary.rename(final)
                 shutil.rmtree(aside)
