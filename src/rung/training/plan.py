@@ -11,7 +11,7 @@ Every number that the recipe gives stands; what is missing is decided here, and 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from rung.errors import DataError, PlanError
@@ -80,6 +80,28 @@ class Plan:
     tokens_per_second: float | None
     training_seconds: float | None
     assumptions: tuple[str, ...] = field(default=())
+
+    def beginning_at(self, step: int, schedule: Schedule) -> Plan:
+        """The same plan as a continuation of a run at `step` of `schedule`, before its decay: flat on, then down."""
+        longer = schedule.revised(step, step + (self.recipe.training.steps or 0))
+        changed = {"training.steps": longer.steps, "training.schedule": longer.to_json()}
+        return replace(self, recipe=self.recipe.with_overrides(changed, where="plan"))
+
+    def lines(self) -> list[str]:
+        """The plan in a few sentences, for people."""
+        net, training = self.recipe.net, self.recipe.training
+        speed = "" if self.tokens_per_second is None else f" at {self.tokens_per_second:,.0f} tokens/s"
+        compiled = ", compiled" if training.compile else ""
+        millions = self.config.num_parameters / 1e6
+        return [
+            f"network: {millions:.2f} M parameters; {net.num_hidden_layers} layers, hidden size {net.hidden_size}, "
+            f"context {net.max_position_embeddings}, vocabulary {self.config.vocab_size:,}",
+            f"training: {training.steps:,} steps, {self.tokens / 1e6:.1f} M tokens{speed}, the text read "
+            f"{self.epochs:.1f} times; {training.optimizer}, {training.precision}{compiled}, dropout {net.dropout}, "
+            f"{training.threads} threads, {self.memory.total / 2**20:,.0f} MiB",
+            f"expected: about {self.predicted_bits_per_byte:.2f} bits per byte on held-out text",
+            *(f"assumed: {assumption}" for assumption in self.assumptions),
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for rung.json and `--json`."""

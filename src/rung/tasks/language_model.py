@@ -1,0 +1,83 @@
+"""A trained language model with the verbs it supports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung.data.tokenizer import Tokenizer
+from rung.errors import RunFolderError
+from rung.generation.engine import Engine, Generation, Piece
+from rung.generation.options import SamplingOptions
+from rung.nets.decoder import CausalLM
+from rung.nets.pretrained import load_net
+from rung.runfolder import HEADER_NAME, read_header, verify
+from rung.training.checkpoint import checkpoints
+
+if TYPE_CHECKING:
+    from rung.tasks.evaluating import EvaluationSummary
+
+
+class LanguageModel:
+    """A language model and its tokenizer, from a run folder, a checkpoint or a Hugging Face folder.
+
+    `model.generate("Once upon a time", temperature=0.8, max_tokens=100)` returns text with its log-probabilities,
+    `stream` yields it piece by piece, `score` gives the log-probability of each token of a text, `evaluate` bits per
+    byte with an interval.
+    """
+
+    def __init__(self, folder: Path, net: CausalLM, tokenizer: Tokenizer) -> None:
+        """Use `rung.load(folder)`."""
+        self.folder = folder
+        self.net = net
+        self.tokenizer = tokenizer
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The token engine, made when first needed."""
+        if self._engine is None:
+            self._engine = Engine(self.net, self.tokenizer)
+        return self._engine
+
+    def generate(self, prompts: str | Sequence[str] = "", **options: Any) -> list[Generation]:
+        """Write on from each prompt; `options` are those of `SamplingOptions`: temperature, top_p, max_tokens, seed."""
+        return self.engine.generate(prompts, SamplingOptions(**options))
+
+    def stream(self, prompt: str = "", **options: Any) -> Iterator[Piece]:
+        """Write on from a prompt, piece by piece as it is drawn."""
+        return self.engine.stream(prompt, SamplingOptions(**options))
+
+    def evaluate(self, texts: Sequence[str | Path] = (), **options: Any) -> EvaluationSummary:
+        """Bits per byte on `texts`; see `rung.evaluate`."""
+        from rung.tasks.evaluating import evaluate
+
+        return evaluate(self.folder, texts, **options)
+
+
+def load(folder: str | Path) -> LanguageModel:
+    """Open a language model: a run folder, a checkpoint, or a Hugging Face folder of a known architecture.
+
+    A run that is not finished gives its newest checkpoint. Hashes are checked where the folder lists them.
+
+    Raises RunFolderError when there is no model or it is damaged.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise RunFolderError("there is no such folder", where=str(path), hint="give the folder that training printed")
+    if (path / HEADER_NAME).exists():
+        header = read_header(path)
+        if header.get("kind") == "run" and header.get("state") != "finished":
+            path = _newest_checkpoint(path)
+        verify(path)
+    return LanguageModel(path, load_net(path), Tokenizer.load(path))
+
+
+def _newest_checkpoint(run: Path) -> Path:
+    found = checkpoints(run)
+    if not found:
+        raise RunFolderError(
+            "this run has no checkpoint yet", where=str(run), hint=f"go on with: rung train --resume {run}"
+        )
+    return list(found.values())[-1]

@@ -1,0 +1,81 @@
+"""The model card: `README.md` with Hugging Face metadata, made from what was recorded and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rung.records import Record
+    from rung.tasks.run import Run, TrainSummary
+
+
+def model_card(run: Run, summary: TrainSummary) -> str:
+    """The card of a finished run."""
+    recipe, data = run.recipe, run.header["data"]
+    net, training = recipe.net, recipe.training
+    records = [record for record in (summary.bits_per_byte, *summary.floors) if record is not None]
+    parent = run.header["parent"]
+    origin = f"Trained on from step {parent['step']:,} of `{parent['run']}`." if parent else "Trained from nothing."
+    sample = "\n".join(f"> {line}" for line in summary.sample.strip().splitlines())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [rung]
+---
+
+# {run.folder.name}
+
+A {summary.parameters:,}-parameter language model of the {net.model_type} family: {net.num_hidden_layers} layers,
+hidden size {net.hidden_size}, context {net.max_position_embeddings} tokens, vocabulary {recipe.tokenizer.vocab_size:,}
+({recipe.tokenizer.kind}). {origin}
+
+## Use
+
+```
+rung generate {run.folder} "Once upon a time"
+```
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{run.folder}")
+tokenizer = AutoTokenizer.from_pretrained("{run.folder}")
+```
+
+## Measured on held-out text
+
+| metric | value | 95 % interval | documents | how |
+|---|---|---|---|---|
+{chr(10).join(_row(record) for record in records)}
+
+The validation text chose the checkpoint too, so the figure may flatter it slightly; text of your own that played no
+part is measured by `rung eval {run.folder} TEXT`.
+
+## Data
+
+{data["train_documents"]:,} documents ({data["train_bytes"]:,} bytes, {data["train_tokens"]:,} tokens) to train on and
+{data["valid_documents"]:,} ({data["valid_bytes"]:,} bytes) held out, no near-duplicate across. SHA-256 of the prepared
+text: `{data["sha256"]}`.
+
+## Training
+
+{summary.steps:,} steps of {training.batch_size} x {net.max_position_embeddings} tokens ({summary.tokens:,} tokens,
+{summary.epochs:.1f} readings of the text), {training.optimizer}, learning rate {training.learning_rate},
+dropout {net.dropout}, {training.precision}, seed {recipe.seed}. Ended: {summary.ended}.
+Steps refused by the guard: {sum(summary.skipped.values())}. Energy: not measured.
+
+## Limits
+
+The model knows the text it was trained on and nothing else. It invents facts, repeats what the text contains, and may
+quote it word for word. Bias, privacy and safety: not measured.
+
+## A sample
+
+{sample or "> (empty)"}
+"""
+
+
+def _row(record: Record) -> str:
+    interval = f"{record.interval.low:.4f} to {record.interval.high:.4f}" if record.interval else "-"
+    value = "not measured" if record.value is None else f"{record.value:.4f} {record.unit}"
+    return f"| {record.name} | {value} | {interval} | {record.n:,} | {record.signature} |"

@@ -1,0 +1,169 @@
+"""The life of one run folder: planned, trained, finished; and what is told about it in the end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rung.errors import RunFolderError, UsageError
+from rung.recipe import Recipe
+from rung.records import ItemScores, Record
+from rung.runfolder import read_header, write_header, write_json, write_text
+from rung.version import __version__
+
+State = Literal["planned", "training", "interrupted", "finished"]
+
+RESULTS = "results.json"
+SCORES = "scores"
+CARD = "README.md"
+_OF_A_CHECKPOINT_ONLY = ("trainer", "rung.json")
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a training command has to say in the end.
+
+    `bits_per_byte` is measured on held-out text; `floors` are gzip, bz2 and xz on the same text. After an interruption
+    nothing is measured and both are empty.
+    """
+
+    run: Path
+    ended: str
+    steps: int
+    tokens: int
+    epochs: float
+    parameters: int
+    seconds: float
+    tokens_per_second: float
+    bits_per_byte: Record | None
+    floors: tuple[Record, ...]
+    sample: str
+    plan: Mapping[str, Any]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for `--json`."""
+        return {
+            "run": str(self.run),
+            "ended": self.ended,
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "epochs": round(self.epochs, 3),
+            "parameters": self.parameters,
+            "seconds": round(self.seconds, 2),
+            "tokens_per_second": round(self.tokens_per_second, 1),
+            "bits_per_byte": self.bits_per_byte and self.bits_per_byte.model_dump(mode="json"),
+            "floors": [floor.model_dump(mode="json") for floor in self.floors],
+            "sample": self.sample,
+            "skipped": dict(self.skipped),
+            "plan": dict(self.plan),
+        }
+
+
+@dataclass
+class Run:
+    """A run folder and its header, `rung.json`. Changing the header and writing it is one step."""
+
+    folder: Path
+    header: dict[str, Any]
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        recipe: Recipe,
+        plan: Mapping[str, Any],
+        data: Mapping[str, Any],
+        parent: Mapping[str, Any] | None,
+    ) -> Run:
+        """Start a run folder; `parent` names the run and step it trains on from. UsageError when it is not empty."""
+        require_empty(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"the output folder cannot be made ({error.strerror})", where=str(folder), hint="give another --out"
+            ) from error
+        header = {
+            "kind": "run",
+            "rung_version": __version__,
+            "task": "text",
+            "state": "planned",
+            "recipe": recipe.to_json(),
+            "plan": dict(plan),
+            "data": dict(data),
+            "parent": parent and dict(parent),
+        }
+        return cls(folder, header)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open a run folder to go on with it. Raises RunFolderError when it is none."""
+        header = read_header(folder)
+        if header.get("kind") != "run" or "recipe" not in header:
+            raise RunFolderError(
+                "this is not the folder of a training run", where=str(folder), hint="give the folder above checkpoints/"
+            )
+        header.pop("files", None)
+        header.pop("format_version", None)
+        return cls(folder, header)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe."""
+        return Recipe.parse(self.header["recipe"], where=str(self.folder / "rung.json"))
+
+    def write(self, state: State, **changes: Any) -> None:
+        """Write the header with a new state; the model's files are listed once there are some."""
+        self.header |= {"state": state, **changes}
+        write_header(self.folder, self.header, [name for name in self._model_files() if (self.folder / name).is_file()])
+
+    def publish(
+        self, checkpoint: Path, *, card: str, records: Sequence[Record], scores: Mapping[str, ItemScores]
+    ) -> None:
+        """Make the run folder itself the model of `checkpoint`, with its card and measurements, and call it finished.
+
+        The header is written last: until then the folder is not a finished run.
+        """
+        for path in checkpoint.iterdir():
+            if path.name not in _OF_A_CHECKPOINT_ONLY:
+                shutil.copy2(path, self.folder / path.name)
+        for name, items in scores.items():
+            items.save(self.folder / SCORES / f"{name}.jsonl")
+        write_json(self.folder / RESULTS, {"records": [record.model_dump(mode="json") for record in records]})
+        write_text(self.folder / CARD, card)
+        self.write("finished", published=checkpoint.name)
+
+    def _model_files(self) -> list[str]:
+        names = [
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            RESULTS,
+        ]
+        return [*names, *(f"{SCORES}/{path.name}" for path in sorted((self.folder / SCORES).glob("*.jsonl")))]
+
+
+def require_empty(folder: Path) -> None:
+    """Raise UsageError when something stands at `folder` already: nothing is ever trained over."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            "the output folder is not empty", where=str(folder), hint="give another --out, or --resume this run"
+        )
+
+
+def default_folder(texts: Sequence[str | Path]) -> Path:
+    """`runs/NAME`, after the first text; `runs/NAME-2` and so on where that stands already."""
+    name = Path(texts[0]).resolve().name.split(".")[0] or "run"
+    folder = Path("runs") / name
+    number = 2
+    while folder.exists():
+        folder = Path("runs") / f"{name}-{number}"
+        number += 1
+    return folder

@@ -1,0 +1,214 @@
+"""One language-model run from its resolved recipe to a finished folder: the same path for new, resumed and extended."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rung.data.pack import PackedTokens
+from rung.evaluation.bits_per_byte import bits_per_byte
+from rung.evaluation.compressors import compressor_floors
+from rung.generation.engine import Engine
+from rung.generation.options import SamplingOptions
+from rung.nets.decoder import CausalLM
+from rung.nets.pretrained import load_net, save_net
+from rung.objectives.next_token import NextToken
+from rung.progress import Progress
+from rung.records import Record
+from rung.tasks.model_card import model_card
+from rung.tasks.run import Run, TrainSummary
+from rung.tasks.text_preparation import PreparedText, matrix_rows
+from rung.training import loop
+from rung.training.checkpoint import Checkpoint, TrainerState
+from rung.training.contracts import LoopResult, LoopSettings, Validation
+from rung.training.distributed import World
+from rung.training.meter import Display, Figures
+from rung.training.optimizers import build_optimizer
+from rung.training.precision import matmul_peak, tune_allocator
+from rung.training.schedule import Schedule
+from rung.training.shapes import candidate_configs
+from rung.training.validation import mean_loss
+
+_FINISH_SHARE = 0.04  # of the minutes: the last evaluation, the sample and the files
+_FINISH_SECONDS = 3.0
+_VALIDATION_SHARE = 0.03  # of the training time, for all validations together
+_LEAST_VALIDATION_TOKENS = 8_192
+_FORWARD_SPEEDUP = 3.0  # of a forward pass over a training step
+_SAMPLE_TOKENS = 120
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where a command runs, who watches it, and when it began (a reading of `time.monotonic()`)."""
+
+    world: World
+    progress: Progress
+    display: Display
+    began: float
+
+
+def training_deadline(minutes: float | None, began: float) -> float | None:
+    """The reading of `time.monotonic()` by which training itself must be done, so that the command ends in time."""
+    if minutes is None:
+        return None
+    return began + 60 * minutes * (1 - _FINISH_SHARE) - _FINISH_SECONDS
+
+
+class TextTraining:
+    """Trains `run` by its recipe, measures it, and makes its folder a model. Every rank does; the main one writes."""
+
+    def __init__(self, run: Run, text: PreparedText, session: Session) -> None:
+        """Take a run whose recipe has no gaps, and its text."""
+        self.run, self.text, self.session = run, text, session
+        self.recipe = run.recipe
+        self.dtype = torch.bfloat16 if self.recipe.training.precision == "bf16" else torch.float32
+        (self.config,) = candidate_configs(
+            self.recipe.net,
+            vocab_size=matrix_rows(self.recipe, text.tokenizer),
+            context=self.recipe.net.max_position_embeddings or 0,
+            eos_token_id=text.tokenizer.eos_token_id,
+        )
+
+    def train(self, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> TrainSummary:
+        """Train from `checkpoint` or from the beginning until the schedule ends; see `rung.training.loop.train`."""
+        world = self.session.world
+        torch.set_num_threads(self.recipe.training.threads or torch.get_num_threads())
+        tune_allocator()
+        if world.is_main:
+            self.run.write("training")
+        result = self._loop(deadline, checkpoint)
+        world.wait_for_all()
+        if not world.is_main:
+            return self._summary(result)
+        if result.ended == "interrupted":
+            self.run.write("interrupted")
+            return self._summary(result)
+        return self._publish(result)
+
+    def _network(self, checkpoint: Path | None) -> CausalLM:
+        """The network to train (`checkpoint` None: drawn from the seed), on this rank's device."""
+        dropout = self.recipe.net.dropout or 0.0
+        if checkpoint is None:
+            net = CausalLM(self.config, dropout=dropout, generator=torch.Generator().manual_seed(self.recipe.seed))
+        else:
+            net = load_net(checkpoint, dropout=dropout)
+        net.compute_dtype = self.dtype
+        return net.to(self.session.world.device)
+
+    def _loop(self, deadline: float | None, checkpoint: Checkpoint | None) -> LoopResult:
+        training, world, text, context = self.recipe.training, self.session.world, self.text, self._context
+        net = self._network(checkpoint.folder if checkpoint else None)
+        objective = NextToken()
+
+        def save_model(folder: Path) -> None:
+            save_net(net, folder)
+            text.tokenizer.save(folder, model_max_length=context)
+
+        def validate() -> Validation:
+            size = training.micro_batch_size or 1
+            loss = mean_loss(net, objective, held_out, samples=windows, batch_size=size, world=world)["loss"]
+            return Validation(loss, {"bits_per_byte": loss / math.log(2) / text.valid.bytes_per_token})
+
+        held_out = PackedTokens(text.valid, context_length=context, seed=0)
+        windows = min(held_out.num_windows, self._validation_windows())
+        return loop.train(
+            net,
+            objective,
+            PackedTokens(text.train, context_length=context, seed=self.recipe.seed),
+            build_optimizer(
+                net,
+                name=training.optimizer or "muon",
+                learning_rate=training.learning_rate or 0.0,
+                weight_decay=training.weight_decay or 0.0,
+            ),
+            self._settings(),
+            run_folder=self.run.folder,
+            save_model=save_model,
+            header={key: self.run.header[key] for key in ("rung_version", "task", "data")} | {"kind": "checkpoint"},
+            validate=validate,
+            world=world,
+            figures=Figures(
+                flops_per_target=self.config.flops_per_token(context),
+                peak_flops=matmul_peak(self.config, (training.micro_batch_size or 1) * context, self.dtype),
+                bytes_per_target=text.train.bytes_per_token,
+            ),
+            display=self.session.display,
+            deadline=deadline,
+            resume=checkpoint,
+            on_revision=self._on_revision,
+        )
+
+    def _settings(self) -> LoopSettings:
+        training = self.recipe.training
+        return LoopSettings(
+            schedule=Schedule.from_json(training.schedule or {}),
+            batch_size=training.batch_size or 1,
+            micro_batch_size=training.micro_batch_size or 1,
+            seed=self.recipe.seed,
+            gradient_clip=training.gradient_clip,
+            compile=bool(training.compile),
+            validate_every=training.validate_every,
+            checkpoint_every=training.checkpoint_every,
+            patience=training.patience,
+            tensorboard=training.tensorboard,
+        )
+
+    def _validation_windows(self) -> int:
+        """How many windows each validation may take, so that all of them cost a small share of the run."""
+        training = self.recipe.training
+        steps = training.steps or 1
+        times = max(1, steps // (training.validate_every or steps))
+        trained = steps * (training.batch_size or 1) * self._context
+        affordable = trained * _VALIDATION_SHARE * _FORWARD_SPEEDUP / times
+        return math.ceil(max(affordable, _LEAST_VALIDATION_TOKENS) / self._context)
+
+    def _on_revision(self, state: TrainerState) -> None:
+        """Keep the stored recipe true: with its schedule, the same run can be had again without a clock."""
+        self._store_schedule(state.schedule)
+        self.run.write("training")
+
+    def _store_schedule(self, schedule: Schedule) -> None:
+        changed = {"training.steps": schedule.steps, "training.schedule": schedule.to_json()}
+        self.run.header["recipe"] = self.run.recipe.with_overrides(changed).to_json()
+
+    def _publish(self, result: LoopResult) -> TrainSummary:
+        """Measure the best checkpoint on held-out text, let it write a sample, and make the run folder that model."""
+        checkpoint = result.best_checkpoint or result.checkpoint
+        net = self._network(checkpoint)
+        net.eval()
+        record, scores = bits_per_byte(net, self.text.valid, progress=self.session.progress)
+        floors = compressor_floors(self.text.corpus.texts("valid"), data_sha256=self.text.valid.sha256)
+        options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=_SAMPLE_TOKENS, seed=self.recipe.seed)
+        (sample,) = Engine(net, self.text.tokenizer).generate("", options)
+        self._store_schedule(result.schedule)
+        summary = self._summary(result, record=record, floors=tuple(floors), sample=sample.text)
+        card = model_card(self.run, summary)
+        self.run.publish(checkpoint, card=card, records=[record, *floors], scores={record.name: scores})
+        return summary
+
+    def _summary(
+        self, result: LoopResult, *, record: Record | None = None, floors: tuple[Record, ...] = (), sample: str = ""
+    ) -> TrainSummary:
+        return TrainSummary(
+            run=self.run.folder,
+            ended=result.ended,
+            steps=result.step,
+            tokens=result.targets,
+            epochs=result.targets / self.text.train.num_tokens,
+            parameters=self.config.num_parameters,
+            seconds=time.monotonic() - self.session.began,
+            tokens_per_second=result.targets / result.seconds if result.seconds else 0.0,
+            bits_per_byte=record,
+            floors=floors,
+            sample=sample,
+            plan=self.run.header["plan"],
+            skipped=result.skipped,
+        )
+
+    @property
+    def _context(self) -> int:
+        return self.config.max_position_embeddings
