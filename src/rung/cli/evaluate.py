@@ -24,3 +24,13 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
     Without TEXT: the validation text that was held out in training. Bits per byte of the source text can be compared
     between any two models, whatever their tokenizers; perplexity cannot.
     """
+    from rung.cli.console import print_json, results, watching
+    from rung.cli.reports import show_bits_per_byte
+    from rung.tasks import language_modelling
+
+    with watching(as_json=as_json) as watcher:
+        summary = language_modelling.evaluate(run, texts or (), threads=threads, progress=watcher)
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        show_bits_per_byte(results(), summary.bits_per_byte, summary.floors)

@@ -80,7 +80,7 @@ def exclusive(**given: object) -> None:
 
 def spelled(given: dict[str, object]) -> list[str]:
     """The names of the options that have a value, as they are typed."""
-    names = [name for name, value in given.items() if value not in (None, [], False)]
+    names = [name for name, value in given.items() if not (value is None or value is False or value == [])]
     return [name if name.isupper() else f"--{name.replace('_', '-')}" for name in names]  # TEXT is no option
 
 
@@ -107,12 +107,10 @@ def new_run(
         key, value = parse_assignment(assignment)
         if overrides.setdefault(key, value) != value:
             raise UsageError(f"--set gives {key} two values", hint="give it once")
-    named = {"net.family": net, "training.tensorboard": tensorboard or None}
-    for key, value in named.items():
-        if value is not None and overrides.setdefault(key, value) != value:
-            raise UsageError(
-                f"--set {key}={overrides[key]} contradicts --{key.rsplit('.')[-1]}", hint="give one of them"
-            )
+    if net is not None and overrides.setdefault("net.family", net) != net:
+        raise UsageError(f"--net {net} contradicts --set net.family={overrides['net.family']}", hint="give one of them")
+    if tensorboard:
+        overrides["training.tensorboard"] = True
     return {"texts": list(texts or ()), "recipe": recipe, "overrides": overrides}
 
 
