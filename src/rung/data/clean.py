@@ -6,8 +6,6 @@ The rules catch what no reader would call text; judging quality is left to the u
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +20,7 @@ text with a period of under ten words; verse with a refrain fills over a hundred
 _CONTROL_SHARE = 0.02
 _REPEATED_WORDS = 200
 _FEW_BINS = 10
+_CHUNK = 1 << 18  # work arrays stay in the second-level cache
 
 
 def judge(
@@ -33,13 +32,12 @@ def judge(
     """
     sizes = np.diff(offsets)
     codes = np.zeros(len(sizes), np.uint8)
-    classes = np.frombuffer(text.tobytes().translate(_classes()), np.uint8)
-    controls = np.flatnonzero(classes >= _NUL_CLASS)
+    controls = _controls(text)
     if controls.size:
         owner = np.searchsorted(offsets, controls, side="right") - 1
         share = np.bincount(owner, minlength=len(sizes)) / np.maximum(sizes, 1)
         codes[share > _CONTROL_SHARE] = REASONS.index("control characters")
-        codes[owner[classes[controls] == _NUL_CLASS]] = REASONS.index("NUL bytes")
+        codes[owner[text[controls] == 0]] = REASONS.index("NUL bytes")
     if not only_unreadable:
         repeated = (prints.num_words >= _REPEATED_WORDS) & (prints.num_filled < _FEW_BINS)
         codes[repeated & (codes == KEPT)] = REASONS.index("extreme repetition")
@@ -49,14 +47,12 @@ def judge(
     return codes
 
 
-_NUL_CLASS = 2
-
-
-@cache
-def _classes() -> bytes:
-    """Translation table: 0 text, 2 NUL, 3 other control characters."""
-    table = bytearray(256)
-    for byte in range(32):
-        table[byte] = 0 if byte in b"\t\n\f" else 3
-    table[0], table[127] = _NUL_CLASS, 3
-    return bytes(table)
+def _controls(text: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Positions of control characters other than tab, newline and form feed."""
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(text), _CHUNK):
+        chunk = text[start : start + _CHUNK]
+        low = np.flatnonzero((chunk < 32) | (chunk == 127))
+        values = chunk[low]
+        found.append(low[(values != 9) & (values != 10) & (values != 12)] + start)
+    return np.concatenate(found)

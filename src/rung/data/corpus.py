@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rung.data.documents import Document, excerpt, place
+from rung.data.documents import Document, excerpt
 from rung.data.near_duplicates import SHORT_WORDS, find_near_duplicates
 from rung.data.read import find_files
 from rung.data.report import CorpusReport
@@ -139,7 +139,7 @@ class Corpus:
                 repeats[name] += 1
                 name += f"-{repeats[name]}" if repeats[name] > 1 else ""
             text = str(segment.text_bytes(at), "utf-8")
-            yield Document(name, text, _place_of(segment, at), digest, continues)
+            yield Document(name, text, ":".join(segment.document_place(at)), digest, continues)
 
     def texts(self, split: Split, max_bytes: int | None = None) -> Iterator[str]:
         """The texts of a split, or an evenly spread, always equal sample of at most about `max_bytes`."""
@@ -184,10 +184,12 @@ def prepare_corpus(
         raise UsageError("no text was given", hint="give at least one file or folder")
     report = CorpusReport()
     made = MadeSegments()
+    _check_folder(cache_dir)
     maker = SegmentMaker(cache_dir, text_column=options.text_column, piece_bytes=options.piece_bytes, progress=progress)
     for role_paths, is_valid_text in ((valid_paths, True), (paths, False)):
         if role_paths:
-            found = find_files(role_paths, leave_out=() if is_valid_text else _files_in(valid_paths))
+            leave_out = [] if is_valid_text or not valid_paths else _files_in(valid_paths)
+            found = find_files(role_paths, leave_out=leave_out, never_enter=cache_dir)
             part = maker.make(found.files, is_valid_text=is_valid_text)
             made.segments += part.segments
             made.reused += part.reused
@@ -226,8 +228,17 @@ def check_text(
     return prepare_corpus(paths, cache_dir=cache_dir, options=options, progress=progress).report
 
 
+def _check_folder(cache_dir: Path) -> None:
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the cache folder cannot be made ({error.strerror})", where=str(cache_dir), hint="choose another place"
+        ) from error
+
+
 def _files_in(paths: Sequence[Path]) -> list[Path]:
-    return [file.path for file in find_files(paths).files] if paths else []
+    return [file.path for file in find_files(paths).files]
 
 
 def _fingerprint(segments: Sequence[Segment], options: CorpusOptions) -> str:
@@ -237,7 +248,8 @@ def _fingerprint(segments: Sequence[Segment], options: CorpusOptions) -> str:
 
 def _names_hash(segments: Sequence[Segment]) -> str:
     """The names that rejected.jsonl shows; it is written anew when files were renamed."""
-    return hashlib.sha256(json.dumps([segment.names for segment in segments]).encode()).hexdigest()
+    names = [[segment.names, segment.rows_before] for segment in segments]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
 class _Index:
@@ -271,13 +283,7 @@ class _Index:
 
     def place(self, document: int) -> str:
         owner = int(self.segment_of(np.array([document]))[0])
-        return _place_of(self.segments[owner], document - int(self.starts[owner]))
-
-
-def _place_of(segment: Segment, at: int) -> str:
-    record = segment.documents[at]
-    file = int(record["file"])
-    return place(segment.names[file], int(record["row"]), segment.row_units[file])
+        return ":".join(self.segments[owner].document_place(document - int(self.starts[owner])))
 
 
 def _join(segments: Sequence[Segment], folder: Path, options: CorpusOptions, progress: Progress) -> dict[str, Any]:
@@ -327,12 +333,11 @@ def _decide(index: _Index, options: CorpusOptions) -> tuple[npt.NDArray[np.int8]
     u = chance(digests, options.seed)
     rank = np.empty(index.count, np.int64)
     rank[np.lexsort((u, ~given))] = np.arange(index.count)  # stable: equal texts rank in source order
-    first_digits = np.ascontiguousarray(digests[:, :16]).view("V16").ravel()
-    dropped_for = _equal_to_earlier(np.unique(first_digits, return_inverse=True)[1], rank, given)
+    dropped_for = _equal_to_earlier(np.ascontiguousarray(digests[:, :16]).view(np.uint64), rank, given)
     exact = dropped_for >= 0
     num_words = index.column("num_words")
     short = np.flatnonzero((num_words > 0) & (num_words < SHORT_WORDS) & ~exact)
-    alike = _equal_to_earlier(index.column("word_sequence")[short], rank[short], given[short])
+    alike = _equal_to_earlier(index.column("word_sequence")[short, None], rank[short], given[short])
     dropped_for[short] = np.where(alike >= 0, short[alike], -1)
     near = find_near_duplicates(
         [segment.signatures for segment in index.segments],
@@ -363,11 +368,11 @@ def _split(u: npt.NDArray[np.float64], nbytes: Ints, kept: Flags, options: Corpu
         raise
 
 
-def _equal_to_earlier(keys: npt.NDArray[Any], rank: Ints, protected: Flags) -> Ints:
-    """For each item the lowest-ranked other item of equal key if that ranks lower and the item is not protected."""
-    order = np.lexsort((rank, keys))
+def _equal_to_earlier(keys: npt.NDArray[np.uint64], rank: Ints, protected: Flags) -> Ints:
+    """For each item the lowest-ranked one of equal key (a row of `keys`); -1 if that is itself or it is protected."""
+    order = np.lexsort((rank, *keys.T))
     leaders = np.ones(len(keys), bool)
-    leaders[1:] = keys[order][1:] != keys[order][:-1]
+    leaders[1:] = (keys[order][1:] != keys[order][:-1]).any(axis=1)
     leader_of = np.empty(len(keys), np.int64)
     leader_of[order] = order[leaders][np.cumsum(leaders) - 1]
     return np.where((leader_of == np.arange(len(keys))) | protected, -1, leader_of)
@@ -377,10 +382,10 @@ def _write_rejected(path: Path, index: _Index, fates: npt.NDArray[np.int8], drop
     with path.open("w", encoding="utf-8") as file:
         for number, segment in enumerate(index.segments):
             for rejection in segment.rejections():
-                source, unit = segment.names[rejection.file], segment.row_units[rejection.file]
+                source, position = segment.place(rejection.file, rejection.row)
                 line = {
                     "source": source,
-                    "position": f"{unit} {rejection.row}" if rejection.row else "whole file",
+                    "position": position,
                     "reason": rejection.reason,
                     "excerpt": rejection.excerpt,
                     "bytes": rejection.num_bytes,
@@ -389,11 +394,10 @@ def _write_rejected(path: Path, index: _Index, fates: npt.NDArray[np.int8], drop
             first, last = int(index.starts[number]), int(index.starts[number + 1])
             for document in (np.flatnonzero(fates[first:last] > _VALID) + first).tolist():
                 at = document - first
-                record = segment.documents[at]
-                name, unit = segment.names[record["file"]], segment.row_units[record["file"]]
+                source, position = segment.document_place(at)
                 line = {
-                    "source": name,
-                    "position": f"{unit} {record['row']}",
+                    "source": source,
+                    "position": position,
                     "reason": _DROP_REASONS[int(fates[document])],
                     "excerpt": excerpt(bytes(segment.text_bytes(at)[:480])),
                     "bytes": int(segment.document_nbytes[at]),

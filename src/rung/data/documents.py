@@ -53,8 +53,3 @@ def excerpt(text: bytes | str) -> str:
     head = text[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
     head = head[:EXCERPT_CHARACTERS]
     return head.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def place(name: str, row: int, unit: str) -> str:
-    """Spell a position for a person: `novel.txt:line 120`, or the file alone for row 0."""
-    return f"{name}:{unit} {row}" if row else name

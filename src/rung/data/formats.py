@@ -17,11 +17,12 @@ from typing import Any
 
 from rung.data.documents import Passage, Rejection, excerpt
 from rung.data.pieces import cut_points
-from rung.data.read import READ_ERRORS, EncodedReader, SourceFile, open_plain
+from rung.data.read import READ_ERRORS, EncodedReader, SourceFile, first_bad_byte, open_plain
 from rung.errors import DataError
 
 TEXT_COLUMNS = ("text", "content", "body")
-_BLOCK_BYTES = 1 << 22  # a text file is handed on in blocks of one to two times this
+_BLOCK_BYTES = 1 << 20  # a text file is handed on in blocks of one to two times this
+_BUFFER_BYTES = 8 * _BLOCK_BYTES
 _RECORD_LIMIT = 1 << 28  # the longest row of a table, and the largest HTML page
 _SAMPLE_ROWS = 100  # rows looked at to tell which columns hold text
 
@@ -86,8 +87,9 @@ def _read_encoded(
 def _read_text(reader: EncodedReader, number: int) -> Items:
     row, follows = 1, False
     for block in _blocks(reader):
-        text = _plain_newlines(reader.to_utf8(block))
-        if _is_utf8(text):
+        text, valid = reader.to_utf8(block)
+        text = _plain_newlines(text)
+        if valid:
             yield Passage(text, number, row, follows)
             follows = True
         else:
@@ -101,14 +103,15 @@ def _blocks(reader: EncodedReader) -> Iterator[bytes]:
     buffer = b""
     while True:
         parts, size = [buffer], len(buffer)
-        while size < 3 * _BLOCK_BYTES and (part := reader.read(1 << 20)):
+        while size < _BUFFER_BYTES and (part := reader.read(1 << 20)):
             parts.append(part)
             size += len(part)
         buffer = b"".join(parts)
+        finished = size < _BUFFER_BYTES
         start = 0
-        ends = cut_points(buffer, _BLOCK_BYTES, 2 * _BLOCK_BYTES)
-        finished = size < 3 * _BLOCK_BYTES
-        for end in ends if finished else ends[:1]:  # only the first cut does not depend on what is still to come
+        for end in cut_points(buffer, _BLOCK_BYTES, 2 * _BLOCK_BYTES):
+            if not finished and start + 3 * _BLOCK_BYTES > size:
+                break  # this cut may depend on what is still to come
             yield buffer[start:end]
             start = end
         if finished:
@@ -121,7 +124,7 @@ def _readable_lines(text: bytes, number: int, row: int) -> Items:
     stretch: list[bytes] = []
     good, first = True, row
     for line in [*text.splitlines(keepends=True), None]:
-        line_good = line is not None and _is_utf8(line)
+        line_good = line is not None and first_bad_byte(line) < 0
         if stretch and (line is None or line_good != good):
             joined = b"".join(stretch)
             if good:
@@ -137,14 +140,6 @@ def _readable_lines(text: bytes, number: int, row: int) -> Items:
 
 def _plain_newlines(text: bytes) -> bytes:
     return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in text else text
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 # HTML -----------------------------------------------------------------------------------------------------------------
@@ -166,8 +161,8 @@ def _read_html(reader: EncodedReader, number: int) -> Items:
         if size > _RECORD_LIMIT:
             yield Rejection(number, 0, "HTML page larger than 256 MiB", num_bytes=size)
             return
-    raw = reader.to_utf8(b"".join(parts))
-    if not _is_utf8(raw):
+    raw, valid = reader.to_utf8(b"".join(parts))
+    if not valid:
         yield Rejection(number, 0, "not valid UTF-8", excerpt(raw), size)
         return
     text = html_to_text(raw.decode("utf-8"))
@@ -258,10 +253,11 @@ def _lines(reader: EncodedReader) -> Iterator[str]:
         if not cut:
             rest.append(block)
             continue
-        whole = reader.to_utf8(b"".join([*rest, block[:cut]]))
+        whole, _ = reader.to_utf8(b"".join([*rest, block[:cut]]))
         rest = [block[cut:]]
         yield from io.StringIO(whole.decode("utf-8", "surrogateescape"), newline="\n")
-    yield from io.StringIO(reader.to_utf8(b"".join(rest)).decode("utf-8", "surrogateescape"), newline="\n")
+    whole, _ = reader.to_utf8(b"".join(rest))
+    yield from io.StringIO(whole.decode("utf-8", "surrogateescape"), newline="\n")
 
 
 def _read_jsonl(reader: EncodedReader, number: int, columns: _ColumnChoice) -> Items:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rung.data.hashing import mix64
 
+_CHUNK = 1 << 18
 _CONTEXT = 32  # bytes before a border that decide its rank
 _NEWLINE, _SPACE, _TAB, _RETURN = b"\n \t\r"
 _WEAK = np.uint64(1 << 63)  # set in the rank of a single newline: blank lines are preferred
@@ -68,9 +69,16 @@ def lowest_rank_cuts(sizes: list[int], ranks: list[int], minimum: int, maximum: 
     return ends
 
 
+def newlines(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Positions of newlines. In chunks: a comparison of all at once would touch as much new memory as the text has."""
+    starts = range(0, len(data), _CHUNK)
+    found = [np.flatnonzero(data[start : start + _CHUNK] == _NEWLINE) + start for start in starts]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
 def _paragraph_borders(data: npt.NDArray[np.uint8]) -> tuple[list[int], list[int]]:
     """Positions behind newlines, in order, and the rank of each: blank lines before single newlines, then by hash."""
-    positions = np.flatnonzero(data == _NEWLINE) + 1
+    positions = newlines(data) + 1
     positions = positions[(positions >= _CONTEXT) & (positions < data.size)]
     positions = positions[data[positions] != _NEWLINE]  # a run of newlines ends once
     ranks = _rank(data, positions) >> np.uint64(1)
@@ -79,11 +87,10 @@ def _paragraph_borders(data: npt.NDArray[np.uint8]) -> tuple[list[int], list[int
 
 
 def _rank(data: npt.NDArray[np.uint8], positions: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    windows = np.lib.stride_tricks.sliding_window_view(data, _CONTEXT)[positions - _CONTEXT]
-    words = np.ascontiguousarray(windows).view(np.uint64)
+    eights = np.ndarray(len(data) - 7, np.uint64, data, strides=(1,))  # the eight bytes from each place on
     ranks = np.zeros(len(positions), dtype=np.uint64)
-    for column in range(words.shape[1]):
-        ranks = mix64(ranks ^ words[:, column])
+    for back in range(_CONTEXT, 0, -8):
+        ranks = mix64(ranks ^ eights[positions - back])
     return ranks
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import io
 import lzma
 import os
 import zlib
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from rung.errors import DataError
+from rung.runfolder import HEADER_NAME
 
 KINDS = {
     ".txt": "text",
@@ -72,11 +72,11 @@ class FoundFiles:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-def find_files(paths: Sequence[Path], *, leave_out: Iterable[Path] = ()) -> FoundFiles:
+def find_files(paths: Sequence[Path], *, leave_out: Iterable[Path] = (), never_enter: Path | None = None) -> FoundFiles:
     """Collect the text files of `paths` (files, or folders with all their subfolders), sorted by shown name.
 
-    Hidden files and files of an unknown kind inside folders are left out and counted; a file that is asked for by
-    name must be of a known kind. Files in `leave_out` are left out too.
+    Hidden files, files of an unknown kind and folders that Rung made are left out and counted; a file that is asked
+    for by name must be of a known kind. Files in `leave_out` are left out too; `never_enter` is the cache folder.
 
     Raises DataError when a path is missing or of an unknown kind, or nothing is left to read.
     """
@@ -86,7 +86,7 @@ def find_files(paths: Sequence[Path], *, leave_out: Iterable[Path] = ()) -> Foun
     for path in paths:
         if not path.exists():
             raise DataError("there is nothing at this path", where=str(path), hint="check the spelling")
-        for candidate, name in _candidates(path, found.skipped):
+        for candidate, name in _candidates(path, found.skipped, never_enter):
             suffixes = [suffix.lower() for suffix in candidate.suffixes[-2:]]
             compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
             kind = KINDS.get(suffixes[-1]) if suffixes else None
@@ -120,7 +120,7 @@ def find_files(paths: Sequence[Path], *, leave_out: Iterable[Path] = ()) -> Foun
     return found
 
 
-def _candidates(path: Path, skipped: Counter[str]) -> Iterator[tuple[Path, str]]:
+def _candidates(path: Path, skipped: Counter[str], never_enter: Path | None) -> Iterator[tuple[Path, str]]:
     if path.is_file():
         yield path, path.name
         return
@@ -136,7 +136,15 @@ def _candidates(path: Path, skipped: Counter[str]) -> Iterator[tuple[Path, str]]
 
     for folder, subfolders, names in os.walk(path, onerror=unreadable):
         skipped.update({"hidden": sum(name.startswith(".") for name in [*subfolders, *names])})
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if HEADER_NAME in names:  # metrics.jsonl and README.md of a run are no text to train on
+            skipped["folder made by Rung"] += 1
+            subfolders.clear()
+            continue
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".") and (never_enter is None or not _same(Path(folder, name), never_enter))
+        )
         for name in sorted(names):
             candidate = Path(folder, name)
             if name.startswith("."):
@@ -146,6 +154,10 @@ def _candidates(path: Path, skipped: Counter[str]) -> Iterator[tuple[Path, str]]
                 continue
             yield candidate, candidate.relative_to(path).as_posix()
     skipped += Counter()  # drops zero counts
+
+
+def _same(left: Path, right: Path) -> bool:
+    return right.exists() and left.samefile(right)
 
 
 class _Counted:
@@ -161,6 +173,41 @@ class _Counted:
         return data
 
 
+class _ZstdReader:
+    """Decompresses all frames of a .zst file; zstandard's own stream reader takes a cut file for a finished one."""
+
+    _FEED = 1 << 13  # small, since a block of four bytes can stand for 128 KiB
+
+    def __init__(self, raw: BinaryIO) -> None:
+        import zstandard
+
+        self._raw = raw
+        self._frames = zstandard.ZstdDecompressor()
+        self._frame = self._frames.decompressobj()
+        self._error = zstandard.ZstdError
+        self._inside = False
+        self._ready = bytearray()
+
+    def read(self, size: int) -> bytes:
+        while len(self._ready) < size:
+            packed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._inside = self._frames.decompressobj(), False
+            packed = packed or self._raw.read(self._FEED)
+            if not packed:
+                if self._inside:
+                    raise EOFError("the file ends inside a compressed frame")
+                break
+            try:
+                self._ready += self._frame.decompress(packed)
+            except self._error as error:
+                raise OSError(str(error)) from error
+            self._inside = True
+        data = bytes(self._ready[:size])
+        del self._ready[:size]
+        return data
+
+
 @contextmanager
 def open_plain(file: SourceFile, advance: Callable[[float], None] = lambda _amount: None) -> Iterator[BinaryIO]:
     """Open `file` for reading its bytes as they were before compression; `advance` hears of bytes read from disk."""
@@ -173,13 +220,7 @@ def open_plain(file: SourceFile, advance: Callable[[float], None] = lambda _amou
             with lzma.open(raw) as stream:
                 yield cast(BinaryIO, stream)
         elif file.compression == ".zst":
-            import zstandard
-
-            with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-                try:
-                    yield cast(BinaryIO, io.BufferedReader(stream, 1 << 18))
-                except zstandard.ZstdError as error:
-                    raise OSError(str(error)) from error
+            yield cast(BinaryIO, _ZstdReader(raw))
         else:
             yield raw
 
@@ -223,19 +264,29 @@ class EncodedReader:
             decoded = self._wide.decode(raw, final=not raw)
         return decoded.encode("utf-8", "surrogatepass")
 
-    def to_utf8(self, block: bytes) -> bytes:
-        """Return `block` (whole lines) in UTF-8; bad bytes stay where the text is UTF-8 with damage."""
+    def to_utf8(self, block: bytes) -> tuple[bytes, bool]:
+        """Return `block` (whole lines) in UTF-8, and whether it is: bad bytes stay where UTF-8 is damaged."""
         if not self._decided:
-            try:
-                block.decode("utf-8")
-            except UnicodeDecodeError as error:
-                self._decided = True
-                self.encoding = _guess_encoding(block, error.start)
-            else:
-                return block
-        if self._wide is not None or self.encoding == "utf-8":
-            return block
-        return block.decode(self.encoding, "surrogateescape").encode("utf-8", "surrogatepass")
+            first_bad = first_bad_byte(block)
+            if first_bad < 0:
+                return block, True
+            self._decided = True
+            self.encoding = _guess_encoding(block, first_bad)
+        if self._wide is None and self.encoding != "utf-8":
+            block = block.decode(self.encoding, "surrogateescape").encode("utf-8", "surrogatepass")
+        return block, first_bad_byte(block) < 0
+
+
+def first_bad_byte(text: bytes) -> int:
+    """Position of the first byte that is not UTF-8, or -1. In chunks, so that no string as long as `text` is made."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(text), _HEAD_BYTES):
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(text[start : start + _HEAD_BYTES], final=start + _HEAD_BYTES >= len(text))
+        except UnicodeDecodeError as error:
+            return start - pending + error.start
+    return -1
 
 
 def _read_fully(stream: BinaryIO, size: int) -> bytes:
@@ -281,4 +332,6 @@ def _guess_encoding(block: bytes, first_bad: int) -> str:
     best = from_bytes(sample).best()
     if best is None or best.encoding in {"utf_8", "ascii"}:
         return "utf-8"
+    if str(best) == sample.decode("cp1252", "replace"):  # several code pages agree on these bytes: take the common one
+        return "cp1252"
     return best.encoding

@@ -28,7 +28,7 @@ from rung.data.documents import Passage, Rejection
 from rung.data.formats import ReadingNotes, read_files
 from rung.data.pieces import lowest_rank_cuts
 from rung.data.read import SourceFile
-from rung.data.segments import VERSION, Segment, build_segment, read_cached, segment_key
+from rung.data.segments import VERSION, Ingredients, Segment, build_segment, read_cached
 from rung.progress import Progress
 from rung.runfolder import file_sha256, read_header, write_json
 
@@ -70,7 +70,7 @@ class SegmentMaker:
             self._progress.task(label, float(sum(file.num_bytes for file in files)), "B") as advance,
             ThreadPoolExecutor(threads, thread_name_prefix="rung-segment") as pool,
         ):
-            builder = _Builder(pool, threads, self._cache / "segments", self._piece_bytes, is_valid_text)
+            builder = _Builder(pool, threads, self._cache / "segments", only_unreadable=is_valid_text)
             for group in _groups(files):
                 self._make_group(group, builder, made, advance)
             builder.finish()
@@ -97,35 +97,34 @@ class SegmentMaker:
         record_path = self._cache / "groups" / f"{digest.hexdigest()}.json"
         names, units = tuple(file.name for file in files), tuple(file.row_unit for file in files)
         record = _read_record(record_path)
-        if record is not None and all(builder.have(key) for key in record["segments"]):
+        if record is not None and all(builder.have(key) for key, _, _ in record["segments"]):
             advance(sum(file.num_bytes for file in files))
         else:
             notes = ReadingNotes()
-            keys = []
+            segments = []
             for items in _segments_of(read_files(files, self._text_column, notes, advance)):
-                key = segment_key(items, self._piece_bytes, only_unreadable=builder.only_unreadable)
-                builder.build(key, items, units)
-                keys.append(key)
-            record = {"segments": keys, "encodings": notes.encodings, "remarks": notes.remarks}
+                ingredients = Ingredients(items, units, self._piece_bytes, builder.only_unreadable)
+                key = ingredients.key()
+                builder.build(key, ingredients)
+                segments.append((key, ingredients.first_file, ingredients.rows_before))
+            record = {"segments": segments, "encodings": notes.encodings, "remarks": notes.remarks}
             record_path.parent.mkdir(parents=True, exist_ok=True)
             write_json(record_path, record)
         made.encodings.update(record["encodings"])
         made.remarks.extend(f"{names[number]}: {sentence}" for number, sentence in record["remarks"])
         made.segments.extend(
-            Segment(key, builder.folder(key), names, units, {}, builder.only_unreadable) for key in record["segments"]
+            Segment(key, builder.folder(key), names[file:], units[file:], {}, rows, builder.only_unreadable)
+            for key, file, rows in record["segments"]
         )
 
 
 class _Builder:
     """Builds segments on a few threads (numpy and SHA-256 release the interpreter lock), few at a time for memory."""
 
-    def __init__(
-        self, pool: ThreadPoolExecutor, threads: int, cache: Path, piece_bytes: int, only_unreadable: bool
-    ) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, threads: int, cache: Path, *, only_unreadable: bool) -> None:
         self._pool = pool
         self._limit = threads
         self._cache = cache
-        self._piece_bytes = piece_bytes
         self.only_unreadable = only_unreadable
         self._running: deque[Future[None]] = deque()
         self._sound: set[str] = set()  # keys built or checked in this run
@@ -144,22 +143,13 @@ class _Builder:
         self.reused += 1
         return True
 
-    def build(self, key: str, items: Items, row_units: Sequence[str]) -> None:
+    def build(self, key: str, ingredients: Ingredients) -> None:
         if self.have(key):
             return
         self._sound.add(key)
         while len(self._running) >= self._limit:
             self._running.popleft().result()
-        self._running.append(
-            self._pool.submit(
-                build_segment,
-                items,
-                self.folder(key),
-                row_units,
-                self._piece_bytes,
-                only_unreadable=self.only_unreadable,
-            )
-        )
+        self._running.append(self._pool.submit(build_segment, ingredients, self.folder(key)))
 
     def finish(self) -> None:
         while self._running:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rung.data import clean
 from rung.data.documents import Passage, Rejection, excerpt
 from rung.data.near_duplicates import fingerprints
-from rung.data.pieces import cut_points
+from rung.data.pieces import cut_points, newlines
 from rung.errors import RunFolderError
 from rung.runfolder import verify, write_folder
 
@@ -45,7 +45,9 @@ class Segment:
     """A cached segment and the names its sources have in this corpus.
 
     `key`: SHA-256 of its content, hexadecimal. `names`, `row_units`: of the files that documents refer to by number.
-    `first_ordinal`: added to the stored ordinals to count through the corpus.
+    `rows_before`: how many rows of the first of them come before this segment; stored rows count from there, so that
+    a line more at the start of a file changes no later segment. `first_ordinal`: added to the stored ordinals to
+    count through the corpus.
     """
 
     key: str
@@ -53,6 +55,7 @@ class Segment:
     names: tuple[str, ...]
     row_units: tuple[str, ...]
     header: dict[str, Any]
+    rows_before: int = 0
     is_valid_text: bool = False
     first_ordinal: int = 0
 
@@ -98,21 +101,57 @@ class Segment:
         return bytes(self.documents["sha256"][index]).hex()
 
     def rejections(self) -> Iterator[Rejection]:
+        """What was rejected while the segment was made; `file` counts in `names`, rows as stored."""
         with (self.folder / "rejected.jsonl").open(encoding="utf-8") as lines:
             for line in lines:
                 yield Rejection(**json.loads(line))
 
+    def place(self, file: int, row: int) -> tuple[str, str]:
+        """Name of the file and position in it (`line 120`) of a stored file number and row."""
+        if row == 0:
+            return self.names[file], "whole file"
+        return self.names[file], f"{self.row_units[file]} {row + (self.rows_before if file == 0 else 0)}"
 
-def segment_key(items: Sequence[Passage | Rejection], piece_bytes: int, *, only_unreadable: bool) -> str:
-    """Name a segment by what goes into it."""
-    digest = hashlib.sha256(f"rung segment {VERSION} {piece_bytes} {only_unreadable}".encode())
-    for item in items:
-        if isinstance(item, Passage):
-            digest.update(f"\x00{item.file} {item.row} {item.follows:d} {len(item.text)} ".encode())
-            digest.update(item.text)
-        else:
-            digest.update(repr(item).encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()
+    def document_place(self, index: int) -> tuple[str, str]:
+        """Name of the file and position in it of a document."""
+        record = self.documents[index]
+        return self.place(int(record["file"]), int(record["row"]))
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a segment is made of."""
+
+    items: Sequence[Passage | Rejection]
+    row_units: Sequence[str]  # by file number
+    piece_bytes: int
+    only_unreadable: bool
+
+    @property
+    def first_file(self) -> int:
+        return self.items[0].file
+
+    @property
+    def rows_before(self) -> int:
+        return max(self.items[0].row - 1, 0)
+
+    def relative(self, item: Passage | Rejection) -> tuple[int, int]:
+        """File and row counted from the start of this segment (row 0 stays 0)."""
+        same = item.file == self.first_file
+        return item.file - self.first_file, max(item.row - self.rows_before, 0) if same else item.row
+
+    def key(self) -> str:
+        """Name the segment by what goes into it."""
+        digest = hashlib.sha256(f"rung segment {VERSION} {self.piece_bytes} {self.only_unreadable}".encode())
+        for item in self.items:
+            if isinstance(item, Passage):
+                unit = self.row_units[item.file]
+                digest.update(f"\x00{self.relative(item)} {unit} {item.follows:d} {len(item.text)} ".encode())
+                digest.update(item.text)
+            else:
+                rejection = (self.relative(item), item.reason, item.excerpt, item.num_bytes)
+                digest.update(repr(rejection).encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()
 
 
 def read_cached(folder: Path) -> dict[str, Any] | None:
@@ -125,23 +164,22 @@ def read_cached(folder: Path) -> dict[str, Any] | None:
         return None  # a cache entry: made again from the text
 
 
-def build_segment(
-    items: Sequence[Passage | Rejection],
-    folder: Path,
-    row_units: Sequence[str],
-    piece_bytes: int,
-    *,
-    only_unreadable: bool,
-) -> None:
-    """Clean, cut and fingerprint `items` into `folder`."""
-    pieces = _cut(items, row_units, piece_bytes)
+def build_segment(ingredients: Ingredients, folder: Path) -> None:
+    """Clean, cut and fingerprint the passages of `ingredients` into `folder`."""
+    pieces = _cut(ingredients)
     text = pieces.text
     prints = fingerprints(text, pieces.offsets)
-    codes = clean.judge(np.frombuffer(text, np.uint8), pieces.offsets, prints, only_unreadable=only_unreadable)
+    codes = clean.judge(
+        np.frombuffer(text, np.uint8), pieces.offsets, prints, only_unreadable=ingredients.only_unreadable
+    )
     kept = np.flatnonzero(codes == clean.KEPT)
     offsets = pieces.offsets.tolist()
     view = memoryview(text)
-    rejections = [item for item in items if isinstance(item, Rejection)]
+    rejections = []
+    for item in ingredients.items:
+        if isinstance(item, Rejection):
+            file, row = ingredients.relative(item)
+            rejections.append(replace(item, file=file, row=row))
     for index in np.flatnonzero(codes != clean.KEPT).tolist():
         piece = view[offsets[index] : offsets[index + 1]]
         file, row = int(pieces.file[index]), int(pieces.row[index])
@@ -155,7 +193,6 @@ def build_segment(
     table["word_sequence"] = prints.word_sequence[kept]
     digests = b"".join(hashlib.sha256(view[offsets[i] : offsets[i + 1]]).digest() for i in kept.tolist())
     table["sha256"] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
-    passages = [item for item in items if isinstance(item, Passage)]
 
     def fill(target: Path) -> None:
         with (target / "text.bin").open("wb") as file:
@@ -171,7 +208,7 @@ def build_segment(
         "bytes": int(table["end"][-1]) if len(kept) else 0,
         "rejected": len(rejections),
         "ordinals": int(pieces.ordinal[-1]) + 1 if len(pieces.ordinal) else 0,
-        "opens_mid_source": bool(passages and passages[0].follows),
+        "opens_mid_source": next((item.follows for item in ingredients.items if isinstance(item, Passage)), False),
     }
     write_folder(folder, fill, header)
 
@@ -197,31 +234,33 @@ class _Pieces:
     file: npt.NDArray[np.int32]
 
 
-def _cut(items: Sequence[Passage | Rejection], row_units: Sequence[str], piece_bytes: int) -> _Pieces:
+def _cut(ingredients: Ingredients) -> _Pieces:
     """Cut long passages into pieces of about `piece_bytes`, half to one and a half times that."""
-    minimum, maximum = piece_bytes // 2, piece_bytes // 2 + piece_bytes
+    minimum = ingredients.piece_bytes // 2
+    maximum = minimum + ingredients.piece_bytes
     ends: list[int] = []
     ordinals: list[int] = []
     rows: list[int] = []
     files: list[int] = []
     texts: list[bytes] = []
     position, ordinal = 0, -2
-    for item in items:
+    for item in ingredients.items:
         if isinstance(item, Rejection):
             continue
-        row, start = item.row, 0
+        file, row = ingredients.relative(item)
         texts.append(item.text)
         if not (item.follows and ordinal >= 0):
             ordinal += 1  # a gap: this does not continue what came before
-        for end in cut_points(item.text, minimum, maximum) or [0]:
-            ordinal += 1
-            ends.append(position + end)
-            ordinals.append(ordinal)
-            rows.append(row)
-            files.append(item.file)
-            if row_units[item.file] == "line":
-                row += item.text.count(b"\n", start, end)
-            start = end
+        cuts = cut_points(item.text, minimum, maximum) or [0]
+        ends += [position + end for end in cuts]
+        ordinals += range(ordinal + 1, ordinal + 1 + len(cuts))
+        files += [file] * len(cuts)
+        if len(cuts) > 1 and ingredients.row_units[item.file] == "line":
+            lines = newlines(np.frombuffer(item.text, np.uint8))
+            rows += (row + np.searchsorted(lines, [0, *cuts[:-1]])).tolist()
+        else:
+            rows += [row] * len(cuts)
+        ordinal += len(cuts)
         position += len(item.text)
     return _Pieces(
         b"".join(texts),
