@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rung.errors import RunFolderError
-from rung.runfolder import write_text
 
 
 class MetricsLog:
@@ -20,7 +20,7 @@ class MetricsLog:
         """Open `path` to go on after `from_step` steps: lines of later steps, and half a last line, are cut off."""
         self._path = path
         if path.exists():
-            write_text(path, "".join(_lines_until(path, from_step)))
+            os.truncate(path, _length_until(path, from_step))
         self._file = path.open("a", encoding="utf-8", newline="\n")
 
     def append(self, line: dict[str, Any]) -> None:
@@ -46,11 +46,12 @@ class MetricsLog:
             self._file.close()
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    kept = []
-    with path.open(encoding="utf-8") as file:
+def _length_until(path: Path, step: int) -> int:
+    """Bytes of the whole lines up to and with `step`."""
+    length = 0
+    with path.open("rb") as file:
         for line in file:
-            if not line.endswith("\n") or json.loads(line)["step"] > step:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
                 break
-            kept.append(line)
-    return kept
+            length += len(line)
+    return length
