@@ -19,9 +19,8 @@ import codecs
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -29,6 +28,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rung.data.byte_level import (
+    END_OF_TEXT,
+    PRETOKENIZER_NAME,
+    SMALLEST_VOCABULARY,
+    byte_of_character,
+    character_merges,
+    learned_merges,
+    no_merges,
+    splits_like_ours,
+)
 from rung.data.words import Ragged, WordTable, is_plain
 from rung.errors import TokenizerError
 from rung.progress import SILENT, Progress
@@ -38,19 +47,6 @@ if TYPE_CHECKING:
     import tokenizers
 
 TokenizerKind = Literal["bpe", "byte", "character"]
-
-END_OF_TEXT = "<|endoftext|>"
-END_OF_TEXT_ID = 0
-"""Of tokenizers trained here. Byte `b` of the alphabet follows at 1..256 (in the order of its stand-in characters)."""
-SMALLEST_VOCABULARY = 1 + 256
-
-PRETOKENIZER_NAME = "qwen2"
-"""What llama.cpp calls the regex below in a GGUF file (`tokenizer.ggml.pre`)."""
-PRETOKENIZER_REGEX = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""Qwen2's split: `PRETOKENIZE_REGEX` in transformers 5.23 `models/qwen2/tokenization_qwen2.py`; quoted as "original
-regex from tokenizer.json" for LLAMA_VOCAB_PRE_TYPE_QWEN2 in llama.cpp `src/llama-vocab.cpp` (commit 00ad355e)."""
 
 _TOKENIZER_FILE = "tokenizer.json"
 _CONFIG_FILE = "tokenizer_config.json"
@@ -88,7 +84,7 @@ class Tokenizer:
         self.eos_token = eos_token
         self.eos_token_id: int = eos_token_id
         self._bytes_of = self._byte_table(where)
-        self._words = WordTable(_library_without_split(definition)) if _splits_like_ours(definition) else None
+        self._words = WordTable(_library_without_split(definition)) if splits_like_ours(definition) else None
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -200,7 +196,7 @@ class Tokenizer:
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise TokenizerError("the token ids have gaps or repeat", where=where, hint=_DAMAGED)
-        byte_of = _byte_of_character()
+        byte_of = byte_of_character()
         if missing := [character for character in byte_of if character not in vocabulary]:
             raise TokenizerError(
                 f"{len(missing)} of the 256 bytes are not in the vocabulary", where=where, hint=_DAMAGED
@@ -213,8 +209,10 @@ class Tokenizer:
         for token, token_id in vocabulary.items():
             if token_id in added:
                 table[token_id] = b"" if token_id in self._special_ids else token.encode()
-            else:
+            elif byte_of.keys() >= set(token):
                 table[token_id] = bytes(map(byte_of.__getitem__, token))
+            else:
+                raise TokenizerError(f"token {token_id} ({token!r}) stands for no bytes", where=where, hint=_DAMAGED)
         return table
 
 
@@ -235,7 +233,7 @@ class StreamDecoder:
 
 
 def train_tokenizer(
-    texts: Iterator[str], *, kind: TokenizerKind, vocab_size: int, progress: Progress = SILENT
+    texts: Iterable[str], *, kind: TokenizerKind = "bpe", vocab_size: int, progress: Progress = SILENT
 ) -> Tokenizer:
     """Choose a vocabulary of at most `vocab_size` tokens from `texts`.
 
@@ -248,12 +246,12 @@ def train_tokenizer(
             hint=f"give at least {SMALLEST_VOCABULARY}: 256 bytes and the end-of-text token",
         )
     with progress.task("choosing the vocabulary", None, "B") as advance:
-        counted = _counting(texts, advance)
         if kind == "bpe":
-            definition = _train_bpe(counted, vocab_size)
+            definition = learned_merges(_counting(texts, advance), vocab_size)
+        elif kind == "character":
+            definition = character_merges(_counting(texts, advance), vocab_size)
         else:
-            characters = _frequent_characters(counted) if kind == "character" else []
-            definition = _define(*_character_merges(characters, vocab_size))
+            definition = no_merges()
     tokenizer = Tokenizer(
         definition, eos_token=END_OF_TEXT, pretokenizer_name=PRETOKENIZER_NAME, where="the new tokenizer"
     )
@@ -264,72 +262,6 @@ def train_tokenizer(
     return tokenizer
 
 
-def _train_bpe(texts: Iterator[str], vocab_size: int) -> str:
-    from tokenizers.trainers import BpeTrainer
-
-    tokenizer = _untrained({}, [])
-    trainer = BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,  # a pair seen once would memorise that place instead of saving tokens elsewhere
-        show_progress=False,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=list(_byte_of_character()),
-    )
-    tokenizer.train_from_iterator(texts, trainer=trainer)
-    definition: str = tokenizer.to_str(pretty=True)
-    return definition
-
-
-def _frequent_characters(texts: Iterator[str]) -> list[str]:
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
-    return sorted(counts, key=lambda character: (-counts[character], character))
-
-
-def _character_merges(characters: list[str], vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The vocabulary and merges that make one token of each of `characters`, as many as fit.
-
-    A character of three or four bytes also needs its beginnings as tokens; characters of one script share them.
-    """
-    stand_in = {byte: character for character, byte in _byte_of_character().items()}
-    vocabulary = {token: number for number, token in enumerate([END_OF_TEXT, *sorted(stand_in.values())])}
-    merges: dict[tuple[str, str], None] = {}
-    for character in characters:
-        symbols = [stand_in[byte] for byte in character.encode()]
-        needed = {("".join(symbols[:end]), symbols[end]): None for end in range(1, len(symbols))}
-        new = [pair for pair in needed if pair not in merges]
-        if len(vocabulary) + len(new) > vocab_size:
-            break
-        for pair in new:
-            merges[pair] = None
-            vocabulary["".join(pair)] = len(vocabulary)
-    return vocabulary, list(merges)
-
-
-def _define(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> str:
-    from tokenizers import AddedToken
-
-    tokenizer = _untrained(vocabulary, merges)
-    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    definition: str = tokenizer.to_str(pretty=True)
-    return definition
-
-
-def _untrained(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZER_REGEX), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
 def _encode_in_library(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> Ragged:
     try:
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -337,14 +269,6 @@ def _encode_in_library(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) ->
         raise _unencodable(texts) from error
     ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
     return np.concatenate([np.empty(0, np.uint32), *ids]), np.fromiter(map(len, ids), np.int64, len(ids))
-
-
-def _splits_like_ours(definition: str) -> bool:
-    """Whether `WordTable` may stand in for the library: our regex, no normaliser, no added tokens but special ones."""
-    given, ours = json.loads(definition), json.loads(_untrained({}, []).to_str())
-    return all(given.get(part) == ours[part] for part in ("pre_tokenizer", "normalizer")) and all(
-        token["special"] for token in given.get("added_tokens", [])
-    )
 
 
 def _library_without_split(definition: str) -> Callable[[Sequence[str]], Ragged]:
@@ -362,23 +286,10 @@ def _runs(texts: Sequence[str], keys: Sequence[bool]) -> Iterator[tuple[bool, It
         yield key, (text for _, text in run)
 
 
-def _counting(texts: Iterator[str], advance: Callable[[float], None]) -> Iterator[str]:
+def _counting(texts: Iterable[str], advance: Callable[[float], None]) -> Iterator[str]:
     for text in texts:
         yield text
         advance(len(text.encode()))
-
-
-@cache
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's stand-in characters for the 256 bytes (openai/gpt-2 `src/encoder.py`, bytes_to_unicode).
-
-    Visible Latin-1 characters stand for themselves, the other bytes for U+0100 onwards in order.
-    """
-    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
-    hidden = [byte for byte in range(256) if byte not in set(visible)]
-    table = {chr(byte): byte for byte in visible}
-    table.update({chr(0x100 + number): byte for number, byte in enumerate(hidden)})
-    return table
 
 
 def _check_byte_level(definition: str, where: str) -> None:

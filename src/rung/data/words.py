@@ -12,6 +12,7 @@ that Unicode versions may disagree about (unassigned, or a letter beyond the bas
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -29,14 +30,25 @@ Ragged = tuple[np.ndarray, np.ndarray]
 
 
 class WordTable:
-    """Encodes texts word by word. `encode_words` is the BPE without its split: the ids of each word, in parallel."""
+    """Encodes texts word by word; threads may share it."""
 
     def __init__(self, encode_words: Callable[[Sequence[str]], Ragged]) -> None:
+        """`encode_words` is the BPE without its split: it gives the ids of each word."""
         self._encode_words = encode_words
+        self._lock = threading.Lock()
         self._clear()
 
     def encode(self, texts: Sequence[str]) -> Ragged:
         """Token ids of `texts`, all of which must satisfy `is_plain`."""
+        with self._lock:
+            try:
+                return self._gather(self._number_words(texts))
+            except BaseException:  # an interrupt may leave words that are numbered and have no ids
+                self._clear()
+                raise
+
+    def _number_words(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The numbers of the words of each text, after learning the ids of the new ones."""
         if len(self._numbers) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
             self._clear()
         find_words, number_of = _words_pattern().findall, self._numbers.__getitem__
@@ -45,7 +57,7 @@ class WordTable:
             words = find_words(text)
             numbers.append(np.fromiter(map(number_of, words), np.int64, len(words)))
         self._learn(self._numbers.take_new())
-        return self._gather(numbers)
+        return numbers
 
     def _clear(self) -> None:
         self._numbers = _Numbers()
