@@ -53,7 +53,7 @@ def gradient_of(micro_batch_size: int) -> tuple[ToyNet, Any]:
     gradient = BatchGradient(
         net=net, objective=toy_objective, batches=ToyBatches(), optimizer=optimizer, settings=settings, world=alone()
     )
-    return net, gradient.compute(64, 0)
+    return net, gradient.compute(64, lambda: 0)
 
 
 def test_thirty_two_micro_batches_are_one_batch_of_thirty_two() -> None:
@@ -202,8 +202,7 @@ def test_an_interrupt_finishes_the_step_and_saves(tmp_path: Path, number: signal
     calls: list[int] = []
     former, watching = signal.getsignal(number), Watching()
     stopped = toy_run(tmp_path / "a", toy_settings(), objective=interrupting, display=watching)
-    assert (stopped.ended, len(calls) % 2) == ("interrupted", 0)
-    assert 5 <= stopped.step <= 6
+    assert (stopped.ended, stopped.step) == ("interrupted", 5)
     assert "rung train --resume" in watching.said[-1]
     assert signal.getsignal(number) is former
     went_on = toy_run(tmp_path / "a", toy_settings(), resume=latest_good(tmp_path / "a", watching.say))

@@ -82,11 +82,8 @@ class Checkpoint:
     state: TrainerState
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """The optimiser's tensors, in memory of their own.
-
-        Copied, because views into a mapped file start at odd addresses, where kernels may sum in another order.
-        """
-        return {name: tensor.clone() for name, tensor in load_file(self.folder / _OPTIMIZER).items()}
+        """The optimiser's tensors, views into the file: to be copied by whoever takes them over."""
+        return load_file(self.folder / _OPTIMIZER)
 
 
 def checkpoint_folder(run_folder: Path, step: int) -> Path:

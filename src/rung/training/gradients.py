@@ -62,14 +62,15 @@ class BatchGradient:
         self._pieces = settings.micro_batches(world.rank, world.size)
         self._loss = _loss_function(net, objective, compiled=settings.compile)
 
-    def compute(self, first_sample: int, wish: int) -> GlobalBatch:
+    def compute(self, first_sample: int, wish: Callable[[], int]) -> GlobalBatch:
         """Leave in `.grad` the gradient of the mean loss over `batch_size` samples from `first_sample` on, clipped.
 
-        `wish` is summed over ranks on the way, so that all of them know it after one exchange.
+        `wish` is asked after the last micro-batch and summed over ranks on the way, so that all know it after one
+        exchange.
         """
         self._optimizer.zero_grad()
         sums, names = self._accumulate(first_sample)
-        sums = self._world.sum(torch.cat([sums, torch.tensor([wish], dtype=torch.float64, device=sums.device)]))
+        sums = self._world.sum(torch.cat([sums, torch.tensor([wish()], dtype=torch.float64, device=sums.device)]))
         self._world.sum_gradients(self._parameters)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         torch._foreach_div_(gradients, sums[1].float())

@@ -76,6 +76,7 @@ def train(
     world = world or alone()
     state = _starting_state(run_folder, settings, resume, world, display)
     if resume is not None:
+        _to_own_memory(net)
         optimizer.load_state_tensors(resume.optimizer_tensors())
     world.share_weights(net)
     gradient = BatchGradient(
@@ -122,7 +123,7 @@ class _Trainer:
         saved = checkpoint_folder(self.saver.run_folder, state.step)
         ended: Ended | None = "finished" if state.step >= state.schedule.steps else None
         while ended is None:
-            wish = self.train_step(_INTERRUPT if interrupts.wanted else self._deadline_wish())
+            wish = self.train_step(lambda: _INTERRUPT if interrupts.wanted else self._deadline_wish())
             self._keep_pace(is_over=0 < wish < _INTERRUPT)
             better = self._validate() if self._comes_round(settings.validate_every) else None
             ended = self._ended(wish)
@@ -133,7 +134,7 @@ class _Trainer:
             self.recorder.say(f"saved at step {state.step:,}; go on with: rung train --resume {self.saver.run_folder}")
         return self._result(ended, saved)
 
-    def train_step(self, wish: int) -> int:
+    def train_step(self, wish: Callable[[], int]) -> int:
         """One optimiser step on the next global batch, unless the guard refuses it. Returns the sum of all wishes."""
         began = time.monotonic()
         state = self.state
@@ -303,6 +304,16 @@ def _starting_state(
                 discard(folder)
     world.wait_for_all()
     return state
+
+
+def _to_own_memory(net: nn.Module) -> None:
+    """Move weights that may be views into a mapped file, at any address, to where a fresh network has them.
+
+    Math libraries promise equal bits only for equally aligned memory (Intel MKL, "Conditional Numerical
+    Reproducibility": 64 bytes), and the mapped checkpoint will be deleted one day.
+    """
+    for parameter in net.parameters():
+        parameter.data = parameter.data.clone()
 
 
 @contextmanager
