@@ -21,6 +21,7 @@ import json
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -250,8 +251,8 @@ class TokenShards:
 
     def streams(self) -> list[tuple[int, int]]:
         """Maximal runs of documents that continue one another, as (first document, one past the last)."""
-        first = np.flatnonzero(~self.continues).tolist()
-        return list(zip(first, [*first[1:], self.num_documents], strict=True))
+        borders = [*np.flatnonzero(~self.continues).tolist(), self.num_documents]
+        return list(pairwise(borders))
 
 
 def _shard_name(number: int) -> str:
