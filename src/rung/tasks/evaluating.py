@@ -60,7 +60,7 @@ def evaluate(
         prepared = prepare_text(recipe, progress, tokenizer=model.tokenizer)
         corpus, shards = prepared.corpus, prepared.valid
     record, scores = bits_per_byte(model.net, shards, progress=progress)
-    floors = compressor_floors(corpus.texts("valid"), data_sha256=shards.sha256)
+    floors = compressor_floors(corpus.texts("valid"), data_sha256=record.data_sha256)
     return EvaluationSummary(Path(run), record, tuple(floors), scores)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.data.tokenizer import Tokenizer
 from rung.errors import RunFolderError
+from rung.evaluation.scoring import TokenScores, score
 from rung.generation.engine import Engine, Generation, Piece
 from rung.generation.options import SamplingOptions
 from rung.nets.decoder import CausalLM
@@ -48,6 +49,10 @@ class LanguageModel:
     def stream(self, prompt: str = "", **options: Any) -> Iterator[Piece]:
         """Write on from a prompt, piece by piece as it is drawn."""
         return self.engine.stream(prompt, SamplingOptions(**options))
+
+    def score(self, text: str) -> TokenScores:
+        """The log-probability of each token of `text`."""
+        return score(self.net, self.tokenizer, text)
 
     def evaluate(self, texts: Sequence[str | Path] = (), **options: Any) -> EvaluationSummary:
         """Bits per byte on `texts`; see `rung.evaluate`."""

@@ -159,7 +159,11 @@ def plan(
 
 
 def resume(
-    run: str | Path, *, threads: int | None = None, progress: Progress = SILENT, display: Display = SILENT_DISPLAY
+    run: str | Path,
+    *,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+    display: Display = SILENT_DISPLAY,
 ) -> TrainSummary:
     """Go on with an interrupted run, exactly as if it had not been interrupted (bit for bit on CPU).
 
@@ -188,6 +192,7 @@ def extend(
     minutes: float | None = None,
     steps: int | None = None,
     out: Path | None = None,
+    threads: int | None = None,
     progress: Progress = SILENT,
     display: Display = SILENT_DISPLAY,
     started: float | None = None,
@@ -210,6 +215,7 @@ def extend(
             require_empty(out)
             text = _same_text(parent, session.progress)
             budget = {"training.minutes": minutes, "training.steps": steps, "training.schedule": None}
+            budget |= {} if threads is None else {"training.threads": threads}
             made = _make_plan(parent.recipe.with_overrides(budget), text, deadline, session)
             made = made.beginning_at(checkpoint.state.step, checkpoint.state.schedule)
             _start_run(out, made, text, parent={"run": str(parent.folder.resolve()), "step": checkpoint.state.step})

@@ -33,10 +33,12 @@ from rung.training.schedule import Schedule
 from rung.training.shapes import candidate_configs
 from rung.training.validation import mean_loss
 
-_FINISH_SHARE = 0.04  # of the minutes: the last evaluation, the sample and the files
-_FINISH_SECONDS = 3.0
+_FINISH_SHARE = 0.03  # of the minutes: the last evaluation, the sample and the files
+_FINISH_SECONDS = 1.5
 _VALIDATION_SHARE = 0.03  # of the training time, for all validations together
 _LEAST_VALIDATION_TOKENS = 8_192
+_EVALUATION_SHARE = 0.03  # of the training time, for the last evaluation
+_LEAST_EVALUATION_BYTES = 200_000
 _FORWARD_SPEEDUP = 3.0  # of a forward pass over a training step
 _SAMPLE_TOKENS = 120
 
@@ -166,6 +168,11 @@ class TextTraining:
         affordable = trained * _VALIDATION_SHARE * _FORWARD_SPEEDUP / times
         return math.ceil(max(affordable, _LEAST_VALIDATION_TOKENS) / self._context)
 
+    def _evaluation_bytes(self, trained_tokens: int) -> int:
+        """How much held-out text the last evaluation may read; half-overlapping windows read every token twice."""
+        affordable = trained_tokens * _EVALUATION_SHARE * _FORWARD_SPEEDUP / 2 * self.text.valid.bytes_per_token
+        return round(max(affordable, _LEAST_EVALUATION_BYTES))
+
     def _on_revision(self, state: TrainerState) -> None:
         """Keep the stored recipe true: with its schedule, the same run can be had again without a clock."""
         self._store_schedule(state.schedule)
@@ -178,10 +185,10 @@ class TextTraining:
     def _publish(self, result: LoopResult) -> TrainSummary:
         """Measure the best checkpoint on held-out text, let it write a sample, and make the run folder that model."""
         checkpoint = result.best_checkpoint or result.checkpoint
-        net = self._network(checkpoint)
-        net.eval()
-        record, scores = bits_per_byte(net, self.text.valid, progress=self.session.progress)
-        floors = compressor_floors(self.text.corpus.texts("valid"), data_sha256=self.text.valid.sha256)
+        net = self._network(checkpoint).eval()
+        most = self._evaluation_bytes(result.targets)
+        record, scores = bits_per_byte(net, self.text.valid, max_bytes=most, progress=self.session.progress)
+        floors = compressor_floors(self.text.corpus.texts("valid", most), data_sha256=record.data_sha256)
         options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=_SAMPLE_TOKENS, seed=self.recipe.seed)
         (sample,) = Engine(net, self.text.tokenizer).generate("", options)
         self._store_schedule(result.schedule)
