@@ -312,6 +312,26 @@ def test_bf16_trains_close_to_fp32_and_keeps_float32_weights(tmp_path: Path) -> 
     assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
 
 
+def test_a_full_gpu_names_the_knob(tmp_path: Path) -> None:
+    def too_large(_net: Any, _batch: Any) -> Loss:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(TrainingError, match="does not hold 4 samples") as caught:
+        toy_run(tmp_path, toy_settings(3), objective=too_large)
+    assert "micro_batch_size" in str(caught.value)
+
+
+def test_labels_that_are_all_masked_stop_training_and_are_named(tmp_path: Path) -> None:
+    class Masked(ToyBatches):
+        def batch(self, sample_numbers: Any) -> Any:
+            batch = super().batch(sample_numbers)
+            return {**batch, "labels": torch.full_like(batch["labels"], -100)}
+
+    with pytest.raises(TrainingError, match="no targets") as caught:
+        toy_run(tmp_path, toy_settings(12), batches=Masked())
+    assert "check the labels" in str(caught.value)
+
+
 def test_a_second_run_into_the_same_folder_is_refused(tmp_path: Path) -> None:
     toy_run(tmp_path, toy_settings(3))
     with pytest.raises(RunFolderError, match="checkpoints already"):

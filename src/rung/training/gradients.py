@@ -69,7 +69,13 @@ class BatchGradient:
         exchange.
         """
         self._optimizer.zero_grad()
-        sums, names = self._accumulate(first_sample)
+        try:
+            sums, names = self._accumulate(first_sample)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"the memory of {self._world.device} does not hold {self._settings.micro_batch_size} samples at once",
+                hint="set a smaller micro_batch_size: it needs less memory and gives the same results",
+            ) from error
         sums = self._world.sum(torch.cat([sums, torch.tensor([wish()], dtype=torch.float64, device=sums.device)]))
         self._world.sum_gradients(self._parameters)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]

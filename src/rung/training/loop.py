@@ -8,7 +8,6 @@ sample number of a micro-batch: nothing random needs storing, and dropout too is
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +41,7 @@ from rung.training.recorder import Recorder
 from rung.training.schedule import Revision
 
 FAILURE = "failure.json"
+_DIVERGED = "train with a lower learning rate, or in fp32 if it was bf16"
 _INTERRUPT = 1_000_000  # the wish of one rank; wishes are summed, and "the deadline has come" is a 1 from one rank
 
 
@@ -98,7 +98,7 @@ def train(
             pace=pace,
             on_revision=on_revision,
         )
-        with Interrupts(announce=world.is_main) as interrupts, _garbage_frozen():
+        with Interrupts(announce=world.is_main) as interrupts:
             return trainer.run(interrupts)
 
 
@@ -152,7 +152,10 @@ class _Trainer:
             self.pace.step_took(seconds)
         self.recorder.step(state, batch, verdict, factor, seconds)
         if state.guard.must_stop:
-            self._give_up(f"{state.guard.failures_in_a_row} steps in a row could not be taken: {verdict}")
+            self._give_up(
+                f"{state.guard.failures_in_a_row} steps in a row could not be taken: {verdict}",
+                "check the labels and masks of the samples" if verdict is Verdict.NO_TARGETS else _DIVERGED,
+            )
         return batch.wish
 
     def _deadline_wish(self) -> int:
@@ -216,13 +219,14 @@ class _Trainer:
         state = self.state
         for name, parameter in self.net.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
-                self._give_up(f"the weights of {name} are not finite after step {state.step:,}")
+                self._give_up(f"the weights of {name} are not finite after step {state.step:,}", _DIVERGED)
         if better is not None:
             state.best_step, state.best_criterion = state.step, better
         if self._decays_next():
             state.pre_decay_step = state.step
         with self._upkeep("checkpoint"):
             if self.world.is_main:
+                self.recorder.sync()
                 self.saver.save(state, self.optimizer.state_tensors())
             self.world.wait_for_all()
         return checkpoint_folder(self.saver.run_folder, state.step)
@@ -236,7 +240,8 @@ class _Trainer:
         if self.pace is not None:
             self.pace.upkeep_took(kind, seconds)
 
-    def _give_up(self, problem: str) -> NoReturn:
+    def _give_up(self, problem: str, hint: str) -> NoReturn:
+        """Leave a report and stop; the checkpoints stay as they are."""
         state, run_folder = self.state, self.saver.run_folder
         last_good = list(checkpoints(run_folder).values())[-1:]
         if self.world.is_main:
@@ -255,13 +260,12 @@ class _Trainer:
         raise TrainingError(
             problem,
             where=f"step {state.step:,}; details in {run_folder / FAILURE}",
-            hint="train with a lower learning rate, or in fp32 if it was bf16"
-            + ("; the last good checkpoint is kept" if last_good else ""),
+            hint=hint + ("; the last good checkpoint is kept" if last_good else ""),
         )
 
     def _result(self, ended: Ended, saved: Path) -> LoopResult:
         state = self.state
-        best = None if state.best_step is None else checkpoint_folder(self.saver.run_folder, state.best_step)
+        best = checkpoints(self.saver.run_folder).get(-1 if state.best_step is None else state.best_step)
         return LoopResult(
             ended=ended,
             step=state.step,
@@ -314,14 +318,3 @@ def _to_own_memory(net: nn.Module) -> None:
     """
     for parameter in net.parameters():
         parameter.data = parameter.data.clone()
-
-
-@contextmanager
-def _garbage_frozen() -> Iterator[None]:
-    """Spare the cyclic collector from walking all modules again and again while steps make short-lived objects."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

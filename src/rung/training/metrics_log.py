@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from rung.errors import RunFolderError
 
 
 class MetricsLog:
-    """Appends to the log while entered; every line is flushed, so that a crash loses none."""
+    """Appends to the log while entered; every line is flushed, so that a killed process loses none."""
 
     def __init__(self, path: Path, *, from_step: int) -> None:
         """Open `path` to go on after `from_step` steps: lines of later steps, and half a last line, are cut off."""
@@ -25,9 +26,19 @@ class MetricsLog:
 
     def append(self, line: dict[str, Any]) -> None:
         """Write one line; `line["step"]` is the number of steps done. Raises RunFolderError when the disk is full."""
-        try:
+        with self._readable_errors():
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
+
+    def sync(self) -> None:
+        """Bring all lines to the disk, where they survive a loss of power. Raises RunFolderError when it is full."""
+        with self._readable_errors():
+            os.fsync(self._file.fileno())
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -47,11 +58,15 @@ class MetricsLog:
 
 
 def _length_until(path: Path, step: int) -> int:
-    """Bytes of the whole lines up to and with `step`."""
+    """Bytes of the whole lines up to and with `step`, which were brought to the disk before that step's checkpoint."""
     length = 0
     with path.open("rb") as file:
         for line in file:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+            try:
+                is_later = json.loads(line)["step"] > step
+            except ValueError:  # half a line, or what a loss of power left
+                break
+            if is_later or not line.endswith(b"\n"):
                 break
             length += len(line)
     return length

@@ -68,6 +68,11 @@ class Recorder:
         if self._world.is_main:
             self._display.say(message)
 
+    def sync(self) -> None:
+        """Bring the log to the disk, so that a checkpoint never knows of more than the log tells."""
+        if self._log is not None:
+            self._log.sync()
+
     def step(self, state: TrainerState, batch: GlobalBatch, verdict: Verdict, factor: float, seconds: float) -> None:
         """Report the step that has just made `state`."""
         if self._log is None:
