@@ -1,0 +1,53 @@
+"""Tiny networks with random weights, and a tokenizer of bytes that fits them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rung.data.tokenizer import Tokenizer, train_tokenizer
+from rung.nets.decoder import CausalLM
+from rung.nets.decoder_config import DecoderConfig
+
+SHAPES = {
+    "qwen3": {"model_type": "qwen3", "num_key_value_heads": 2},
+    "qwen3-mha": {"model_type": "qwen3", "num_key_value_heads": 4, "attention_bias": True},
+    "llama": {"model_type": "llama", "num_key_value_heads": 1, "tie_word_embeddings": False},
+    "qwen2": {"model_type": "qwen2", "num_key_value_heads": 2},
+}
+
+
+def random_net(shape: str) -> CausalLM:
+    config = DecoderConfig(
+        vocab_size=272,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        head_dim=16,
+        max_position_embeddings=64,
+        rms_norm_eps=1e-3,  # large, so that a wrong place for it shows
+        **SHAPES[shape],
+    )
+    generator = torch.Generator().manual_seed(len(shape))
+    net = CausalLM(config, generator=generator)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    return net
+
+
+@pytest.fixture(scope="session", params=SHAPES)
+def any_net(request: pytest.FixtureRequest) -> CausalLM:
+    """Each family in turn."""
+    return random_net(request.param)
+
+
+@pytest.fixture(scope="session")
+def net() -> CausalLM:
+    return random_net("qwen3")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(iter([]), kind="byte", vocab_size=257)
