@@ -135,7 +135,9 @@ class TextTraining:
             world=world,
             figures=Figures(
                 flops_per_target=self.config.flops_per_token(context),
-                peak_flops=matmul_peak(self.config, (training.micro_batch_size or 1) * context, self.dtype),
+                peak_flops=matmul_peak(
+                    self.config, (training.micro_batch_size or 1) * context, self.dtype, world.device
+                ),
                 bytes_per_target=text.train.bytes_per_token,
             ),
             display=self.session.display,

@@ -1,0 +1,58 @@
+"""What this machine multiplies fastest, measured rather than assumed, and an allocator that does not get in the way."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+from rung.nets.decoder_config import DecoderConfig
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc malloc.h
+_KEPT_BYTES = 512 * 2**20
+_REPEATS = 7
+
+
+def tune_allocator() -> None:
+    """Tell glibc to keep freed memory instead of handing it back to the system at every step; elsewhere do nothing.
+
+    Activations of some MiB are otherwise mapped, zeroed and unmapped anew in every step (training.md, section 3.2).
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # not in every C library
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TOP_PAD, _KEPT_BYTES // 8)
+
+
+def bf16_is_faster(device: torch.device) -> bool:
+    """Whether a middling matrix product is faster in bfloat16 than in float32 on `device`, by a short measurement."""
+    shape = (2048, 384, 1024) if device.type == "cpu" else (8192, 2048, 2048)
+    return _product_seconds(*shape, torch.bfloat16, device) < _product_seconds(*shape, torch.float32, device)
+
+
+def matmul_peak(config: DecoderConfig, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
+    """The best rate over the matrix products that a forward pass of `tokens` tokens consists of, in FLOP per second."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads = config.num_attention_heads * config.head_dim
+    shapes = {(hidden, heads), (heads, hidden), (hidden, inner), (inner, hidden), (hidden, config.vocab_size)}
+    return max(2 * tokens * k * n / _product_seconds(tokens, k, n, dtype, device) for k, n in shapes)
+
+
+def _product_seconds(rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device) -> float:
+    """The fastest of some products (rows, inner) x (inner, columns), after a warm-up."""
+    left = torch.randn(rows, inner, device=device).to(dtype)
+    right = torch.randn(columns, inner, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        F.linear(left, right)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return best
