@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import math
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 ASSET = Path(__file__).resolve().parents[1] / "src" / "rung" / "assets" / "bleak_house.txt.xz"
@@ -57,8 +59,9 @@ def make_corpus(folder: Path, sources: list[Path], megabytes: int) -> None:
     rng = random.Random(1)  # noqa: S311 - no secret
     folder.mkdir(parents=True)
     half = megabytes * 500_000
-    for number in range(max(1, half // 8_000_000)):
-        documents = _documents(paragraphs, words, rng, min(half, 8_000_000))
+    parts = math.ceil(half / 8_000_000)
+    for number in range(parts):
+        documents = _documents(paragraphs, words, rng, half // parts)
         Path(folder, f"part-{number:03d}.txt").write_text("\n\n".join(documents), encoding="utf-8")
     with Path(folder, "rows.jsonl").open("w", encoding="utf-8") as rows:
         for document in _documents(paragraphs, words, rng, half):
@@ -70,11 +73,11 @@ def _paragraphs(source: Path) -> Iterator[str]:
         lzma.open(source, "rt", encoding="utf-8") if source.suffix == ".xz" else source.open(encoding="utf-8") as lines
     ):
         if ".jsonl" in source.suffixes:
-            texts = (json.loads(line)["text"] for line in lines)
-        else:
-            texts = iter([lines.read().replace("\n\n", "\0").replace("\n", " ").replace("\0", "\n")])
-        for text in texts:
-            yield from (paragraph for paragraph in text.split("\n") if len(paragraph) > 40)
+            for row in lines:
+                yield from (paragraph for paragraph in json.loads(row)["text"].split("\n") if len(paragraph) > 40)
+        else:  # wrapped lines without blank ones: ten lines count as a paragraph
+            while paragraph := " ".join(line.strip() for line in islice(lines, 10)):
+                yield paragraph
 
 
 def _documents(paragraphs: list[str], words: list[str], rng: random.Random, size: int) -> Iterator[str]:

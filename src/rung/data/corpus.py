@@ -207,9 +207,10 @@ def prepare_corpus(
         setattr(report, key, value)
     report.encodings, report.remarks = dict(made.encodings), made.remarks
     if report.valid_fraction_used > options.valid_fraction:
+        held_out = report.valid_bytes / (report.train_bytes + report.valid_bytes)
         report.remarks.append(
-            f"so little text that {report.valid_fraction_used:.0%} of the chances count as validation, "
-            f"not {options.valid_fraction:.0%}"
+            f"so little text that chance left almost none of it for validation: {held_out:.1%} is held out "
+            f"({options.valid_fraction:.1%} was asked for)"
         )
     report.segments, report.reused_segments = len(segments), made.reused
     report.rejected_path, report.sha256 = str(folder / "rejected.jsonl"), name

@@ -13,6 +13,7 @@ or not at all.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -127,7 +128,7 @@ def _word_hashes(text: bytes | memoryview, offsets: Ints) -> tuple[UInts, Ints]:
 @cache
 def _masks() -> UInts:
     """Nine masks: the first n bytes of eight, in memory order."""
-    return np.array([bytes([255] * n + [0] * (8 - n)) for n in range(9)]).view(np.uint64)
+    return np.array([int.from_bytes(b"\xff" * n + bytes(8 - n), sys.byteorder) for n in range(9)], np.uint64)
 
 
 def _sequence_hashes(words: UInts, counts: Ints) -> UInts:
@@ -136,7 +137,8 @@ def _sequence_hashes(words: UInts, counts: Ints) -> UInts:
     starts = ends - counts
     place = np.arange(len(words), dtype=np.uint64) - np.repeat(starts, counts).astype(np.uint64)
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mix64(words + place))])
-    return sums[ends] - sums[starts]
+    result: UInts = sums[ends] - sums[starts]
+    return result
 
 
 def _shingles(words: UInts, counts: Ints) -> tuple[UInts, Ints]:
