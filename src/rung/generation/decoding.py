@@ -50,8 +50,9 @@ class FusedDecoder:
             self._embedding = net.model.embed_tokens.weight.detach().to(self._dtype)
             self._layers = [_Layer(cast(DecoderLayer, layer), config, make) for layer in net.model.layers]
             self._head = make(net.lm_head.weight.float() * _norm_factor(net.model.norm))
-            self._cos, self._sin = net.model.rotary.float()[:, :, None].clone()
-            self._sin[..., : config.head_dim // 2].neg_()  # half-rotation: (a, b) -> (a cos - b sin, b cos + a sin)
+            cos, sin = net.model.rotary.float()[:, :, None]
+            self._cos = torch.cat((cos, cos), dim=-1)  # half-rotation: (a, b) -> (a cos - b sin, b cos + a sin)
+            self._sin = torch.cat((-sin, sin), dim=-1)
             self._hidden_floor = _floor(config.hidden_size, config).to(self.device)
             self._head_floor = _floor(config.head_dim, config).to(self.device)
         self._cache = torch.empty(0)
