@@ -55,7 +55,7 @@ class SampleOrder:
 def _permute(places: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
     """Send each of `places` (int64 in [0, size)) to another number in [0, size), one to one."""
     if size <= _LARGEST_TABLE:
-        return _table(size, seed, epoch)[places]
+        return np.take(_table(size, seed, epoch), places)
     return _walk(places, size, _round_keys(seed, epoch))
 
 

@@ -7,10 +7,10 @@ the documents of its selection from there (`cache_dir/shards`), so another seed 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -92,9 +92,10 @@ def _encode_segments(corpus: Corpus, tokenizer: Tokenizer, cache: Path, progress
         encoded = []
         for segment in corpus.segments:
             folder = cache / tokenizer.sha256[:32] / segment.key[:32]
-            if not _is_whole(folder, progress):
-                _encode_segment(segment, tokenizer, folder)
-            advance(segment.num_bytes)
+            if _is_whole(folder, progress):
+                advance(segment.num_bytes)
+            else:
+                _encode_segment(segment, tokenizer, folder, advance)
             encoded.append(_open_segment(folder, token_dtype(tokenizer.vocab_size)))
     return encoded
 
@@ -110,40 +111,41 @@ def _is_whole(folder: Path, progress: Progress) -> bool:
     return True
 
 
-def _encode_segment(segment: Segment, tokenizer: Tokenizer, folder: Path) -> None:
+def _encode_segment(segment: Segment, tokenizer: Tokenizer, folder: Path, advance: Callable[[float], None]) -> None:
+    dtype = token_dtype(tokenizer.vocab_size)
+
     def fill(temporary: Path) -> None:
+        lengths = []
         with (temporary / "tokens.bin").open("wb") as file:
-            lengths = [_write_batch(file, texts, tokenizer) for texts in _batches(segment)]
+            for texts, nbytes in _batches(segment):
+                tokens, counts = tokenizer.encode_ragged(texts)
+                file.write(tokens.astype(dtype).tobytes())
+                lengths.append(counts)
+                advance(nbytes)
         starts = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
         np.save(temporary / "starts.npy", starts, allow_pickle=False)
 
     runfolder.write_folder(folder, fill, {"kind": "tokens of a text segment", "tokenizer_sha256": tokenizer.sha256})
 
 
-def _write_batch(file: BinaryIO, texts: list[str], tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
-    tokens, lengths = tokenizer.encode_ragged(texts)
-    file.write(tokens.astype(token_dtype(tokenizer.vocab_size)).tobytes())
-    return lengths
-
-
-def _batches(segment: Segment) -> Iterator[list[str]]:
-    """The documents of a segment in order, some megabytes at a time."""
+def _batches(segment: Segment) -> Iterator[tuple[list[str], int]]:
+    """The documents of a segment in order, some megabytes at a time, and how many bytes they are."""
     texts: list[str] = []
     size = 0
     for index, nbytes in enumerate(segment.document_nbytes.tolist()):
         texts.append(str(segment.text_bytes(index), "utf-8"))
         size += nbytes
         if size >= _BATCH_BYTES:
-            yield texts
+            yield texts, size
             texts, size = [], 0
     if texts:
-        yield texts
+        yield texts, size
 
 
 def _open_segment(folder: Path, dtype: np.dtype[Any]) -> _EncodedSegment:
     starts = np.load(folder / "starts.npy", mmap_mode="r", allow_pickle=False)
     path = folder / "tokens.bin"
-    tokens = np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+    tokens = np.asarray(np.memmap(path, dtype=dtype, mode="r")) if path.stat().st_size else np.empty(0, dtype)
     return _EncodedSegment(tokens, starts)
 
 
