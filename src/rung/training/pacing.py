@@ -1,10 +1,10 @@
 """Keeping a run to its deadline: how many steps fit into the time that is left.
 
 Only runs with a deadline have a `Pace`. The planned number of steps is an estimate made before training; machines get
-slower and faster. Thirty-two times over the run the projected end is compared with the deadline, and when it is off
-by more than 2 % of the budget the schedule is revised. Checking often matters: with checks only at the start of the
-decay and half-way through it, a machine that becomes twice as slow just after the last check overshoots by an eighth
-of the whole time.
+slower and faster. Thirty-two times over the run, and after every power of two of steps for plans that were far off, the
+projected end is compared with the deadline; when it is off by more than 2 % of the budget, the schedule is revised.
+Checking often matters: with checks only at the start of the decay and half-way through it, a machine that becomes twice
+as slow just after the last check overshoots by an eighth of the whole time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Pace:
         """Whether the plan is checked before step `step`. It is left alone during the warm-up."""
         if step <= schedule.warmup:
             return False
-        return step == schedule.decay_start or step % max(1, schedule.steps // _CHECKS_PER_RUN) == 0
+        is_regular = step % max(1, schedule.steps // _CHECKS_PER_RUN) == 0
+        return is_regular or step == schedule.decay_start or step.bit_count() == 1
 
     def new_steps(self, schedule: Schedule, step: int, every: dict[str, int | None]) -> int | None:
         """The number of steps that meets the deadline, or None when the present plan does.
