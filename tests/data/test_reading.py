@@ -162,6 +162,18 @@ def test_csv_rows_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
     assert rejections[-1].reason == "a quote is never closed"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_lines_of_all_systems_and_blank_ones_before_the_header(tmp_path: Path, end: str) -> None:
+    path = write(tmp_path, "a.csv", end.join(["", "id,text", "1,one", '2,"two', 'three"', ""]))
+    assert read(path)[0] == ["one", "two\nthree"]
+
+
+def test_a_broken_header_line_rejects_the_file(tmp_path: Path) -> None:
+    passages, rejections, _ = read(write(tmp_path, "a.csv", '"id"x,text\n1,one\n'))
+    assert not passages
+    assert [(item.row, item.reason[:30]) for item in rejections] == [(0, "the header line cannot be read")]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_the_text_column_is_found_or_asked_for(tmp_path: Path, kind: str) -> None:
     two = [{"id": 1, "title": "A", "review": "Fine."}]

@@ -10,10 +10,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rung.data.documents import Passage, Rejection, excerpt
 from rung.data.pieces import cut_points
@@ -245,8 +245,11 @@ def _text_or_rejection(value: Any, column: str, number: int, row: int) -> Passag
     return Passage(_plain_newlines(text), number, row)
 
 
-def _lines(reader: EncodedReader) -> Iterator[str]:
-    """Lines with their ends; bytes that are not UTF-8 come as surrogates, which no valid text holds."""
+def _lines(reader: EncodedReader, newline: Literal["\n", ""]) -> Iterator[str]:
+    """Lines with their ends, `newline` as for `open` (empty: a carriage return ends a line too).
+
+    Bytes that are not UTF-8 come as surrogates, which no valid text holds.
+    """
     rest: list[bytes] = []
     while block := reader.read(1 << 20):
         cut = block.rfind(b"\n") + 1
@@ -255,9 +258,9 @@ def _lines(reader: EncodedReader) -> Iterator[str]:
             continue
         whole, _ = reader.to_utf8(b"".join([*rest, block[:cut]]))
         rest = [block[cut:]]
-        yield from io.StringIO(whole.decode("utf-8", "surrogateescape"), newline="\n")
+        yield from io.StringIO(whole.decode("utf-8", "surrogateescape"), newline=newline)
     whole, _ = reader.to_utf8(b"".join(rest))
-    yield from io.StringIO(whole.decode("utf-8", "surrogateescape"), newline="\n")
+    yield from io.StringIO(whole.decode("utf-8", "surrogateescape"), newline=newline)
 
 
 def _read_jsonl(reader: EncodedReader, number: int, columns: _ColumnChoice) -> Items:
@@ -284,7 +287,7 @@ def _read_jsonl(reader: EncodedReader, number: int, columns: _ColumnChoice) -> I
 
 
 def _parsed_lines(reader: EncodedReader, number: int) -> Iterator[tuple[int, dict[str, Any] | Rejection]]:
-    for row, line in enumerate(_lines(reader), start=1):
+    for row, line in enumerate(_lines(reader, "\n"), start=1):
         if line.isspace() or not line:
             continue
         size = len(line)
@@ -301,21 +304,24 @@ def _parsed_lines(reader: EncodedReader, number: int) -> Iterator[tuple[int, dic
 
 def _read_csv(reader: EncodedReader, number: int, columns: _ColumnChoice, *, tabs: bool) -> Items:
     csv.field_size_limit(max(csv.field_size_limit(), _RECORD_LIMIT))
-    lines = _lines(reader)
+    lines = _lines(reader, "")
     head = list(islice(lines, _SAMPLE_ROWS))
     dialect = _dialect(head, tabs=tabs)
     rows = csv.reader(chain(head, lines), strict=True, **dialect)
-    header = next(rows, [])
     parsed = _parsed_rows(rows, number)
+    line, header = next(parsed, (0, []))
+    if isinstance(header, Rejection):
+        yield replace(header, row=0, reason=f"the header line cannot be read: {header.reason}")
+        return
+    if not header:  # an empty file
+        return
     sample = list(islice(parsed, _SAMPLE_ROWS))
     if columns.wanted is not None and columns.wanted not in header and columns.wanted.isdecimal():
         index, column = int(columns.wanted) - 1, columns.wanted
         if not 0 <= index < len(header):
             raise DataError(f"there is no column {column}; there are {len(header)}", where=columns.where)
         columns.remark(f"read as a table without header line, text in column {column}")
-        sample.insert(0, (1, header))
-    elif not header:
-        return
+        sample.insert(0, (line, header))
     else:
         full = [row for _, row in sample if isinstance(row, list) and len(row) == len(header)]
         strings = [name for at, name in enumerate(header) if any(not _is_number(row[at]) for row in full)]

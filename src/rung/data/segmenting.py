@@ -32,8 +32,8 @@ from rung.data.segments import VERSION, Ingredients, Segment, build_segment, rea
 from rung.progress import Progress
 from rung.runfolder import file_sha256, read_header, write_json
 
-_SEGMENT_BYTES = (1 << 24, 1 << 25)  # least and most text of a segment, where passages allow
-_GROUP_BYTES = (1 << 23, 1 << 25)  # least and most file size of a group of several files
+_SEGMENT_BYTES = (1 << 23, 1 << 24)  # least and most text of a segment, where passages allow
+_GROUP_BYTES = (1 << 22, 1 << 24)  # least and most file size of a group of several files
 _COMPRESSED_TO_PLAIN = 4  # a guess, only for sizing groups
 _RACY_NS = 2_000_000_000
 _UNREADABLE = "unreadable"
