@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
-import sysconfig
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,19 +68,17 @@ def _software() -> list[Finding]:
 
 
 def _processor() -> list[Finding]:
-    import psutil
     import torch
 
-    usable = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count()
-    found = [Finding("processor", f"{_processor_name()}, {usable} of {os.cpu_count()} logical cores usable here")]
+    from rung.training.machine import usable_cores
+
+    found = [Finding("processor", f"{_processor_name()}, {usable_cores()} cores usable here")]
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         found.append(Finding(f"GPU {number}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
     if not torch.cuda.is_available() and shutil.which("nvidia-smi"):
         found.append(
-            Finding(
-                "GPU", "there is one, but this torch cannot use it", "install the torch build for your CUDA version"
-            )
+            Finding("GPU", "there is one, but this torch cannot use it", "install torch for your CUDA version")
         )
     return found
 
@@ -99,25 +94,28 @@ def _processor_name() -> str:
 
 
 def _precision() -> list[Finding]:
-    """Measured, not looked up: some processors announce bfloat16 and are slow at it."""
-    return []
+    """Measured as the plan does it, not looked up: some processors announce bfloat16 and are slow at it."""
+    import torch
+
+    from rung.training.machine import this_machine
+    from rung.training.precision import bf16_is_faster
+
+    machine = this_machine(threads=None)
+    torch.set_num_threads(machine.threads)
+    if not machine.bf16:
+        return [Finding("precision", "float32: no bfloat16 instructions here")]
+    faster = bf16_is_faster(torch.device(machine.device))
+    return [Finding("precision", "bfloat16, measured faster than float32" if faster else "float32, measured faster")]
 
 
 def _compiler() -> list[Finding]:
-    """torch.compile turns a network into C++ here; that takes a compiler and Python's headers."""
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-    fix = "training works, slower: torch.compile needs a C++ compiler (Debian, Ubuntu: apt install g++)"
-    if compiler is None:
-        return [Finding("C++ compiler", "none", fix)]
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "probe.cpp")
-        source.write_text("#include <Python.h>\n", encoding="utf-8")
-        command = [compiler, "-fsyntax-only", f"-I{sysconfig.get_path('include')}", str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed arguments
-    if done.returncode:
-        fix = "training works, slower: torch.compile needs Python's headers (Debian, Ubuntu: apt install python3-dev)"
-        return [Finding("C++ compiler", f"{compiler}, but it does not find Python.h", fix)]
-    return [Finding("C++ compiler", f"{compiler}, for torch.compile")]
+    """torch.compile turns a network into C++ here."""
+    from rung.training.machine import compiler_problem
+
+    problem = compiler_problem()
+    if problem is None:
+        return [Finding("C++ compiler", "works with torch.compile")]
+    return [Finding("C++ compiler", "none that torch.compile can use", f"training works, slower: {problem}")]
 
 
 def _memory() -> list[Finding]:
@@ -129,7 +127,9 @@ def _memory() -> list[Finding]:
 
 
 def _disk() -> list[Finding]:
-    cache = Path(os.environ.get("RUNG_CACHE") or Path.home() / ".cache" / "rung")
+    from rung.tasks.text_preparation import cache_folder
+
+    cache = cache_folder()
     free = shutil.disk_usage(Path.cwd()).free
     fix = "free some space: a run needs about 16 bytes for each parameter of its network, times five checkpoints"
     used = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())

@@ -33,4 +33,5 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
     if as_json:
         print_json(summary.to_json())
     else:
-        show_bits_per_byte(results(), summary.bits_per_byte, summary.floors)
+        what = "this text" if texts else "the text held out in training"
+        show_bits_per_byte(results(), summary.bits_per_byte, summary.floors, of=what)

@@ -36,7 +36,7 @@ def show_training(summary: TrainSummary) -> None:
         f"({summary.epochs:.1f} times the text) at {rate}; {duration(summary.seconds)} in all: {summary.ended}."
     )
     if summary.bits_per_byte is not None:
-        show_bits_per_byte(console, summary.bits_per_byte, summary.floors)
+        show_bits_per_byte(console, summary.bits_per_byte, summary.floors, of="held-out text")
     if summary.sample:
         console.print("\n[bold]It writes[/]")
         console.print(Padding(Text(summary.sample.strip(), style="italic"), (0, 2)))
@@ -44,9 +44,9 @@ def show_training(summary: TrainSummary) -> None:
     next_commands(console, summary.run, finished=summary.bits_per_byte is not None)
 
 
-def show_bits_per_byte(console: Console, measured: Record, floors: Sequence[Record]) -> None:
-    """Bits per byte of held-out text, beside what gzip, bzip2 and xz make of the same text; shorter bars are better."""
-    console.print(f"\n[bold]Bits per byte of held-out text[/] [dim](n={measured.n:,} documents; fewer is better)[/]")
+def show_bits_per_byte(console: Console, measured: Record, floors: Sequence[Record], *, of: str) -> None:
+    """Bits per byte of a text, beside what gzip, bzip2 and xz make of the same text; shorter bars are better."""
+    console.print(f"\n[bold]Bits per byte of {of}[/] [dim]({measured.n:,} documents; fewer is better)[/]")
     rows = sorted(
         [(measured, "this model"), *((floor, floor.name) for floor in floors)], key=lambda row: row[0].value or 0
     )

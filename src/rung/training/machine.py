@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
 
 import psutil
 import torch
@@ -30,7 +34,7 @@ def this_machine(*, threads: int | None, ranks: int = 1, ranks_here: int = 1) ->
         threads=threads or max(1, usable_cores() // ranks_here),
         memory=int(psutil.virtual_memory().available * _USABLE_MEMORY / ranks_here),
         bf16=has_bf16_instructions(),
-        can_compile=shutil.which(os.environ.get("CXX", "g++")) is not None,
+        can_compile=compiler_problem() is None,
         ranks=ranks,
     )
 
@@ -44,3 +48,18 @@ def usable_cores() -> int:
 def has_bf16_instructions() -> bool:
     """Whether the CPU multiplies bfloat16 matrices itself (avx512_bf16 or AMX); elsewhere bfloat16 is slower."""
     return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def compiler_problem() -> str | None:
+    """Why `torch.compile` cannot work on this CPU, or None: it needs a C++ compiler that finds Python's headers."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        return "there is no C++ compiler (Debian, Ubuntu: apt install g++)"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.cpp")
+        source.write_text("#include <Python.h>\n", encoding="utf-8")
+        command = [compiler, "-fsyntax-only", f"-I{sysconfig.get_path('include')}", str(source)]
+        done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - fixed arguments
+    if done.returncode:
+        return f"{compiler} does not find Python.h (Debian, Ubuntu: apt install python3-dev)"
+    return None
