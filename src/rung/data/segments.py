@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,8 @@ class Segment:
         return table
 
     @cached_property
-    def _text(self) -> memoryview:
-        if self.num_bytes == 0:  # an empty file cannot be mapped
-            return memoryview(b"")
-        return np.memmap(self.folder / "text.bin", dtype=np.uint8, mode="r").data
+    def _inode(self) -> int:
+        return (self.folder / "text.bin").stat().st_ino
 
     @cached_property
     def _ends(self) -> npt.NDArray[np.int64]:
@@ -95,7 +93,9 @@ class Segment:
 
     def text_bytes(self, index: int) -> memoryview:
         """The UTF-8 text of a document, without copying."""
-        return self._text[self._ends[index] : self._ends[index + 1]]
+        if self.num_bytes == 0:  # an empty file cannot be mapped
+            return memoryview(b"")
+        return _mapped(self.folder / "text.bin", self._inode)[self._ends[index] : self._ends[index + 1]]
 
     def sha256(self, index: int) -> str:
         return bytes(self.documents["sha256"][index]).hex()
@@ -116,6 +116,12 @@ class Segment:
         """Name of the file and position in it of a document."""
         record = self.documents[index]
         return self.place(int(record["file"]), int(record["row"]))
+
+
+@lru_cache(maxsize=8)
+def _mapped(path: Path, inode: int) -> memoryview:  # noqa: ARG001 - a file made again is another file
+    """A text file in memory. Few stay mapped: pages once touched count as this process's memory while they do."""
+    return np.memmap(path, dtype=np.uint8, mode="r").data
 
 
 @dataclass(frozen=True)
