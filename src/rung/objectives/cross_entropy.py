@@ -30,8 +30,7 @@ def fused_cross_entropy(
     cast = weight.to(hidden.dtype)
     sums = hidden.new_zeros(2, dtype=torch.float32)
     for rows, targets in _chunks(hidden, labels, len(weight)):
-        scores = (rows @ cast.t()).float()
-        sums = sums + _sums(scores, scores.logsumexp(1), targets, z_loss)
+        sums = sums + _sums(*_log_probabilities(rows @ cast.t()), targets, z_loss)
     return sums[0], sums[1]
 
 
@@ -40,12 +39,17 @@ def _chunks(hidden: torch.Tensor, labels: torch.Tensor, vocabulary: int) -> list
     return list(zip(torch.split(hidden, rows), torch.split(labels, rows), strict=True))
 
 
-def _sums(scores: torch.Tensor, normaliser: torch.Tensor, targets: torch.Tensor, z_loss: float) -> torch.Tensor:
-    """Return (loss, cross-entropy) summed over valid targets; `normaliser` is log Z, (tokens,)."""
-    valid = targets != IGNORED
-    entropy = normaliser - scores.gather(1, targets.clamp(min=0)[:, None])[:, 0]
-    entropy_sum = torch.where(valid, entropy, 0.0).sum()
-    return torch.stack((entropy_sum + z_loss * torch.where(valid, normaliser, 0.0).square().sum(), entropy_sum))
+def _log_probabilities(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log softmax (tokens, vocabulary) and log Z (tokens, 1) in float32."""
+    logarithms = scores.log_softmax(1, dtype=torch.float32)
+    return logarithms, scores[:, :1].float() - logarithms[:, :1]
+
+
+def _sums(logarithms: torch.Tensor, normaliser: torch.Tensor, targets: torch.Tensor, z_loss: float) -> torch.Tensor:
+    """Return (loss, cross-entropy) summed over valid targets."""
+    valid = (targets != IGNORED)[:, None]
+    entropy = -logarithms.gather(1, targets.clamp(min=0)[:, None]).where(valid, 0.0).sum()
+    return torch.stack((entropy + z_loss * normaliser.where(valid, 0.0).square().sum(), entropy))
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
@@ -58,12 +62,15 @@ class _FusedCrossEntropy(torch.autograd.Function):
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
         sums = hidden.new_zeros(2, dtype=torch.float32)
         for rows, targets in _chunks(hidden, labels, len(weight)):
-            scores = (rows @ cast.t()).float()
-            normaliser = scores.logsumexp(1)
-            sums = sums + _sums(scores, normaliser, targets, z_loss)
-            gradient = _score_gradient(scores, normaliser, targets, z_loss).to(hidden.dtype)
-            hidden_gradients.append(gradient @ cast)
-            weight_gradient += gradient.t() @ rows
+            logarithms, normaliser = _log_probabilities(rows @ cast.t())
+            sums = sums + _sums(logarithms, normaliser, targets, z_loss)
+            # d loss / d scores = scale x (softmax - one-hot / boost). The scale of a row, 0 where there is no target,
+            # is applied to the narrow side of each product instead of to the scores.
+            boost = 1 + 2 * z_loss * normaliser
+            scale = ((targets != IGNORED)[:, None] * boost).to(hidden.dtype)
+            gradient = logarithms.exp_().scatter_add_(1, targets.clamp(min=0)[:, None], -1 / boost).to(hidden.dtype)
+            hidden_gradients.append(gradient @ cast * scale)
+            weight_gradient += gradient.t() @ (rows * scale)
         ctx.save_for_backward(torch.cat(hidden_gradients), weight_gradient)
         ctx.weight_dtype = weight.dtype
         total, entropy = sums[0].clone(), sums[1].clone()
@@ -74,14 +81,9 @@ class _FusedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
         scale = gradients[0]
-        return hidden_gradient * scale, (weight_gradient * scale).to(ctx.weight_dtype), None, None
-
-
-def _score_gradient(
-    scores: torch.Tensor, normaliser: torch.Tensor, targets: torch.Tensor, z_loss: float
-) -> torch.Tensor:
-    """Return the gradient of the summed loss with respect to `scores` (tokens, vocabulary); `scores` is overwritten."""
-    valid = (targets != IGNORED).to(scores.dtype)[:, None]
-    probabilities = scores.sub_(normaliser[:, None]).exp_()
-    gradient = probabilities.mul_(valid * (1 + 2 * z_loss * normaliser[:, None]))
-    return gradient.scatter_add_(1, targets.clamp(min=0)[:, None], -valid)
+        return (
+            hidden_gradient * scale.to(hidden_gradient.dtype),
+            (weight_gradient * scale).to(ctx.weight_dtype),
+            None,
+            None,
+        )
