@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -136,13 +137,19 @@ def test_the_word_table_gives_the_ids_of_the_library(texts: list[str]) -> None:
     assert all(ids.dtype == np.uint32 for ids in batch)
 
 
-@pytest.mark.parametrize("template", ["{}", "a{}b", " {} ", "1{}\n", "'{}x", "'{}e", "'r{}", "'l{}l", "\n{}\n", "  {}"])
-def test_the_word_table_splits_at_every_character_like_the_library(template: str) -> None:
+def test_the_word_table_splits_at_every_character_like_the_library() -> None:
     tokenizer = trained("bpe")
+    template = "{0}e a{0}b {0} 1{0}\nx'{0}x'{0}e'r{0}'l{0}l\n{0}\nx {0}.{0}  {0}"
     characters = (chr(code) for code in [*range(0xD800), *range(0xE000, 0x10000), *range(0x1F000, 0x20010)])
     texts = [template.format(character) for character in characters]
-    for ids, text in zip(tokenizer.encode_batch(texts), texts, strict=True):
-        assert ids.tolist() == tokenizer.encode(text), text
+    library = tokenizers.Tokenizer.from_str(tokenizer._definition)
+    expected = [encoding.ids for encoding in library.encode_batch_fast(texts)]
+    different = [
+        text
+        for text, ids, wanted in zip(texts, tokenizer.encode_batch(texts), expected, strict=True)
+        if ids.tolist() != wanted
+    ]
+    assert different == []
 
 
 def test_an_overfull_word_table_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
