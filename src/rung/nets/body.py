@@ -34,7 +34,10 @@ class Body(Protocol):
 class Head(Protocol):
     """Hidden states to scores. `weight` is (scores, hidden): an objective may fuse the product with its loss."""
 
-    weight: torch.nn.Parameter
+    @property
+    def weight(self) -> torch.Tensor:
+        """The matrix."""
+        ...
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the scores (..., classes or vocabulary) of `hidden` (..., hidden)."""
