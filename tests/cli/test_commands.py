@@ -161,9 +161,10 @@ def test_train_shows_the_model_and_what_to_do_next(task: Task) -> None:  # noqa:
 
 def test_an_interrupted_run_says_how_to_go_on(task: Task) -> None:
     task.answers["train"] = summary(finished=False)
-    shown = run("train", "a.txt").stdout
-    assert "rung train --resume runs/mine" in shown
-    assert "rung generate" not in shown
+    done = run("train", "a.txt")
+    assert done.exit_code == 130
+    assert "rung train --resume runs/mine" in done.stdout
+    assert "rung generate" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -229,6 +230,16 @@ def test_with_json_an_error_is_an_object_too(task: Task) -> None:
     assert result.exit_code == 2
     told = {"type": "UsageError", "problem": "no", "where": "here", "hint": None}
     assert json.loads(result.stdout) == {"error": told}
+
+
+@pytest.mark.parametrize("arguments", [["train", "a.txt"], ["train", "a.txt", "--json"], ["plan", "a.txt"]])
+def test_of_several_processes_only_the_first_speaks(
+    task: Task, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    done = run(*arguments)
+    assert (done.exit_code, done.output) == (0, "")
+    assert len(task.calls) == 1
 
 
 def test_ctrl_c_ends_with_130_and_a_sentence(task: Task) -> None:

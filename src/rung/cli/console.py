@@ -48,20 +48,27 @@ class Watcher(Protocol):
 
 def results() -> Console:
     """The console for results, on standard output."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), quiet=not _speaks())
 
 
 def print_json(result: dict[str, Any]) -> None:
     """Write `result` as one line: the last line of standard output."""
+    if not _speaks():
+        return
     sys.stdout.write(json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def _speaks() -> bool:
+    """Whether this process talks to the user: of several that train together under torchrun, only rank 0 does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def watching(*, as_json: bool) -> Iterator[Watcher]:
     """Yield what shows progress here: live on a terminal, lines in a log, nothing for a machine or a rank above 0."""
     console = Console(stderr=True, highlight=False)
-    if os.environ.get("RANK", "0") != "0" or (as_json and not console.is_terminal):
+    if not _speaks() or (as_json and not console.is_terminal):
         yield _Silent()
     elif console.is_terminal:
         screen = _Screen(console)

@@ -13,11 +13,9 @@ import typer
 from typer.core import TyperGroup
 
 from rung.cli import data, doctor, evaluate, generate, plan, quickstart, train
-from rung.cli.options import AS_JSON, examples
+from rung.cli.options import AS_JSON, INTERRUPTED, examples
 from rung.errors import RungError
 from rung.version import __version__
-
-INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 
 
 class _Rung(TyperGroup):

@@ -11,6 +11,7 @@ import typer
 
 from rung.errors import UsageError
 
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 AS_JSON = "rung.as_json"  # key in the command line's context: was --json given?
 
 

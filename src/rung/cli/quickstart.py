@@ -29,8 +29,8 @@ def quickstart(minutes: Minutes = _MINUTES, out: Out = None, as_json: Json = Fal
     The whole way in a few minutes: reading, a tokenizer, a plan for this machine, training, an honest figure beside
     gzip and xz, a sample, and a folder that transformers opens too.
     """
-    from rung.cli.console import print_json, watching
-    from rung.cli.reports import show_training
+    from rung.cli.console import watching
+    from rung.cli.reports import end_training
     from rung.tasks import language_modelling
 
     with watching(as_json=as_json) as watcher:
@@ -38,7 +38,4 @@ def quickstart(minutes: Minutes = _MINUTES, out: Out = None, as_json: Json = Fal
         summary = language_modelling.train(
             [NOVEL], minutes=minutes, out=out, started=command_started(), progress=watcher, display=watcher
         )
-    if as_json:
-        print_json(summary.to_json())
-    else:
-        show_training(summary)
+    end_training(summary, as_json=as_json)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rung.cli.console import duration, results
+from rung.cli.console import duration, print_json, results
+from rung.cli.options import INTERRUPTED
 
 if TYPE_CHECKING:
     from rung.records import Record
@@ -24,6 +26,16 @@ def show_plan(plan: Plan) -> None:
     console = results()
     for line in plan.lines():
         console.print(line, markup=False)
+
+
+def end_training(summary: TrainSummary, *, as_json: bool) -> None:
+    """Show how training ended; the exit code of an interrupted run is that of an interrupted command."""
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        show_training(summary)
+    if summary.ended == "interrupted":
+        raise typer.Exit(INTERRUPTED)
 
 
 def show_training(summary: TrainSummary) -> None:

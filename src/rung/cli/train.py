@@ -95,8 +95,8 @@ def train(
         _refuse(minutes=minutes, steps=steps, out=out)
     wanted = {} if goes_on else new_run(texts, recipe=recipe, assignments=set_, net=net, tensorboard=tensorboard)
 
-    from rung.cli.console import print_json, watching
-    from rung.cli.reports import show_training
+    from rung.cli.console import watching
+    from rung.cli.reports import end_training
     from rung.tasks import language_modelling
 
     budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "out": out, "started": command_started()}
@@ -108,10 +108,7 @@ def train(
             summary = language_modelling.extend(extend, **budget, **common)
         else:
             summary = language_modelling.train(**wanted, valid=valid or (), seed=seed, **budget, **common)
-    if as_json:
-        print_json(summary.to_json())
-    else:
-        show_training(summary)
+    end_training(summary, as_json=as_json)
 
 
 def _refuse(**given: object) -> None:
