@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rung.generation.decoding import FusedDecoder, Precision
+from rung.generation.decoding import FusedDecoder
+from rung.generation.matrices import Precision
 from rung.nets.decoder import CausalLM
 
 

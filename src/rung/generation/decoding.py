@@ -11,20 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 
-from rung.generation.matrices import Dense, Int8, Matrix
+from rung.generation.matrices import ROW_MULTIPLE, Matrix, Precision, matrix
 from rung.nets.decoder import Attention, CausalLM, DecoderLayer, RMSNorm
 from rung.nets.decoder_config import DecoderConfig
-
-Precision = Literal["fp32", "bf16", "int8"]
-"""What products are computed in. int8: weights of 8 bits with a scale an output channel, activations in bfloat16."""
-
-ROW_MULTIPLE = 16
-"""Products gave the same bits for a row, whatever else was in the batch, once rows were padded to this multiple."""
 
 Attend = Callable[[int, torch.Tensor], torch.Tensor]
 """Gathers values from the cache of a layer (its number) for queries (n, heads, head_dim): (n, heads x head_dim)."""
@@ -43,9 +37,7 @@ class FusedDecoder:
         self._invariant = invariant
         self._dtype = torch.float32 if precision == "fp32" else torch.bfloat16
 
-        def make(weight: torch.Tensor) -> Matrix:
-            return Int8(weight) if precision == "int8" else Dense(weight, self._dtype)
-
+        make = partial(matrix, precision=precision)
         with torch.inference_mode():
             self._embedding = net.model.embed_tokens.weight.detach().to(self._dtype)
             self._layers = [_Layer(cast(DecoderLayer, layer), config, make) for layer in net.model.layers]

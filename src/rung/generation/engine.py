@@ -11,7 +11,8 @@ import torch
 
 from rung.data.tokenizer import StreamDecoder, Tokenizer
 from rung.errors import GenerationError
-from rung.generation.decoding import FusedDecoder, Precision
+from rung.generation.decoding import FusedDecoder
+from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
 from rung.generation.sampling import Sampler
 from rung.generation.stopping import TextStream
