@@ -283,6 +283,7 @@ def test_the_compiled_loop_trains_alike_and_validation_compiles_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own imports
 def test_the_loop_compiled_by_inductor_trains_alike(tmp_path: Path) -> None:
     compiled = toy_run(tmp_path / "compiled", toy_settings(6, compile=True), dropout=0.0)
     eager = toy_run(tmp_path / "eager", toy_settings(6), dropout=0.0)

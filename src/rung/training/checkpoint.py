@@ -115,7 +115,7 @@ class Saver:
 
         final = checkpoint_folder(self.run_folder, state.step)
         write_folder(final, fill, {**self.header, "step": state.step})
-        _prune(self.run_folder, state, self.keep_last)
+        prune(self.run_folder, state, self.keep_last)
         return final
 
 
@@ -197,7 +197,7 @@ def extended(checkpoint: Checkpoint, steps: int) -> Checkpoint:
     return Checkpoint(checkpoint.folder, longer)
 
 
-def _prune(run_folder: Path, state: TrainerState, keep_last: int) -> None:
+def prune(run_folder: Path, state: TrainerState, keep_last: int) -> None:
     """Delete checkpoints other than the last `keep_last`, the best one and the newest from just before a decay.
 
     Only called after a new checkpoint was written, and those are never written with weights that are not finite: the

@@ -29,6 +29,7 @@ from rung.training.checkpoint import (
     checkpoint_folder,
     checkpoints,
     discard,
+    prune,
 )
 from rung.training.contracts import Batches, Ended, LoopResult, LoopSettings, Objective, Optimizer, Validation
 from rung.training.distributed import World, alone
@@ -306,6 +307,7 @@ def _starting_state(
             if step > state.step:
                 display.say(f"going on from step {state.step:,}: the checkpoint of step {step:,} is dropped")
                 discard(folder)
+        prune(run_folder, state, settings.keep_last)  # the process may have been killed just before it could
     world.wait_for_all()
     return state
 
