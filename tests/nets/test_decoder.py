@@ -138,6 +138,20 @@ def test_bfloat16_compute_stays_near_float32_and_masters_stay_float32() -> None:
     assert (rough - exact).abs().mean() < 0.03 * exact.std()
 
 
+def test_autocast_gives_what_its_dtype_as_compute_dtype_gives() -> None:
+    net = random_net()
+    gradients = []
+    for automatic in (True, False):
+        net.compute_dtype = torch.float32 if automatic else torch.bfloat16
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=automatic):
+            scores = net(tokens(2, 20))
+        scores.float().square().sum().backward()
+        gradients.append({name: p.grad for name, p in net.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_dropout_acts_in_training_only() -> None:
     net = CausalLM(CONFIG, dropout=0.5)
     batch = tokens(2, 9)

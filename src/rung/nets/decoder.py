@@ -1,7 +1,7 @@
 """The decoder: Qwen3's shape by default, Llama's or Qwen2's by configuration, with Hugging Face's tensor names.
 
-Parameters are float32 masters; what is computed in is decided by one thing, `Decoder.compute_dtype`: `embed` returns
-that dtype and every layer casts its weights to the dtype of what comes in. No autocast is involved.
+Parameters are float32 masters. What is computed in is decided in one place, `Decoder.embed`: every layer casts its
+weights to the dtype of what comes in. Set `compute_dtype`; under autocast, its dtype is taken.
 """
 
 from __future__ import annotations
@@ -180,8 +180,13 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Return the embedded tokens (batch, time, hidden) of `input_ids` (batch, time) in the compute dtype."""
-        return F.dropout(self.embed_tokens(input_ids).to(self.compute_dtype), self.dropout, self.training)
+        """Return the embedded tokens (batch, time, hidden) of `input_ids` (batch, time) in the dtype to compute in.
+
+        That is autocast's where it is on, so that the residual stream and every backward pass are in it too.
+        """
+        device = input_ids.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.compute_dtype
+        return F.dropout(self.embed_tokens(input_ids).to(dtype), self.dropout, self.training)
 
     def forward(
         self, embedded: torch.Tensor, mask: torch.Tensor | None = None, state: KeyValueCache | None = None
