@@ -16,7 +16,6 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from rung.generation import sampling
 from rung.generation.options import SamplingOptions
 from rung.generation.sampling import Sampler, draw, keep_top_k, keep_top_p, penalize_repetition, uniform
 
@@ -48,12 +47,12 @@ def test_top_k_keeps_ties_like_transformers() -> None:
 
 
 @pytest.mark.parametrize("p", [0.01, 0.5, 0.9, 0.999, 1.0])
-@pytest.mark.parametrize("spread", [0.1, 3.0])  # nearly flat: the nucleus is larger than the first guess
+@pytest.mark.parametrize("spread", [0.1, 3.0])
 def test_top_p(p: float, spread: float) -> None:
     scores = random_scores(1, spread=spread)
     kept = TopPLogitsWarper(top_p=p)(torch.zeros(4, 1, dtype=torch.long), scores.clone())
     expected = kept.softmax(-1)
-    found = keep_top_p(scores.softmax(-1), torch.full((4, 1), p))
+    found = keep_top_p(scores.softmax(-1), torch.full((4, 1), p, dtype=torch.float64))
     torch.testing.assert_close(found / found.sum(-1, keepdim=True), expected)
     assert torch.equal(found > 0, expected > 0)
 
@@ -160,11 +159,3 @@ def test_the_global_seed_is_neither_used_nor_touched() -> None:
     assert torch.equal(torch.rand(3), expected)
     torch.manual_seed(77)
     assert Sampler([SamplingOptions(seed=4)], VOCABULARY).choose(random_scores(6, rows=1), [3]) == first
-
-
-def test_a_nucleus_larger_than_the_guess_is_still_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = random_scores(8, spread=0.5).softmax(-1)
-    top_p = torch.tensor([[0.1], [0.5], [0.9], [1.0]])
-    whole = keep_top_p(weights, top_p)
-    monkeypatch.setattr(sampling, "_NUCLEUS_GUESS", 4)
-    assert torch.equal(keep_top_p(weights, top_p), whole)

@@ -43,8 +43,8 @@ class FusedDecoder:
             self._layers = [_Layer(cast(DecoderLayer, layer), config, make) for layer in net.model.layers]
             self._head = make(net.lm_head.weight.float() * _norm_factor(net.model.norm))
             cos, sin = net.model.rotary.float()[:, :, None]
-            self._cos = torch.cat((cos, cos), dim=-1)  # half-rotation: (a, b) -> (a cos - b sin, b cos + a sin)
-            self._sin = torch.cat((-sin, sin), dim=-1)
+            # Half-rotation: (a, b) -> (a cos - b sin, b cos + a sin). (positions, cos and sin, 1, head_dim)
+            self._rotary = torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)), dim=1)
             self._hidden_floor = _floor(config.hidden_size, config).to(self.device)
             self._head_floor = _floor(config.head_dim, config).to(self.device)
         self._cache = torch.empty(0)
@@ -129,9 +129,8 @@ class FusedDecoder:
     ) -> torch.Tensor:
         """Return (n, hidden) float32 for `tokens` (n,) that stand at `positions` (n,) of the texts in `rows` (n,)."""
         slots = (self._slot_offsets[rows] + positions[:, None]).flatten()
-        step = _Step(
-            self._cos[positions], self._sin[positions], slots, self._hidden_floor, self._head_floor, self._dtype
-        )
+        cos, sin = self._rotary[positions].unbind(1)
+        step = _Step(cos, sin, slots, self._hidden_floor, self._head_floor, self._dtype)
         x = self._embedding[tokens].float()
         for number, layer in enumerate(self._layers):
             slots_of_layer = self._cache[number].view(-1, self.config.head_dim)

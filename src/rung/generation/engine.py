@@ -133,21 +133,28 @@ class Engine:
         active: list[_Request] = []
         needed = max((request.last_length(self.context_length) for request in requests), default=0)
         self._decoder.open(min(len(waiting), self._max_batch), needed)
+        sampler: Sampler | None = None  # for `active`, as long as it stays the same
         while waiting or active:
             if waiting and len(active) < self._max_batch:
                 room = self._max_batch - len(active)
-                chosen, waiting = waiting[:room], waiting[room:]
-                scores = self._decoder.prefill([request.tokens for request in chosen], len(active))
-                active = [*active, *chosen]
+                joining, waiting = waiting[:room], waiting[room:]
+                scores = self._decoder.prefill([request.tokens for request in joining], len(active))
+                yield from self._choose(scores, joining, self._sampler(joining))
+                active, sampler = [*active, *joining], None
             else:
-                chosen = active
+                sampler = sampler or self._sampler(active)
                 scores = self._decoder.step([r.tokens[-1] for r in active], [len(r.tokens) - 1 for r in active])
-            yield from self._choose(scores, chosen)
-            active = self._close(active)
+                yield from self._choose(scores, active, sampler)
+            if any(request.finish_reason for request in active):
+                active, sampler = self._close(active), None
 
-    def _choose(self, scores: torch.Tensor, requests: Sequence[_Request]) -> Iterator[tuple[_Request, Piece]]:
+    def _sampler(self, requests: Sequence[_Request]) -> Sampler:
         options = [request.options for request in requests]
-        sampler = Sampler(options, self._tokenizer.vocab_size, scores.device)
+        return Sampler(options, self._tokenizer.vocab_size, self._decoder.device)
+
+    def _choose(
+        self, scores: torch.Tensor, requests: Sequence[_Request], sampler: Sampler
+    ) -> Iterator[tuple[_Request, Piece]]:
         histories = [request.tokens for request in requests] if sampler.needs_history else None
         choices = sampler.choose(scores, [len(request.tokens) for request in requests], histories)
         for request, token, logprob in zip(requests, choices.token_ids, choices.logprobs, strict=True):

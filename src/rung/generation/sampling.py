@@ -1,8 +1,7 @@
 """From scores to tokens: the usual filters, and draws that depend on nothing but a request's seed and a position.
 
 Each filter is a threshold on the scores of a row: whatever lies below is left out, ties with the threshold stay. So the
-filters cost a partial sort where that is enough, and the draw is made over the vocabulary in its own order, which does
-not depend on how a sort broke ties.
+draw is made over the vocabulary in its own order, and does not depend on how a sort broke ties.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ import torch
 
 from rung.generation.options import SamplingOptions
 
-_NUCLEUS_GUESS = 128
-"""How many of the likeliest tokens are sorted first for top-p; where their mass does not reach p, all are."""
 _MASK = 2**64 - 1
 
 
@@ -58,15 +55,17 @@ class Sampler:
         self._drawing = [not o.greedy for o in options]
         self._all_greedy = not any(self._drawing)
 
-        def column(values: Sequence[float | None], neutral: float) -> torch.Tensor | None:
+        def column(
+            values: Sequence[float | None], neutral: float, dtype: torch.dtype = torch.float32
+        ) -> torch.Tensor | None:
             if all(value is None or value == neutral for value in values):
                 return None
             filled = [neutral if value is None else value for value in values]
-            return torch.tensor(filled, dtype=torch.float32, device=device)[:, None]
+            return torch.tensor(filled, dtype=dtype, device=device)[:, None]
 
         self._temperature = column([o.temperature or 1.0 for o in options], 1.0)
         self._penalty = column([o.repetition_penalty for o in options], 1.0)
-        self._top_p = column([o.top_p for o in options], 1.0)
+        self._top_p = column([o.top_p for o in options], 1.0, torch.float64)
         self._min_p = column([o.min_p for o in options], 0.0)
         self._top_k = [o.top_k for o in options] if any(o.top_k for o in options) else None
 
@@ -128,10 +127,8 @@ def penalize_repetition(
 def keep_top_k(scores: torch.Tensor, top_k: Sequence[int | None]) -> torch.Tensor:
     """Set all but the `top_k[i]` highest of row `i` of `scores` (rows, vocabulary) to minus infinity; ties stay."""
     size = scores.shape[1]
-    counts = [min(k or size, size) for k in top_k]
-    highest = scores.topk(max(counts), dim=-1).values
-    last = torch.tensor(counts, device=scores.device)[:, None] - 1
-    return scores.masked_fill(scores < highest.gather(1, last), -torch.inf)
+    places = torch.tensor([[size - min(k or size, size)] for k in top_k], device=scores.device)
+    return scores.masked_fill(scores < _ascending(scores).gather(1, places), -torch.inf)
 
 
 def keep_top_p(weights: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
@@ -139,18 +136,17 @@ def keep_top_p(weights: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
 
     `weights` (rows, vocabulary) need not add up to 1. Nucleus sampling, arXiv 1904.09751; ties with the last stay.
     """
-    size = weights.shape[1]
-    total = weights.sum(-1, keepdim=True, dtype=torch.float64)
-    wanted = total * top_p
-    count = min(_NUCLEUS_GUESS, size)
-    heaviest = weights.topk(count, dim=-1).values
-    sums = heaviest.cumsum(-1, dtype=torch.float64)
-    if count < size and bool((sums[:, -1:] < wanted).any()):
-        heaviest = weights.sort(dim=-1, descending=True).values
-        sums = heaviest.cumsum(-1, dtype=torch.float64)
-    before = sums - heaviest
-    last = (before < wanted).sum(-1, keepdim=True).clamp(min=1) - 1
-    return weights.masked_fill(weights < heaviest.gather(1, last), 0.0)
+    ascending = _ascending(weights)
+    sums = ascending.cumsum(-1, dtype=torch.float64)
+    left_out = (sums <= sums[:, -1:] * (1 - top_p)).sum(-1, keepdim=True).clamp_(max=weights.shape[1] - 1)
+    return weights.masked_fill(weights < ascending.gather(1, left_out), 0.0)
+
+
+def _ascending(values: torch.Tensor) -> torch.Tensor:
+    """Sort each row. For (16, 4096), numpy's vectorised sort takes 0.2 ms, torch's 5.7, and its top 128 alone 1.0."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(dim=-1).values
 
 
 def draw(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
