@@ -43,7 +43,9 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) with the scale of Moonshot's (arXiv 2502.16982), equal shapes taken as one stack.
 
     The update, times 0.2 sqrt(max(rows, columns)), has AdamW's root mean square: one learning rate serves both.
-    The same arithmetic as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, which takes one matrix at a time.
+    The same arithmetic as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, which takes one matrix at a time: 53 ms
+    a step at 4 layers x 192 where this takes 31 ms, and 433 against 241 ms at 6 x 384 (two cores with AMX). Compiling
+    the iteration did not help (32 and 309 ms).
     """
 
     def __init__(
@@ -195,5 +197,6 @@ def build_optimizer(
     if name == "sgd":
         parts.append(torch.optim.SGD(list(groups.values()), lr=learning_rate, momentum=momentum))
     elif groups:
+        # Fused: 10 ms a step for 12M parameters on two cores, against 48 ms as `foreach` and 39 ms one by one.
         parts.append(torch.optim.AdamW(list(groups.values()), lr=learning_rate, betas=betas, fused=True))
     return Optimizer(names, parts, learning_rate)
