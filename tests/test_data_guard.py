@@ -32,7 +32,7 @@ def outcomes(pytester: pytest.Pytester) -> dict[str, int]:
     tests.mkdir()
     (tests / "conftest.py").write_text((TESTS / "conftest.py").read_text(encoding="utf-8"), encoding="utf-8")
     (tests / "test_it.py").write_text(ASKS_FOR_DATA, encoding="utf-8")
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", tests).parseoutcomes()
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", tests).parseoutcomes()
 
 
 @pytest.mark.parametrize(
