@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rung.data.tokenizer import Tokenizer
-from rung.errors import GenerationError
+from rung.errors import GenerationError, UsageError
 from rung.generation.engine import Engine
 from rung.generation.options import SamplingOptions
 from rung.nets.decoder import CausalLM
@@ -94,6 +94,14 @@ def test_the_caller_of_a_stream_is_not_in_inference_mode(engine: Engine) -> None
     assert not torch.is_inference_mode_enabled()
 
 
+def test_a_new_call_ends_an_open_stream(engine: Engine) -> None:
+    stream = engine.stream("a", GREEDY)
+    next(stream)
+    assert engine.generate("b", GREEDY)
+    with pytest.raises(GenerationError, match="ended by another call"):
+        next(stream)
+
+
 def test_seeds_decide(engine: Engine) -> None:
     texts = [engine.generate("a", SamplingOptions(seed=seed))[0].token_ids for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
@@ -142,10 +150,23 @@ def test_the_context_ends_the_text(engine: Engine, net: CausalLM) -> None:
             call("a" * context, options)
 
 
+@pytest.mark.parametrize("invariant", [False, True])
+def test_a_context_that_is_no_round_number(net: CausalLM, tokenizer: Tokenizer, invariant: bool) -> None:
+    config = dataclasses.replace(net.config, max_position_embeddings=21)
+    short = CausalLM(config, tensors=dict(net.named_parameters()))
+    options = SamplingOptions(max_tokens=99, top_k=50, seed=2)
+    texts = Engine(short, tokenizer, invariant=invariant).generate(["a" * 20, "a" * 17, "b"], options)
+    for text, prompt in zip(texts, (20, 17, 1), strict=True):
+        wanted = Engine(net, tokenizer).generate(["b" if prompt == 1 else "a" * prompt], options)[0]
+        assert text.token_ids == wanted.token_ids[: 21 - prompt]
+
+
 def test_what_does_not_fit_together(net: CausalLM, tokenizer: Tokenizer, engine: Engine) -> None:
     small = CausalLM(dataclasses.replace(net.config, vocab_size=200))
     with pytest.raises(GenerationError, match="257 tokens, the network knows 200"):
         Engine(small, tokenizer)
+    with pytest.raises(UsageError, match="max_batch"):
+        Engine(net, tokenizer, max_batch=0)
     with pytest.raises(GenerationError, match="2 prompts and 1 options"):
         engine.generate(["a", "b"], [GREEDY])
     assert engine.generate([], GREEDY) == []

@@ -27,7 +27,7 @@ Attend = Callable[[int, torch.Tensor], torch.Tensor]
 class FusedDecoder:
     """A decoder's weights as a step wants them, and the keys and values of a batch of texts.
 
-    The residual stream, norms and scores are float32; products and attention are in the dtype of `precision`. With
+    All is computed in the dtype of `precision`, as in `transformers`; only scores are float32 in any case. With
     `invariant`, a text's scores have the same bits whatever else is in the batch: rows of products are padded to
     `ROW_MULTIPLE`, prompts are read one at a time, and attention always spans the whole context.
     """
@@ -40,13 +40,14 @@ class FusedDecoder:
         make = partial(matrix, precision=precision)
         with torch.inference_mode():
             self._embedding = net.model.embed_tokens.weight.detach().to(self._dtype)
-            self._layers = [_Layer(cast(DecoderLayer, layer), config, make) for layer in net.model.layers]
+            self._layers = [_Layer(cast(DecoderLayer, layer), config, make, self._dtype) for layer in net.model.layers]
             self._head = make(net.lm_head.weight.float() * _norm_factor(net.model.norm))
             cos, sin = net.model.rotary.float()[:, :, None]
             # Half-rotation: (a, b) -> (a cos - b sin, b cos + a sin). (positions, cos and sin, 1, head_dim)
-            self._rotary = torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)), dim=1)
-            self._hidden_floor = _floor(config.hidden_size, config).to(self.device)
-            self._head_floor = _floor(config.head_dim, config).to(self.device)
+            rotary = torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)), dim=1)
+            self._rotary = rotary.to(self._dtype)
+            self._hidden_floor = _floor(config.hidden_size, config).to(self.device, self._dtype)
+            self._head_floor = _floor(config.head_dim, config).to(self.device, self._dtype)
         self._cache = torch.empty(0)
 
     @property
@@ -76,7 +77,8 @@ class FusedDecoder:
         # Padding on the right needs no mask: no token looks ahead, and what padding leaves in the cache is overwritten
         # before any later token looks there.
         tokens = torch.tensor([[*prompt, *[0] * (time - len(prompt))] for prompt in prompts], device=self.device)
-        positions = torch.arange(time, device=self.device).repeat(count)
+        last_place = self.config.max_position_embeddings - 1  # never a prompt's, so padding may lie there in a heap
+        positions = torch.arange(time, device=self.device).clamp_(max=last_place).repeat(count)
         rows = torch.arange(first_row, first_row + count, device=self.device).repeat_interleave(time)
         keys, values = self._keys_and_values(slice(first_row, first_row + count), time)
 
@@ -127,11 +129,11 @@ class FusedDecoder:
     def _forward(
         self, tokens: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor, attend: Attend
     ) -> torch.Tensor:
-        """Return (n, hidden) float32 for `tokens` (n,) that stand at `positions` (n,) of the texts in `rows` (n,)."""
+        """Return (n, hidden) for `tokens` (n,) that stand at `positions` (n,) of the texts in `rows` (n,)."""
         slots = (self._slot_offsets[rows] + positions[:, None]).flatten()
         cos, sin = self._rotary[positions].unbind(1)
-        step = _Step(cos, sin, slots, self._hidden_floor, self._head_floor, self._dtype)
-        x = self._embedding[tokens].float()
+        step = _Step(cos, sin, slots, self._hidden_floor, self._head_floor)
+        x = self._embedding[tokens]
         for number, layer in enumerate(self._layers):
             slots_of_layer = self._cache[number].view(-1, self.config.head_dim)
             layer.attention(x, step, slots_of_layer, partial(attend, number))
@@ -139,23 +141,29 @@ class FusedDecoder:
         return x
 
     def _scores(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._head(unit(hidden, self._hidden_floor).to(self._dtype)).float()
+        return self._head(unit(hidden, self._hidden_floor)).float()
 
 
 class _Layer:
     """The fused weights of one layer; both halves add to the residual stream `x` (n, hidden) in place."""
 
-    def __init__(self, layer: DecoderLayer, config: DecoderConfig, make: Callable[[torch.Tensor], Matrix]) -> None:
+    def __init__(
+        self,
+        layer: DecoderLayer,
+        config: DecoderConfig,
+        make: Callable[[torch.Tensor], Matrix],
+        dtype: torch.dtype,
+    ) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         before, after = (_norm_factor(norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm))
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         self._qkv = make(torch.cat([projection.weight for projection in projections]).float() * before)
-        self._qkv_bias = torch.cat([p.bias for p in projections]).float() if config.qkv_bias else None
+        self._qkv_bias = torch.cat([p.bias for p in projections]).to(dtype) if config.qkv_bias else None
         self._o = make(attention.o_proj.weight)
-        self._o_bias = attention.o_proj.bias.float() if config.o_bias else None
+        self._o_bias = attention.o_proj.bias.to(dtype) if config.o_bias else None
         self._gate_up = make(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)).float() * after)
         self._down = make(mlp.down_proj.weight)
-        self._head_gains = _head_gains(attention, config) if config.qk_norm else None
+        self._head_gains = _head_gains(attention, config).to(dtype) if config.qk_norm else None
         self._config = config
 
     def attention(
@@ -163,15 +171,13 @@ class _Layer:
     ) -> None:
         """Write keys and values of `x` to `cache` (slots, head_dim), then add what its queries gather."""
         config, queries = self._config, self._config.num_attention_heads
-        qkv = self._qkv(unit(x, step.hidden_floor).to(step.dtype))
+        qkv = self._qkv(unit(x, step.hidden_floor))
         if self._qkv_bias is not None:
             qkv += self._qkv_bias
         qkv = qkv.view(len(x), -1, config.head_dim)
         turned = qkv[:, : queries + config.num_key_value_heads]
-        wide = turned.float()
-        if self._head_gains is not None:
-            wide = unit(wide, step.head_floor).mul_(self._head_gains)
-        torch.addcmul(wide * step.cos, wide.roll(config.head_dim // 2, -1), step.sin, out=turned)
+        normed = turned if self._head_gains is None else unit(turned, step.head_floor).mul_(self._head_gains)
+        torch.addcmul(normed * step.cos, normed.roll(config.head_dim // 2, -1), step.sin, out=turned)
         cache.index_copy_(0, step.slots, qkv[:, queries:].reshape(-1, config.head_dim))
         x += self._o(attend(qkv[:, :queries]))
         if self._o_bias is not None:
@@ -179,19 +185,18 @@ class _Layer:
 
     def mlp(self, x: torch.Tensor, step: _Step) -> None:
         """Add the SwiGLU of the normed `x`."""
-        gate, up = self._gate_up(unit(x, step.hidden_floor).to(step.dtype)).chunk(2, -1)
+        gate, up = self._gate_up(unit(x, step.hidden_floor)).chunk(2, -1)
         x += self._down(F.silu(gate).mul_(up))
 
 
 class _Step(NamedTuple):
     """What all layers of one forward pass share."""
 
-    cos: torch.Tensor  # (n, 1, head_dim) float32
+    cos: torch.Tensor  # (n, 1, head_dim)
     sin: torch.Tensor  # the same, its first half negated
     slots: torch.Tensor  # (n x 2 kv heads,): where in a layer's cache each new key and value goes
     hidden_floor: torch.Tensor
     head_floor: torch.Tensor
-    dtype: torch.dtype
 
 
 def unit(x: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from rung.data.tokenizer import StreamDecoder, Tokenizer
-from rung.errors import GenerationError
+from rung.errors import GenerationError, UsageError
 from rung.generation.decoding import FusedDecoder
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
@@ -61,7 +61,9 @@ class Engine:
     together fill the context: nothing is cut off or forgotten on the way. An empty prompt starts from the end-of-text
     token, which is what stands before each document in training.
 
-    One call at a time: an engine holds the keys and values of the texts it is writing.
+    One call at a time: an engine holds the keys and values of the texts it is writing, so a new call ends a stream that
+    is still open. A text depends on its prompt, options and seed, not on what else is in the batch: scores are the same
+    up to rounding, or with `invariant` to the last bit.
     """
 
     def __init__(
@@ -83,12 +85,15 @@ class Engine:
                 f"the tokenizer has {tokenizer.vocab_size:,} tokens, the network knows {net.config.vocab_size:,}",
                 hint="use the tokenizer that belongs to this network",
             )
+        if max_batch < 1:
+            raise UsageError(f"max_batch must be at least 1, not {max_batch}", where="max_batch")
         self._decoder = FusedDecoder(net, precision, invariant=invariant)
         self._tokenizer = tokenizer
         self._max_batch = max_batch
         configured = net.config.eos_token_id
         others = (configured,) if isinstance(configured, int) else configured or ()
         self._end_ids = frozenset({tokenizer.eos_token_id, *others})
+        self._current: object = None  # the call that the decoder's keys and values belong to
 
     @property
     def context_length(self) -> int:
@@ -129,12 +134,18 @@ class Engine:
     @torch.inference_mode()  # as a decorator, so that the caller's own code between two pieces is outside of it
     def _run(self, requests: Sequence[_Request]) -> Iterator[tuple[_Request, Piece]]:
         """Write all texts, at most `max_batch` at a time; whoever ends makes room for the next who waits."""
+        call = self._current = object()
         waiting = list(requests)
         active: list[_Request] = []
         needed = max((request.last_length(self.context_length) for request in requests), default=0)
         self._decoder.open(min(len(waiting), self._max_batch), needed)
         sampler: Sampler | None = None  # for `active`, as long as it stays the same
         while waiting or active:
+            if self._current is not call:
+                raise GenerationError(
+                    "this stream was ended by another call to the same engine",
+                    hint="finish one before the next, or make an engine for each",
+                )
             if waiting and len(active) < self._max_batch:
                 room = self._max_batch - len(active)
                 joining, waiting = waiting[:room], waiting[room:]
