@@ -6,6 +6,7 @@ best of all then alternate with the engine. Its times leave out tokenisation; th
 
     python bench/generation.py                          # one stream and batch 16, greedy and sampled
     python bench/generation.py --batch 1 --precision int8 --mode greedy
+    python bench/generation.py --quality runs/my_texts  # what bf16 and int8 cost in bits, with a trained model
     python bench/generation.py --device cuda --compiled
 """
 
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import math
+import os
 import statistics
 import tempfile
 import time
@@ -22,25 +25,33 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `rung` itself does; it counts before torch is loaded
+
 import torch
 
 from rung.data.tokenizer import Tokenizer, train_tokenizer
+from rung.generation.decoding import FusedDecoder
 from rung.generation.engine import Engine
+from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
 from rung.nets.decoder import CausalLM
 from rung.nets.decoder_config import DecoderConfig
-from rung.nets.pretrained import save_net
+from rung.nets.pretrained import load_net, save_net
 
 PROMPT = "It was a fine evening, and the streets of the town were full of people who "
 MODES: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0.0}, "sampled": {"temperature": 0.8, "top_p": 0.95}}
 WAYS = {"dynamic cache": {}, "static cache": {"cache_implementation": "static"}}
 
 
+def text_in_the_box() -> str:
+    """The novel that comes with the package."""
+    with resources.files("rung.assets").joinpath("bleak_house.txt.xz").open("rb") as file:
+        return lzma.decompress(file.read()).decode()
+
+
 def build(device: str) -> tuple[CausalLM, Tokenizer]:
     """A tokenizer of 4,096 tokens from the text in the box, and a network with random weights."""
-    with resources.files("rung.assets").joinpath("bleak_house.txt.xz").open("rb") as file:
-        text = lzma.decompress(file.read()).decode()
-    tokenizer = train_tokenizer(iter([text]), kind="bpe", vocab_size=4096)
+    tokenizer = train_tokenizer(iter([text_in_the_box()]), kind="bpe", vocab_size=4096)
     config = DecoderConfig(
         vocab_size=4096,
         hidden_size=384,
@@ -125,6 +136,34 @@ def best(runs: dict[str, Callable[[], int]]) -> tuple[str, str]:
     return max((n for n in speed if n.startswith("bfloat16")), key=speed.__getitem__), max(speed, key=speed.__getitem__)
 
 
+@torch.inference_mode()
+def quality(folder: Path, windows: int = 32) -> None:
+    """Print bits per byte of each precision, token by token through the decoding path, on spots of the text in the box.
+
+    The spots are spread over the text; no more than the difference between precisions is meant to be read from this.
+    """
+    net, tokenizer, text = load_net(folder), Tokenizer.load(folder), text_in_the_box()
+    length = net.config.max_position_embeddings
+    spots = [text[len(text) * (2 * i + 1) // (2 * windows) :][: 8 * length] for i in range(windows)]
+    rows = [[tokenizer.eos_token_id, *tokenizer.encode(spot)][:length] for spot in spots]
+    num_bytes = sum(len(tokenizer.decode_bytes(row)) for row in rows)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+    found = {}
+    for precision in precisions:
+        decoder, nats = FusedDecoder(net, precision, invariant=False), 0.0
+        for row in rows:  # one at a time: int8 has a kernel of its own for one row
+            decoder.open(1, length)
+            scores = decoder.prefill([row[:1]], 0)
+            for place, token in enumerate(row[1:], start=1):
+                nats -= scores.log_softmax(-1)[0, token].item()
+                scores = decoder.step([token], [place])
+        found[precision] = nats / math.log(2) / num_bytes
+        print(
+            f"  {precision}: {found[precision]:.4f} bits per byte, {found[precision] - found['fp32']:+.4f}", flush=True
+        )
+    print(json.dumps({"quality": found, "bytes": num_bytes}))
+
+
 def main() -> None:
     """Print a table of medians and ratios, and one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,8 +176,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compiled", action="store_true", help="also compile transformers' forward (minutes)")
     parser.add_argument("--invariant", action="store_true", help="also price equal bits across batch sizes")
+    parser.add_argument("--quality", type=Path, metavar="FOLDER", help="measure precisions on a trained model instead")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.quality:
+        quality(arguments.quality)
+        return
     net, tokenizer = build(arguments.device)
     ids = torch.tensor([tokenizer.encode(PROMPT)], device=arguments.device)
     engines = {precision: Engine(net, tokenizer, precision=precision) for precision in arguments.precision}
@@ -150,9 +193,7 @@ def main() -> None:
         for batch in arguments.batch:
             for mode in arguments.mode:
                 print(f"batch {batch}, {mode}", flush=True)
-                found = rivals(
-                    Path(folder), ids.expand(batch, -1), arguments.tokens, MODES[mode], arguments.compiled
-                )
+                found = rivals(Path(folder), ids.expand(batch, -1), arguments.tokens, MODES[mode], arguments.compiled)
                 bfloat16, fastest = best(found)
                 runs = {"transformers bf16": found[bfloat16], "transformers best": found[fastest]}
                 runs |= {n: ours(e, batch, arguments.tokens, MODES[mode]) for n, e in engines.items()}
@@ -176,7 +217,9 @@ def report(speeds: dict[str, list[float]]) -> dict[str, Any]:
             for rival in ("transformers bf16", "transformers best")
         ]
         ratios[name] = [round(ratio, 2) for ratio in against]
-        print(f"  {name:20s} {medians[name]:8d} tok/s   x{against[0]:.2f} of bf16   x{against[1]:.2f} of best", flush=True)
+        print(
+            f"  {name:20s} {medians[name]:8d} tok/s   x{against[0]:.2f} of bf16   x{against[1]:.2f} of best", flush=True
+        )
     return {"tokens_per_second": medians, "ratios": ratios}
 
 

@@ -77,7 +77,8 @@ class Int8:
 
     On a CPU, one row goes through torch's weight-only kernel: 1.5 ms where `Packed` takes 3.5. It multiplies row by
     row, so more rows are multiplied by the same integers in bfloat16, which holds each of them exactly. Both add up in
-    float32 and differ only in when the sum is rounded.
+    float32 and differ only in when the sum is rounded. Quality: a small trained model went from
+    1.7542 bits per byte in float32 to 1.7545 in bfloat16 and 1.7544 in int8 (`bench/generation.py --quality`).
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
