@@ -22,7 +22,7 @@ from rung.runfolder import write_text
 class Interval(BaseModel):
     """A confidence interval and the method that gave it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Interval(BaseModel):
 class Record(BaseModel):
     """One measured number, or the reason why it was not measured."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(description="the metric, for example bits_per_byte")
     value: float | None

@@ -109,7 +109,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
         version = int(header["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"rung.json cannot be read ({error})", where=str(path), hint="restore the file or train again"
         ) from error

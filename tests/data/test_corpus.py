@@ -74,7 +74,7 @@ def check_account(corpus: Corpus) -> None:
         corpus.num_documents("valid"),
     )
     assert report.train_bytes + report.valid_bytes == sum(len(text.encode()) for text in sides(corpus))
-    json.dumps(report.as_json())
+    json.dumps(report.to_json())
     assert report.lines()
 
 

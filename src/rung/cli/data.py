@@ -35,7 +35,7 @@ def check(
     with watching(as_json=as_json) as watcher:
         report = read_corpus(recipe, watcher).report
     if as_json:
-        print_json(report.as_json())
+        print_json(report.to_json())
         return
     console = results()
     for line in report.lines():

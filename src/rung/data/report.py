@@ -33,7 +33,7 @@ class CorpusReport:
     seconds: float = 0.0
     sha256: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def lines(self) -> list[str]:

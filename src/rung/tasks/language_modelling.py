@@ -273,7 +273,7 @@ def _describe(text: PreparedText) -> dict[str, Any]:
         "valid_tokens": text.valid.num_tokens,
         "train_documents": text.train.num_documents,
         "valid_documents": text.valid.num_documents,
-        "report": report.as_json(),
+        "report": report.to_json(),
     }
 
 
