@@ -227,6 +227,7 @@ def extend(
 
 @contextmanager
 def _session(progress: Progress, display: Display, began: float) -> Iterator[Session]:
+    tune_allocator()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with world_from_environment(device) as world:
         yield Session(world, progress if world.is_main else SILENT, display, began)
@@ -240,7 +241,6 @@ def _make_plan(wanted: Recipe, text: PreparedText, deadline: float | None, sessi
     if deadline is None:
         made = make_plan(wanted, facts, machine, seconds=None, timer=None)
     else:
-        tune_allocator()
         machine = replace(machine, bf16=machine.bf16 and bf16_is_faster(session.world.device))
         is_bf16 = machine.bf16 if wanted.training.precision is None else wanted.training.precision == "bf16"
         timer = step_timer(

@@ -28,7 +28,7 @@ from rung.training.contracts import LoopResult, LoopSettings, Validation
 from rung.training.distributed import World
 from rung.training.meter import Display, Figures
 from rung.training.optimizers import build_optimizer
-from rung.training.precision import matmul_peak, tune_allocator
+from rung.training.precision import matmul_peak
 from rung.training.schedule import Schedule
 from rung.training.shapes import candidate_configs
 from rung.training.validation import mean_loss
@@ -79,7 +79,6 @@ class TextTraining:
         """Train from `checkpoint` or from the beginning until the schedule ends; see `rung.training.loop.train`."""
         world = self.session.world
         torch.set_num_threads(self.recipe.training.threads or torch.get_num_threads())
-        tune_allocator()
         if world.is_main:
             self.run.write("training")
         result = self._loop(deadline, checkpoint)

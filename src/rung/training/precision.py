@@ -19,9 +19,9 @@ def tune_allocator() -> None:
     """Tell glibc to keep freed memory instead of handing it back to the system at every step; elsewhere do nothing.
 
     Activations of some MiB are otherwise mapped, zeroed and unmapped anew in every step: 47,000 to 100,000 page faults
-    a step of a 12M decoder, against 0 to 1,300 with this. Call it before torch starts a thread: in an arena of its own
-    the backward pass gets pieces of 64 MiB, each returned whatever the threshold. `M_TOP_PAD`, often set along with
-    these, made steps 5 times slower at 512 MiB (every such piece failed to grow) and nothing faster.
+    a step of a 12M decoder, against 0 to 3,300 with this. Call it before torch starts a thread: threads get arenas of
+    their own otherwise, to which the threshold does not seem to apply. `M_TOP_PAD`, often set along with these, is left
+    alone: at 512 MiB steps were 5 times slower in one comparison, perhaps because arenas could not grow by it.
     """
     if sys.platform != "linux":
         return
