@@ -30,11 +30,23 @@ from rung.version import __version__
 
 if TYPE_CHECKING:
     from rung.recipe import Recipe
-    from rung.tasks.language_modelling import LanguageModel, evaluate, extend, load, plan, resume, train
+    from rung.tasks.language_modelling import (
+        EvaluationSummary,
+        LanguageModel,
+        TrainSummary,
+        evaluate,
+        extend,
+        load,
+        plan,
+        resume,
+        train,
+    )
 
 _HOMES = {
+    "EvaluationSummary": "rung.tasks.language_modelling",
     "LanguageModel": "rung.tasks.language_modelling",
     "Recipe": "rung.recipe",
+    "TrainSummary": "rung.tasks.language_modelling",
     "evaluate": "rung.tasks.language_modelling",
     "extend": "rung.tasks.language_modelling",
     "load": "rung.tasks.language_modelling",
@@ -46,6 +58,7 @@ _HOMES = {
 __all__ = [
     "DataError",
     "EvaluationError",
+    "EvaluationSummary",
     "GenerationError",
     "LanguageModel",
     "NewerFormatError",
@@ -55,6 +68,7 @@ __all__ = [
     "RunFolderError",
     "RungError",
     "TokenizerError",
+    "TrainSummary",
     "TrainingError",
     "UsageError",
     "__version__",

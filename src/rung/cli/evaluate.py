@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from rung.cli.options import Json, Run, Texts, Threads, examples
+from rung.cli.threads import settle_threads
 
 _EXAMPLES = examples(
     "rung eval runs/my_texts                       # on the validation text held out in training",
@@ -24,6 +25,7 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
     Without TEXT: the validation text that was held out in training. Bits per byte of the source text can be compared
     between any two models, whatever their tokenizers; perplexity cannot.
     """
+    settle_threads()
     from rung.cli.console import print_json, results, watching
     from rung.cli.reports import show_bits_per_byte
     from rung.tasks import language_modelling

@@ -79,10 +79,5 @@ doctor.add_to(app)
 
 
 def main() -> None:
-    """Run the command line.
-
-    OpenMP's threads by default spin while they wait for one another. With any other program running that made training
-    steps 5 times slower (LOG.md, 2026-11-22); sleeping costs nothing measurable. It counts only before torch is loaded.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Run the command line."""
     app(prog_name="rung")

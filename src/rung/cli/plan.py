@@ -20,6 +20,7 @@ from rung.cli.options import (
     exclusive,
     new_run,
 )
+from rung.cli.threads import settle_threads
 
 _EXAMPLES = examples(
     "rung plan my_texts/ --minutes 30",
@@ -54,6 +55,7 @@ def plan(
     exclusive(minutes=minutes, steps=steps)
     wanted = new_run(texts, recipe=recipe, assignments=set_, net=net)
 
+    settle_threads()
     from rung.cli.console import print_json, watching
     from rung.cli.reports import show_plan
     from rung.tasks import language_modelling

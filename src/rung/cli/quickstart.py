@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from rung.cli.options import Json, Minutes, Out, command_started, examples
+from rung.cli.threads import settle_threads
 
 NOVEL = Path(__file__).parents[1] / "assets" / "bleak_house.txt.xz"
 _MINUTES = 2.5
@@ -29,6 +30,7 @@ def quickstart(minutes: Minutes = _MINUTES, out: Out = None, as_json: Json = Fal
     The whole way in a few minutes: reading, a tokenizer, a plan for this machine, training, an honest figure beside
     gzip and xz, a sample, and a folder that transformers opens too.
     """
+    settle_threads()
     from rung.cli.console import watching
     from rung.cli.reports import end_training
     from rung.tasks import language_modelling

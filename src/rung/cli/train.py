@@ -26,6 +26,7 @@ from rung.cli.options import (
     spelled,
 )
 from rung.cli.plan import plan
+from rung.cli.threads import settle_threads
 from rung.errors import UsageError
 
 _EXAMPLES = examples(
@@ -95,6 +96,7 @@ def train(
         _refuse(minutes=minutes, steps=steps, out=out)
     wanted = {} if goes_on else new_run(texts, recipe=recipe, assignments=set_, net=net, tensorboard=tensorboard)
 
+    settle_threads()
     from rung.cli.console import watching
     from rung.cli.reports import end_training
     from rung.tasks import language_modelling
