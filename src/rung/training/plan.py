@@ -26,7 +26,7 @@ TOKENS_PER_PARAMETER = 11  # Hoffmann et al. 2022 found 20; small runs want fewe
 COMPILE_SPEEDUP = 1.3  # on CPU: 1.48 at 4 layers x 192, 1.22 at 6 x 384 (bench/training_throughput.py)
 COMPILE_SECONDS = 25.0  # on 2 cores, nothing cached; the loop's pace corrects what differs
 _FIRST_GUESS_FLOPS = 2e11  # per second: two CPU cores; corrected by the first timing
-_RATE_POWER = 0.4  # rate ~ parameters^0.4: 75, 136 and 331 GFLOP/s at 0.6, 1.9 and 12 M parameters on 2 cores
+_RATE_POWER = 0.4  # roughly: 75, 136 and 331 GFLOP/s at 0.6, 1.9 and 12 M parameters, on 2 cores
 _FEWEST_STEPS = 20
 _VALIDATIONS = 16
 _CONTEXT_UP_TO_TOKENS = ((8e6, 128), (1e8, 256), (2e9, 512))
@@ -122,8 +122,8 @@ class Plan:
 def choose_vocab_size(train_bytes: int) -> int:
     """512 tokens for a megabyte of text, twice as many for four times the text, from 512 to 32,768.
 
-    A small text cannot teach many tokens, and a small network cannot afford their embeddings: on one megabyte 512 beat
-    1,024 (LOG.md, 2026-11-22).
+    A small text cannot teach many tokens, and a small network cannot afford their embeddings: on one megabyte a
+    prototype did better with 512 than with 1,024, though it differed in dropout too. Not yet compared on its own.
     """
     wanted = 512 * math.sqrt(train_bytes / 1e6)
     return int(min(32_768, max(512, 2 ** round(math.log2(max(wanted, 1))))))
@@ -277,7 +277,7 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
         },
     }
     flat = {f"{section}.{key}": value for section, entries in values.items() for key, value in entries.items()}
-    said = f"forecast from {text.train_bytes / 1e6:,.1f} MB of text read {epochs:,.1f} times, by a law fitted to novels"
+    said = f"forecast from {text.train_bytes / 1e6:,.1f} MB of text read {epochs:,.1f} times; a rough law, off by up to 0.4"
     return Plan(
         recipe=recipe.with_overrides(flat, where="plan"),
         config=config,
