@@ -277,7 +277,8 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
         },
     }
     flat = {f"{section}.{key}": value for section, entries in values.items() for key, value in entries.items()}
-    said = f"forecast from {text.train_bytes / 1e6:,.1f} MB of text read {epochs:,.1f} times; a rough law, off by up to 0.4"
+    megabytes = text.train_bytes / 1e6
+    said = f"forecast from {megabytes:,.1f} MB of text read {epochs:,.1f} times; a rough law, off by up to 0.4"
     return Plan(
         recipe=recipe.with_overrides(flat, where="plan"),
         config=config,
