@@ -369,5 +369,5 @@ def _learning_rate(optimizer: str, choice: _Choice) -> float:
 
 
 def _dropout(epochs: float) -> float:
-    """None while the text is fresh: at 4 readings 0.1 cost 0.05 bits per byte (LOG.md, 2026-11-22)."""
+    """None while the text is fresh; the thresholds rest on one pair of runs (LOG.md, 2026-11-22)."""
     return next(rate for most, rate in _DROPOUT_UP_TO_EPOCHS if epochs <= most)
