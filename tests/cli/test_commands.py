@@ -275,6 +275,7 @@ def test_what_is_called_is_there(task: Task) -> None:
     from importlib import import_module
 
     real = import_module("rung.tasks.language_modelling")
+    assert [name for name, *_ in task.calls] == ["train", "resume", "extend", "plan", "evaluate", "train"]
     for name, args, kwargs in task.calls:
         inspect.signature(getattr(real, name)).bind(*args, **kwargs)
 
