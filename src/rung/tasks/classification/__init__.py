@@ -1,0 +1,1 @@
+"""Text classification: from a labelled table to fitted rungs and predictions."""

@@ -1,0 +1,122 @@
+"""The seam between a task and the comparison: what a ladder needs to know of any task, and nothing more.
+
+A task (text classification today; tagging, answering, rewriting, language modelling next) says which rungs can do it,
+cuts its items into train, validation and test, and scores predictions. The comparison fits, times, measures and judges
+rungs through these protocols alone, so a new task plugs in here without the comparison changing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rung.progress import Progress
+from rung.records import ItemScores, Record
+
+Part = Literal["train", "valid", "test"]
+Indices = NDArray[np.int64]
+Plan = dict[str, Any]
+"""All that a fit needs beside data and seed, as plain JSON values: an equal plan gives an equal fit, no clock read."""
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went. `note` is for people: what was chosen, or why it ended early."""
+
+    seconds: float
+    cpu_seconds: float
+    finished: bool
+    note: str = ""
+    steps: int | None = None
+    epochs: float | None = None
+    peak_memory_bytes: int | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters, chosen on validation only
+
+
+class Predictor(Protocol):
+    """A fitted rung, loaded from its run folder."""
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Learned numbers that a prediction can use; None when nobody knows (an endpoint)."""
+        ...
+
+    def predict(self, inputs: Sequence[Any], *, batch_size: int = 32) -> Any:
+        """Predictions for `inputs`, in their order, in the task's own form (classification: `Predictions`)."""
+        ...
+
+
+class Rung(Protocol):
+    """One candidate on a ladder."""
+
+    @property
+    def name(self) -> str:
+        """The name on the command line, in folders and in reports: `naive-bayes`."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One phrase for people who do not know the name."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """The place on the ladder: 0 majority, 1 counting, 2 linear, 3 feed-forward ... 9 prompted LLM."""
+        ...
+
+    @property
+    def is_pretrained_language_model(self) -> bool:
+        """Whether it stands on a language model trained before, on other text: only then may it stand for "an LLM"."""
+        ...
+
+    def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
+        """Decide, perhaps by timing a few real steps, what fits into `seconds` of one fit on all training items.
+
+        None: no clock is read and the defaults hold. Raises PlanError when not even one pass fits.
+        """
+        ...
+
+    def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
+        """Fit on the training items `items` (choices by validation items only) and leave a run folder at `folder`."""
+        ...
+
+
+class Task(Protocol):
+    """Labelled items cut into parts, the rungs that can learn them, and how predictions are scored."""
+
+    name: str
+    primary_metric: str
+    sha256: str
+
+    def rungs(self, names: Sequence[str] | None) -> list[Rung]:
+        """The rungs that fit this task, or those named, from the lowest up. UsageError for an unknown name."""
+        ...
+
+    def inputs(self, part: Part) -> Sequence[Any]:
+        """What a predictor is given, in the order of `ids(part)`."""
+        ...
+
+    def ids(self, part: Part) -> list[str]:
+        """The item ids of a part: a function of the content, not of the order of rows."""
+        ...
+
+    def score(self, predictions: Any, part: Part) -> tuple[list[Record], dict[str, ItemScores]]:
+        """All quality records, and the per-item scores of those metrics that are means over items."""
+        ...
+
+    def details(self, predictions: Any, part: Part) -> dict[str, Any]:
+        """What the report shows beside the records: tables by class, confusion, reliability, groups."""
+        ...
+
+    def learning_sizes(self) -> list[int]:
+        """Sizes of nested training subsets for a learning curve, ascending, the last one all items."""
+        ...
+
+    def subset(self, size: int, *, seed: int) -> Indices:
+        """`size` training items; for one seed, a smaller subset lies inside every larger one."""
+        ...
