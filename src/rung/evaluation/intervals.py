@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+from scipy.stats import binom
 
 from rung.records import Interval, ItemScores, Record, paired
 
@@ -85,3 +86,17 @@ def _bca_shares(resampled: Floats, values: Floats, weights: Floats, shares: Floa
     bias, normal = ndtri(below), ndtri(shares)
     moved: Floats = ndtr(bias + (bias + normal) / (1 - acceleration * (bias + normal)))
     return moved
+
+
+def quantile_interval(values: Floats, share: float) -> Interval | None:
+    """Return the distribution-free 95 % interval of a quantile, from order statistics (Hahn and Meeker 1991, 5.2).
+
+    None where so few values cannot hold one, as for the 95th percentile of 20.
+    """
+    ordered, count = np.sort(values), len(values)
+    low, high = (int(binom.ppf(tail, count, share)) for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    if low < 1 or high > count - 1:
+        return None
+    return Interval(
+        low=float(ordered[low - 1]), high=float(ordered[high]), level=LEVEL, method="order statistics, binomial"
+    )

@@ -38,6 +38,15 @@ class FitReport:
     chosen: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters, chosen on validation only
 
 
+class Predicted(Protocol):
+    """Predictions of some items, in the task's own form."""
+
+    @property
+    def numbers(self) -> NDArray[np.float64]:
+        """(items, k): what two predictions of the same items are compared by; the largest is the answer."""
+        ...
+
+
 class Predictor(Protocol):
     """A fitted rung, loaded from its run folder."""
 
@@ -46,8 +55,8 @@ class Predictor(Protocol):
         """Learned numbers that a prediction can use; None when nobody knows (an endpoint)."""
         ...
 
-    def predict(self, inputs: Sequence[Any], *, batch_size: int = 32) -> Any:
-        """Predictions for `inputs`, in their order, in the task's own form (classification: `Predictions`)."""
+    def predict(self, inputs: Sequence[Any], *, batch_size: int = 32) -> Predicted:
+        """Predictions for `inputs`, in their order."""
         ...
 
 
@@ -105,12 +114,28 @@ class Task(Protocol):
         """The item ids of a part: a function of the content, not of the order of rows."""
         ...
 
+    def primary(self, predictions: Any, part: Part) -> float:
+        """The primary metric alone."""
+        ...
+
     def score(self, predictions: Any, part: Part) -> tuple[list[Record], dict[str, ItemScores]]:
         """All quality records, and the per-item scores of those metrics that are means over items."""
         ...
 
     def details(self, predictions: Any, part: Part) -> dict[str, Any]:
         """What the report shows beside the records: tables by class, confusion, reliability, groups."""
+        ...
+
+    def write_predictions(self, path: Path, predictions: Mapping[str, Any]) -> None:
+        """Keep predictions by part, so that a comparison can go on after a crash."""
+        ...
+
+    def read_predictions(self, path: Path, part: Part) -> Any:
+        """What `write_predictions` kept."""
+        ...
+
+    def differing(self, first: Any, second: Any, part: Part) -> list[dict[str, str]]:
+        """Items that two rungs answer differently: {id, text, label, first, second}, for people to read."""
         ...
 
     def learning_sizes(self) -> list[int]:

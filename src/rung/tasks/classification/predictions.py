@@ -19,6 +19,11 @@ class Predictions:
     failed: NDArray[np.bool_] | None = None
 
     @property
+    def numbers(self) -> NDArray[np.float64]:
+        """The probabilities: what two predictions of the same items are compared by."""
+        return self.probabilities
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """(items,) the most probable class, the first of equals; -1 where it failed."""
         best = self.probabilities.argmax(axis=1).astype(np.int64)

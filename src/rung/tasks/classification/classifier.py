@@ -1,0 +1,95 @@
+"""A fitted text classifier from its folder: what `rung.load` gives and `rung predict` uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung.errors import RunFolderError
+from rung.runfolder import verify
+
+if TYPE_CHECKING:
+    from rung.tasks.classification.predictions import Predictions
+    from rung.tasks.task import Predictor
+
+_PACKAGE = "rung.tasks.classification"
+_HOMES = {
+    "rung-majority": f"{_PACKAGE}.counting",
+    "rung-naive-bayes": f"{_PACKAGE}.counting",
+    "rung-linear": f"{_PACKAGE}.counting",
+    "rung-feedforward": f"{_PACKAGE}.feedforward",
+    "rung-prompted": "rung.tasks.prompting.prompted",
+}
+_NETWORKS = f"{_PACKAGE}.networks"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The label of one text and the probability of every label."""
+
+    label: str | None
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        """How probable the label is by the model's own account; 0 where no answer could be read."""
+        return 0.0 if self.label is None else self.probabilities[self.label]
+
+
+class TextClassifier:
+    """A fitted rung: `predict` for scores in the order of `labels`, `classify` for people."""
+
+    def __init__(self, folder: Path, predictor: Predictor, labels: tuple[str, ...], header: dict[str, Any]) -> None:
+        self.folder, self.labels, self.header = folder, labels, header
+        self._predictor = predictor
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Learned numbers; None when nobody knows (an endpoint)."""
+        return self._predictor.num_parameters
+
+    def predict(self, inputs: Sequence[str], *, batch_size: int = 32) -> Predictions:
+        """Probabilities (texts, labels) of `inputs`, in their order."""
+        predictions: Predictions = self._predictor.predict(inputs, batch_size=batch_size)  # type: ignore[assignment]
+        return predictions
+
+    def classify(self, texts: Sequence[str] | str, *, batch_size: int = 32) -> list[Prediction]:
+        """A label and probabilities for each text."""
+        predictions = self.predict([texts] if isinstance(texts, str) else texts, batch_size=batch_size)
+        rows = zip(predictions.labels.tolist(), predictions.probabilities.tolist(), strict=True)
+        return [
+            Prediction(None if best < 0 else self.labels[best], dict(zip(self.labels, row, strict=True)))
+            for best, row in rows
+        ]
+
+
+def load_classifier(folder: Path) -> TextClassifier:
+    """Load the classifier in `folder`, every file checked against its hash.
+
+    Raises RunFolderError when the folder is damaged or holds no classifier.
+    """
+    header = verify(folder)
+    config = read_config(folder)
+    names = config.get("id2label")
+    if header.get("task") != "classification" or not isinstance(names, dict):
+        raise RunFolderError(
+            "this folder holds no classifier", where=str(folder), hint="give a rung's folder that `rung compare` made"
+        )
+    home = import_module(_HOMES.get(str(config.get("model_type")), _NETWORKS))
+    labels = tuple(names[str(index)] for index in range(len(names)))
+    return TextClassifier(folder, home.load(folder), labels, header)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a folder. Raises RunFolderError when it cannot be read."""
+    import json
+
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"config.json cannot be read ({error})", where=str(path)) from error
+    return config

@@ -1,0 +1,46 @@
+"""`rung.load`: any run folder as an object with the verbs that its task supports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rung.errors import UsageError
+from rung.runfolder import HEADER_NAME, read_header
+
+if TYPE_CHECKING:
+    from rung.generation.matrices import Precision
+    from rung.tasks.classification.classifier import TextClassifier
+    from rung.tasks.language_model import LanguageModel
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether `folder` says of itself that it holds a classifier."""
+    return (folder / HEADER_NAME).is_file() and read_header(folder).get("task") == "classification"
+
+
+def load(
+    folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
+) -> TextClassifier | LanguageModel:
+    """Load a run folder: a `TextClassifier` (predict, classify) or a `LanguageModel` (generate, score).
+
+    `precision` and `invariant` say how a language model computes; see `rung.tasks.language_model.load`.
+
+    Raises RunFolderError when the folder is missing or damaged, NewerFormatError when a newer Rung wrote it, UsageError
+    for language-model options on a classifier.
+    """
+    folder = Path(folder)
+    if not is_classifier(folder):
+        from rung.tasks.language_model import load as load_language_model
+
+        return load_language_model(folder, precision=precision, invariant=invariant)
+    if precision != "fp32" or invariant:
+        raise UsageError("precision and invariant are for language models", where=str(folder), hint="leave them out")
+    return load_predictor(folder)
+
+
+def load_predictor(folder: Path) -> TextClassifier:
+    """Load a run folder that answers items, as every rung of a comparison does. Raises RunFolderError for others."""
+    from rung.tasks.classification.classifier import load_classifier
+
+    return load_classifier(folder)
