@@ -91,17 +91,21 @@ class ItemScores:
         return cls([row["id"] for row in rows], values, weights)
 
 
+def require_same_items(first: list[str], second: list[str]) -> None:
+    """Raise EvaluationError unless both lists name the same items, in whatever order."""
+    if difference := len(set(first) ^ set(second)):
+        raise EvaluationError(
+            f"these scores are over different items ({difference:,} are only in one of them) and cannot be compared",
+            hint="evaluate both on the same data",
+        )
+
+
 def paired(first: ItemScores, second: ItemScores) -> tuple[ItemScores, ItemScores]:
     """Bring two sets of scores into the same item order.
 
     Raises EvaluationError when they are not over exactly the same items with the same weights.
     """
-    if set(first.ids) != set(second.ids):
-        difference = len(set(first.ids) ^ set(second.ids))
-        raise EvaluationError(
-            f"these scores are over different items ({difference:,} are only in one of them) and cannot be compared",
-            hint="evaluate both on the same data",
-        )
+    require_same_items(first.ids, second.ids)
     position = {item: index for index, item in enumerate(second.ids)}
     order = np.array([position[item] for item in first.ids], dtype=np.int64)
     aligned = ItemScores(first.ids, second.values[order], second.weights[order])

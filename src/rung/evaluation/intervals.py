@@ -1,4 +1,4 @@
-"""Confidence intervals of ratios of sums over items, and the paired comparison of two systems on the same items."""
+"""Confidence intervals of metrics that are functions of sums over items, and of paired differences of such metrics."""
 
 from __future__ import annotations
 
@@ -7,42 +7,45 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
-from scipy.stats import binom
 
+from rung.evaluation.summed import RESAMPLES, SummedScores, require_paired, resampled
 from rung.records import Interval, ItemScores, Record, paired
 
-RESAMPLES = 10_000
 LEVEL = 0.95
-_FEW = 200
+FEW = 200
 """Below this many items the percentile interval is corrected for bias and skewness (BCa)."""
 _MANY = 20_000
-"""Above this many items the interval is the normal one: resampling would take minutes to give the same."""
-_CHUNK = 4_000_000  # item draws held in memory at a time
+"""Above this many items that all differ the interval is the normal one: resampling would take long to give the same."""
 
 Floats = NDArray[np.float64]
 
 
-def interval(scores: ItemScores, *, seed: int = 0) -> Interval | None:
-    """Return the 95 % interval of `scores.mean` over draws of the items, or None for fewer than two items.
+def interval(scores: ItemScores | SummedScores, *, seed: int = 0) -> Interval | None:
+    """Return the 95 % interval of a metric over draws of the items, or None for fewer than two items.
 
-    Bootstrap of the ratio of sums with 10,000 resamples: percentile, or BCa (Efron 1987, section 14.3 of Efron and
-    Tibshirani 1993) below 200 items. Above 20,000 items: normal, with the delta method's variance of a ratio.
+    Bootstrap with 10,000 resamples: percentile, or BCa (Efron 1987, section 14.3 of Efron and Tibshirani 1993) below
+    200 items. Above 20,000 items with scores that all differ: normal, with the jackknife's variance.
     """
-    values, weights, count = scores.values, scores.weights, len(scores.ids)
-    if count < 2:
+    summed = SummedScores.of_items(scores) if isinstance(scores, ItemScores) else scores
+    if len(summed.ids) < 2:
         return None
-    if count > _MANY:
-        residuals = values - scores.mean * weights
-        spread = -ndtri((1 - LEVEL) / 2) * math.sqrt(count * residuals.var(ddof=1)) / weights.sum()
-        return Interval(low=scores.mean - spread, high=scores.mean + spread, level=LEVEL, method="normal, delta method")
-    resampled = _resample(values, weights, seed)
-    shares = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    method = "percentile"
-    if count < _FEW:
-        shares, method = _bca_shares(resampled, values, weights, shares), "BCa"
-    low, high = np.quantile(resampled, shares)
-    return Interval(
-        low=float(low), high=float(high), level=LEVEL, method=f"{method} bootstrap over items, {RESAMPLES:,} resamples"
+    if len(summed.rows) > _MANY:
+        return _normal(summed.value, summed.left_out())
+    draws = resampled([summed], np.random.default_rng(seed))[:, 0]
+    return bootstrap_interval(draws, summed.value, summed.left_out())
+
+
+def difference_interval(first: SummedScores, second: SummedScores, *, seed: int = 0) -> Interval | None:
+    """Return the 95 % interval of `first.value - second.value` over draws of the items that both share.
+
+    As `interval`. Raises EvaluationError when the two are not over the same items.
+    """
+    require_paired([first, second])
+    if len(first.ids) < 2:
+        return None
+    draws = resampled([first, second], np.random.default_rng(seed))
+    return bootstrap_interval(
+        draws[:, 0] - draws[:, 1], first.value - second.value, first.left_out() - second.left_out()
     )
 
 
@@ -63,40 +66,35 @@ def compare(first: ItemScores, second: ItemScores, *, name: str, unit: str, seed
     )
 
 
-def _resample(values: Floats, weights: Floats, seed: int) -> Floats:
-    """Return the ratio of sums of `RESAMPLES` draws of all items with replacement."""
-    generator = np.random.default_rng(seed)
-    count, ratios = len(values), []
-    for done in range(0, RESAMPLES, rows := max(1, _CHUNK // count)):
-        drawn = generator.integers(count, size=(min(rows, RESAMPLES - done), count), dtype=np.int32)
-        ratios.append(values[drawn].sum(axis=1) / weights[drawn].sum(axis=1))
-    return np.concatenate(ratios)
+def bootstrap_interval(draws: Floats, estimate: float, left_out: Floats) -> Interval:
+    """Read the interval from resampled values; `left_out` (n,) is the jackknife, which BCa needs below 200 items."""
+    draws = draws[np.isfinite(draws)]  # a resample on which the metric does not exist says nothing about it
+    shares = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    method = "percentile"
+    if len(left_out) < FEW:
+        shares, method = _bca_shares(draws, estimate, left_out, shares), "BCa"
+    low, high = np.quantile(draws, shares)
+    return Interval(
+        low=float(low), high=float(high), level=LEVEL, method=f"{method} bootstrap over items, {RESAMPLES:,} resamples"
+    )
 
 
-def _bca_shares(resampled: Floats, values: Floats, weights: Floats, shares: Floats) -> Floats:
+def _normal(estimate: float, left_out: Floats) -> Interval:
+    count = len(left_out)
+    deviation = math.sqrt((count - 1) * float(left_out.var()))
+    spread = -float(ndtri((1 - LEVEL) / 2)) * deviation
+    return Interval(low=estimate - spread, high=estimate + spread, level=LEVEL, method="normal, jackknife variance")
+
+
+def _bca_shares(draws: Floats, estimate: float, left_out: Floats, shares: Floats) -> Floats:
     """Move the quantiles to read by the bias and the acceleration that the jackknife finds."""
-    estimate = values.sum() / weights.sum()
-    below = ((resampled < estimate).mean() + (resampled <= estimate).mean()) / 2
+    below = ((draws < estimate).mean() + (draws <= estimate).mean()) / 2
     if not 0 < below < 1:  # all resamples on one side, as with two equal items: nothing to correct by
         return shares
-    left_out = (values.sum() - values) / (weights.sum() - weights)
-    deviations = left_out.mean() - left_out
+    deviations = left_out[np.isfinite(left_out)]
+    deviations = deviations.mean() - deviations
     squares = (deviations**2).sum()
     acceleration = (deviations**3).sum() / (6 * squares**1.5) if squares > 0 else 0.0
     bias, normal = ndtri(below), ndtri(shares)
     moved: Floats = ndtr(bias + (bias + normal) / (1 - acceleration * (bias + normal)))
     return moved
-
-
-def quantile_interval(values: Floats, share: float) -> Interval | None:
-    """Return the distribution-free 95 % interval of a quantile, from order statistics (Hahn and Meeker 1991, 5.2).
-
-    None where so few values cannot hold one, as for the 95th percentile of 20.
-    """
-    ordered, count = np.sort(values), len(values)
-    low, high = (int(binom.ppf(tail, count, share)) for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    if low < 1 or high > count - 1:
-        return None
-    return Interval(
-        low=float(ordered[low - 1]), high=float(ordered[high]), level=LEVEL, method="order statistics, binomial"
-    )
