@@ -1,0 +1,197 @@
+"""Words and word n-grams of many texts as arrays of numbers.
+
+A word is a maximal run of characters that are not white space, lower-cased: `text.lower().split()`, the tokens of Wang
+and Manning (2012) and of fastText. An n-gram is a run of n words of one text.
+
+An n-gram needs no string: its key is (number of its first n - 1 words as an n-gram) x (number of words) + its last
+word, so that n-grams are found by one binary search an order and no two of them ever share a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+UNKNOWN = -1
+_CHUNK_CHARACTERS = 1 << 23  # of text cut into words at a time: about 200 MB of Python strings
+
+
+class Ragged(NamedTuple):
+    """Several rows of integers one after the other: `values` (total,), and how many each row has, `lengths` (rows,)."""
+
+    values: Ints
+    lengths: Ints
+
+    @property
+    def rows(self) -> Ints:
+        """(total,) the row of each value."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    def where(self, kept: NDArray[np.bool_]) -> Ragged:
+        """Only the values at which `kept` (total,) is true."""
+        return Ragged(self.values[kept], np.bincount(self.rows[kept], minlength=len(self.lengths)))
+
+
+class Counts(NamedTuple):
+    """How often each feature occurs in each row: `columns` ascending within a row, `counts` (total,), `lengths`."""
+
+    columns: Ints
+    counts: Ints
+    lengths: Ints
+
+
+class WordNumbers:
+    """The numbers of known words; every other word is `UNKNOWN`."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._numbers = {word: number for number, word in enumerate(words)}
+
+    def __call__(self, texts: Sequence[str]) -> Ragged:
+        """The number of each word of `texts`, a row a text."""
+        parts = [self._chunk(texts[start:stop]) for start, stop in _chunks(texts)]
+        empty = np.empty(0, np.int64)
+        return Ragged(
+            np.concatenate([empty, *(part.values for part in parts)]),
+            np.concatenate([empty, *(part.lengths for part in parts)]),
+        )
+
+    def _chunk(self, texts: Sequence[str]) -> Ragged:
+        words = [text.lower().split() for text in texts]
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        numbers = map(self._numbers.get, chain.from_iterable(words), repeat(UNKNOWN))
+        return Ragged(np.fromiter(numbers, np.int64, int(lengths.sum())), lengths)
+
+
+def distinct_words(texts: Sequence[str]) -> list[str]:
+    """All words of `texts` in order of their code points."""
+    found: set[str] = set()
+    for start, stop in _chunks(texts):
+        for text in texts[start:stop]:
+            found.update(text.lower().split())
+    return sorted(found)
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Runs (start, stop) of texts of about `_CHUNK_CHARACTERS` together."""
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    start = 0
+    while start < len(texts):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + _CHUNK_CHARACTERS, side="right")))
+        yield start, stop
+        start = stop
+
+
+def follows(lengths: Ints, order: int) -> NDArray[np.bool_]:
+    """(total,) whether the word at a place has `order` - 1 words of its own row before it."""
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    return places >= order - 1
+
+
+@dataclass(frozen=True)
+class NgramVocabulary:
+    """Exact features: each word has a column, then each known n-gram of 2 words, of 3 ... words.
+
+    `words` in the order of their columns; `keys[i]` (n-grams of order i + 2,) ascending. Every n-gram of an order has
+    its first words, one fewer, among the order below.
+    """
+
+    words: tuple[str, ...]
+    keys: tuple[Ints, ...]
+
+    @classmethod
+    def learn(cls, texts: Sequence[str], order: int) -> NgramVocabulary:
+        """All n-grams of up to `order` words in `texts`; the order of texts does not matter."""
+        words = distinct_words(texts)
+        vocabulary = cls(tuple(words), ())
+        if order == 1:
+            return vocabulary
+        ragged = WordNumbers(words)(texts)
+        found: list[Ints] = []
+        numbers = ragged.values
+        for size in range(2, order + 1):
+            keys = _keys(numbers, ragged.values, len(words))
+            complete = follows(ragged.lengths, size)
+            distinct, inverse = np.unique(keys[complete], return_inverse=True)
+            numbers = np.full(len(keys), UNKNOWN)
+            numbers[complete] = inverse
+            found.append(distinct)
+        return cls(vocabulary.words, tuple(found))
+
+    def __len__(self) -> int:
+        """Number of columns."""
+        return len(self.words) + sum(map(len, self.keys))
+
+    def take(self, kept: NDArray[np.bool_]) -> NgramVocabulary:
+        """Only the columns at which `kept` (columns,) is true. An n-gram goes when its first words or its last do."""
+        word_kept, *rest = np.split(kept, np.cumsum([len(self.words), *map(len, self.keys)])[:-1])
+        new_words = _renumbered(word_kept)
+        new_prefixes, keys = new_words, []
+        for known, known_kept in zip(self.keys, rest, strict=True):
+            prefixes, words = np.divmod(known, len(self.words))
+            alive = known_kept & (new_prefixes[prefixes] != UNKNOWN) & (new_words[words] != UNKNOWN)
+            keys.append((new_prefixes[prefixes] * int(word_kept.sum()) + new_words[words])[alive])
+            new_prefixes = _renumbered(alive)
+        chosen = tuple(word for word, keep in zip(self.words, word_kept.tolist(), strict=True) if keep)
+        return NgramVocabulary(chosen, tuple(keys))
+
+    def counter(self) -> NgramCounter:
+        """What counts these n-grams in texts."""
+        return NgramCounter(self)
+
+
+class NgramCounter:
+    """Counts the n-grams of a vocabulary in texts."""
+
+    def __init__(self, vocabulary: NgramVocabulary) -> None:
+        self.vocabulary = vocabulary
+        self._numbers = WordNumbers(vocabulary.words)
+
+    def __call__(self, texts: Sequence[str]) -> Counts:
+        """How often each known n-gram occurs in each of `texts`."""
+        words = self._numbers(texts)
+        columns = [words.values]
+        numbers, first_column = words.values, len(self.vocabulary.words)
+        for size, known in enumerate(self.vocabulary.keys, start=2):
+            numbers = _find(known, _keys(numbers, words.values, len(self.vocabulary.words)))
+            numbers[~follows(words.lengths, size)] = UNKNOWN
+            columns.append(np.where(numbers == UNKNOWN, UNKNOWN, numbers + first_column))
+            first_column += len(known)
+        every = np.concatenate(columns)
+        rows = np.tile(words.rows, len(columns))
+        kept = every != UNKNOWN
+        return _counted(rows[kept], every[kept], len(texts), max(first_column, 1))
+
+
+def _keys(prefixes: Ints, words: Ints, num_words: int) -> Ints:
+    """(total,) the key of the n-gram that ends at each place, UNKNOWN where the prefix or the word is."""
+    keys = np.full(len(words), UNKNOWN)
+    keys[1:] = prefixes[:-1] * num_words + words[1:]
+    keys[1:][(prefixes[:-1] == UNKNOWN) | (words[1:] == UNKNOWN)] = UNKNOWN
+    return keys
+
+
+def _find(known: Ints, keys: Ints) -> Ints:
+    """The place of each of `keys` in the ascending `known`, UNKNOWN where it is not there."""
+    if not len(known):
+        return np.full(len(keys), UNKNOWN)
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[places] == keys, places, UNKNOWN)
+
+
+def _renumbered(kept: NDArray[np.bool_]) -> Ints:
+    """The new number of each old one when only `kept` stay, UNKNOWN for the others."""
+    return np.where(kept, np.cumsum(kept) - 1, UNKNOWN)
+
+
+def _counted(rows: Ints, columns: Ints, num_rows: int, num_columns: int) -> Counts:
+    places, counts = np.unique(rows * num_columns + columns, return_counts=True)
+    found_rows, found_columns = np.divmod(places, num_columns)
+    return Counts(found_columns, counts.astype(np.int64), np.bincount(found_rows, minlength=num_rows))
