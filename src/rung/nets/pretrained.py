@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,13 @@ def save_net(net: CausalLM, folder: Path, dtype: torch.dtype | None = None) -> N
     tokens = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
     write_json(folder / CONFIG, config)
     write_json(folder / GENERATION_CONFIG, {"_from_model_config": True, **tokens})
+    write_weights(weights, folder)
+
+
+def write_weights(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write `model.safetensors` into `folder`. RunFolderError when the disk is full or not writable."""
     try:
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:
         hint = "is the disk full, or the folder not writable?"
         raise RunFolderError(f"cannot write {WEIGHTS}: {error}", where=str(folder), hint=hint) from error
@@ -48,14 +53,26 @@ def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float
     missing, unreadable or truncated, or which tensor is missing, extra, of the wrong shape or type, or not finite.
     """
     config = read_config(folder)
+    # Some writers keep a tied matrix under both names; the embedding is the one that counts.
+    ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    tensors = read_weights(folder, parameter_shapes(config), dtype=dtype, ignored=ignored)
+    return CausalLM(config, dropout=dropout, tensors=tensors)
+
+
+def read_weights(
+    folder: Path, expected: Mapping[str, torch.Size], *, dtype: torch.dtype, ignored: Collection[str] = ()
+) -> dict[str, torch.Tensor]:
+    """Read exactly the tensors `expected` from `model.safetensors`, in `dtype`; those `ignored` may be there too.
+
+    Raises RunFolderError as `load_net` does.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         hint = "sharded weights are not read yet" if (folder / f"{WEIGHTS}.index.json").exists() else None
         raise RunFolderError(f"the folder has no {WEIGHTS}", where=str(folder), hint=hint)
     try:
         with safe_open(path, framework="pt") as file:
-            expected = parameter_shapes(config)
-            _compare(file, expected, path, tied=config.tie_word_embeddings)
+            _compare(file, expected, path, ignored)
             tensors = {name: file.get_tensor(name).to(dtype) for name in expected}
     except (SafetensorError, OSError) as error:
         hint = "the file is truncated or damaged: take an earlier checkpoint or copy it again"
@@ -63,11 +80,16 @@ def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise RunFolderError(f"tensor {name} holds values that are not finite", where=str(path))
-    return CausalLM(config, dropout=dropout, tensors=tensors)
+    return tensors
 
 
 def read_config(folder: Path) -> DecoderConfig:
     """Read and check `config.json` alone."""
+    return DecoderConfig.from_hf(read_config_file(folder), where=str(folder / CONFIG))
+
+
+def read_config_file(folder: Path) -> dict[str, Any]:
+    """The content of `config.json`. RunFolderError when there is none, or it is no JSON object."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -77,14 +99,11 @@ def read_config(folder: Path) -> DecoderConfig:
         raise RunFolderError(f"cannot read {CONFIG}: {error}", where=str(path)) from error
     if not isinstance(config, dict):
         raise RunFolderError(f"{CONFIG} is not a JSON object", where=str(path))
-    return DecoderConfig.from_hf(config, where=str(path))
+    return config
 
 
-def _compare(file: Any, expected: Mapping[str, torch.Size], path: Path, *, tied: bool) -> None:
-    found = set(file.keys())
-    if tied:
-        # Some writers keep the tied matrix under both names; the embedding is the one that counts.
-        found.discard("lm_head.weight")
+def _compare(file: Any, expected: Mapping[str, torch.Size], path: Path, ignored: Collection[str]) -> None:
+    found = set(file.keys()) - set(ignored)
     for problem, names in (("lacks", expected.keys() - found), ("has unknown", found - expected.keys())):
         if names:
             shown = ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

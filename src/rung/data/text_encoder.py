@@ -1,0 +1,168 @@
+"""Texts to padded token ids for classifiers, by any `tokenizer.json` with the special tokens it puts around a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rung.errors import TokenizerError
+from rung.runfolder import write_json, write_text
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+PAD, UNKNOWN, CLASS, SEPARATOR, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+_ENCODED_AT_ONCE = 4096  # texts: their encodings as Python objects take some hundred bytes a token
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Token ids of texts, one after the other: `ids` (tokens,) int32, `lengths` (texts,) int64, each at least 1.
+
+    `truncated` counts the texts that had more tokens than fit.
+    """
+
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+    truncated: int = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each text begins in `ids`."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def padded(self, rows: NDArray[np.int64], pad_token_id: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids of the texts `rows`, padded on the right to the longest of them, and a mask, true for tokens."""
+        lengths = self.lengths[rows]
+        places = np.arange(lengths.max(initial=0))
+        mask = places < lengths[:, None]
+        ids = np.full(mask.shape, pad_token_id, dtype=np.int64)
+        ids[mask] = self.ids[(self.starts[rows, None] + places)[mask]]
+        return ids, mask
+
+
+class TextEncoder:
+    """A `tokenizer.json` and its `tokenizer_config.json`.
+
+    Special tokens are never made from text: a text that spells `[SEP]` gets the tokens of its characters.
+    """
+
+    def __init__(self, definition: str, config: dict[str, Any], *, where: str) -> None:
+        """Take the text of a `tokenizer.json`. Raises TokenizerError when it is broken or has no padding token."""
+        import tokenizers
+
+        self._definition, self._config = definition, config
+        try:
+            self._tokenizer: tokenizers.Tokenizer = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # the Rust library raises plain `Exception` for every broken definition
+            raise TokenizerError(f"{TOKENIZER} is not valid: {error}", where=where) from error
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        pad_token_id = self.token_id("pad_token")
+        if pad_token_id is None:
+            raise TokenizerError(
+                "the tokenizer names no pad_token, and batches of texts need one",
+                where=where,
+                hint=f"name one of its tokens as pad_token in {TOKENIZER_CONFIG}",
+            )
+        self.pad_token_id = pad_token_id
+
+    @classmethod
+    def load(cls, folder: Path) -> TextEncoder:
+        """Read both files. Raises TokenizerError when they are missing or damaged."""
+        try:
+            definition = (folder / TOKENIZER).read_text(encoding="utf-8")
+            config = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TokenizerError(f"the tokenizer cannot be read ({error})", where=str(folder)) from error
+        return cls(definition, config, where=str(folder / TOKENIZER))
+
+    def save(self, folder: Path, *, model_max_length: int) -> None:
+        """Write both files into the existing `folder`, so that transformers' AutoTokenizer gives the same ids."""
+        write_text(folder / TOKENIZER, self._definition)
+        write_json(folder / TOKENIZER_CONFIG, {**self._config, "model_max_length": model_max_length})
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids: one more than the largest."""
+        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
+    @property
+    def model_max_length(self) -> int | None:
+        """The longest input in tokens that the configuration allows, if it says so."""
+        length = self._config.get("model_max_length")
+        return int(length) if isinstance(length, int | float) and length < 1e9 else None
+
+    def token_id(self, role: str) -> int | None:
+        """The id of the token with a role: "pad_token", "mask_token", ...; None when there is none."""
+        token = self._config.get(role)
+        if isinstance(token, dict):  # transformers also writes special tokens as objects
+            token = token.get("content")
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+    def special_ids(self) -> list[int]:
+        """Ids of all special tokens, ascending."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return sorted(number for number, token in added.items() if token.special)
+
+    def encode(self, texts: Sequence[str], *, max_length: int | None = None) -> EncodedTexts:
+        """Token ids of `texts` with special tokens, at most `max_length` each: what is beyond is cut off and counted.
+
+        A text without a token becomes one padding token, so that every text has at least one.
+        """
+        if max_length is not None:
+            self._tokenizer.enable_truncation(max_length)
+        parts: list[NDArray[np.int32]] = []
+        lengths: list[int] = []
+        truncated = 0
+        for start in range(0, len(texts), _ENCODED_AT_ONCE):
+            encodings = self._tokenizer.encode_batch_fast(
+                [clean(text) for text in texts[start : start + _ENCODED_AT_ONCE]]
+            )
+            ids = [encoding.ids or [self.pad_token_id] for encoding in encodings]
+            lengths += map(len, ids)
+            parts.append(np.fromiter(chain.from_iterable(ids), np.int32))
+            truncated += sum(bool(encoding.overflowing) for encoding in encodings)
+        self._tokenizer.no_truncation()
+        flat = np.concatenate([np.empty(0, np.int32), *parts])
+        return EncodedTexts(flat, np.array(lengths, dtype=np.int64), truncated)
+
+
+def clean(text: str) -> str:
+    """`text` with lone surrogates, which UTF-8 cannot express, as U+FFFD."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def train_words(texts: Iterable[str], *, max_vocabulary: int, min_frequency: int = 1) -> TextEncoder:
+    """Lower-cased words and runs of punctuation, the most frequent ones; all others are `[UNK]`.
+
+    Equally frequent words are taken in alphabetical order, so the order of the texts does not matter.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=max_vocabulary, min_frequency=min_frequency, show_progress=False, special_tokens=[PAD, UNKNOWN]
+    )
+    tokenizer.train_from_iterator((clean(text) for text in texts), trainer=trainer)
+    return TextEncoder(
+        tokenizer.to_str(pretty=True),
+        {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "unk_token": UNKNOWN},
+        where="the new tokenizer",
+    )

@@ -1,0 +1,249 @@
+"""Training one classifier network on labelled texts: how long, when to stop, which weights to keep."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from rung.data.label_batches import HeldOut, LabelBatches
+from rung.data.text_encoder import EncodedTexts
+from rung.objectives.classification import Classification
+from rung.progress import Progress
+from rung.training import loop
+from rung.training.contracts import Batches, LoopResult, LoopSettings, Objective, Precision, Validation
+from rung.training.distributed import alone
+from rung.training.gradients import BatchGradient
+from rung.training.guards import GuardSettings
+from rung.training.meter import StepReport
+from rung.training.optimizers import Optimizer, build_optimizer
+from rung.training.schedule import Schedule
+from rung.training.validation import mean_loss
+from rung.version import __version__
+
+_LEAST_BATCHES_PER_EPOCH = 20
+_SMALLEST_BATCH = 8
+_FEWEST_VALIDATIONS, _MOST_VALIDATIONS = 8, 20
+_SCORED_AT_ONCE = 128
+_WARM_UP, _TIMED = 2, 8
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train a classifier network, whatever the number of labelled texts.
+
+    `epochs` passes, but at least `least_steps` steps: on few labels a pass is only a handful of steps. `patience`:
+    validations without a new best before training stops.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    least_steps: int = 300
+    warmup_share: float = 0.05
+    decay_share: float = 0.5
+    patience: int = 5
+    precision: Precision = "fp32"
+
+    def batch_of(self, items: int) -> int:
+        """Texts in a batch: fewer where there are few texts, so that an epoch still has some steps."""
+        return min(items, self.batch_size, max(_SMALLEST_BATCH, items // _LEAST_BATCHES_PER_EPOCH))
+
+    def settings(self, items: int, *, seed: int, validated: bool) -> LoopSettings:
+        """What the loop is told for training on `items` texts."""
+        batch = self.batch_of(items)
+        steps = max(round(self.epochs * items / batch), self.least_steps)
+        validations = min(max(round(steps * batch / items), _FEWEST_VALIDATIONS), _MOST_VALIDATIONS)
+        return LoopSettings(
+            schedule=Schedule.warmup_flat_decay(
+                steps, warmup=round(steps * self.warmup_share), decay_fraction=self.decay_share, final=0.0
+            ),
+            batch_size=batch,
+            micro_batch_size=batch,
+            seed=seed,
+            precision=self.precision,
+            validate_every=-(-steps // validations) if validated else None,
+            patience=self.patience if validated else None,
+            keep_last=1,
+            # A loss near zero is the aim here, and the rare hard text is worth the most.
+            guard=GuardSettings(spike_threshold=None),
+        )
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Encoded texts and the class number of each."""
+
+    texts: EncodedTexts
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def device() -> torch.device:
+    """Where networks are trained: on a GPU when there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def threads_of(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads for the time being."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train_classifier(
+    net: nn.Module,
+    train: LabelledTexts,
+    valid: LabelledTexts,
+    training: Training,
+    *,
+    pad_token_id: int,
+    seed: int,
+    near: Path,
+    label: str,
+    progress: Progress,
+) -> LoopResult:
+    """Train `net` in place and leave it with the weights that did best on `valid` (without any: the last ones).
+
+    The best has the fewest errors, of equals the smallest loss. Temporary files are kept beside `near`.
+    Raises KeyboardInterrupt when someone interrupts: nothing is left then.
+    """
+    world = alone(device())
+    settings = training.settings(len(train), seed=seed, validated=len(valid) > 0)
+    held_out = HeldOut(valid.texts, valid.labels, pad_token_id=pad_token_id)
+
+    def validate() -> Validation:
+        found = mean_loss(
+            net,
+            Classification(),
+            held_out,
+            samples=len(valid),
+            batch_size=_SCORED_AT_ONCE,
+            world=world,
+            precision=training.precision,
+        )
+        loss, accuracy = found["loss"], found["correct"]
+        tie_break = loss / (1 + loss) / len(valid)  # less than one error, whatever the loss
+        return Validation(1 - accuracy + tie_break, {"accuracy": accuracy, "loss": loss})
+
+    batches = LabelBatches(
+        train.texts, train.labels, pad_token_id=pad_token_id, batch_size=settings.batch_size, seed=seed
+    )
+    return train_to_best(
+        net,
+        Classification(),
+        batches,
+        optimizer_of(net, training),
+        settings,
+        validate=validate if len(valid) else None,
+        near=near,
+        label=label,
+        progress=progress,
+    )
+
+
+def optimizer_of(net: nn.Module, training: Training) -> Optimizer:
+    """AdamW as `training` sets it."""
+    return build_optimizer(
+        net,
+        name="adamw",
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        betas=(0.9, 0.999),
+    )
+
+
+def train_to_best(
+    net: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    optimizer: Optimizer,
+    settings: LoopSettings,
+    *,
+    validate: Callable[[], Validation] | None,
+    near: Path,
+    label: str,
+    progress: Progress,
+) -> LoopResult:
+    """Run the loop with its checkpoints in a temporary folder, and put the best weights into `net`."""
+    near.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".writing-{near.name}-", dir=near.parent) as scratch,
+        progress.task(label, settings.schedule.steps, "steps") as advance,
+    ):
+        result = loop.train(
+            net,
+            objective,
+            batches,
+            optimizer,
+            settings,
+            run_folder=Path(scratch),
+            save_model=lambda folder: save_file(net.state_dict(), folder / "model.safetensors"),
+            header={"rung_version": __version__, "kind": "checkpoint"},
+            validate=validate,
+            world=alone(next(net.parameters()).device),
+            display=_Steps(advance),
+        )
+        if result.ended == "interrupted":
+            raise KeyboardInterrupt
+        best = result.best_checkpoint or result.checkpoint
+        net.load_state_dict(load_file(best / "model.safetensors"))
+    return result
+
+
+class _Steps:
+    """Advances a progress bar by the steps of the loop."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance = advance
+
+    def update(self, report: StepReport) -> None:  # noqa: ARG002 - every report is one step
+        self._advance(1)
+
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        pass
+
+
+def seconds_per_epoch(
+    net: nn.Module, objective: Objective, batches: Batches, samples: int, training: Training
+) -> float:
+    """Seconds of one pass over `samples` samples, from timing a few real steps spread over it."""
+    settings = training.settings(samples, seed=0, validated=False)
+    optimizer = optimizer_of(net, training)
+    gradient = BatchGradient(
+        net=net,
+        objective=objective,
+        batches=batches,
+        optimizer=optimizer,
+        settings=settings,
+        world=alone(next(net.parameters()).device),
+    )
+    net.train()
+    steps = max(1, samples // settings.batch_size)
+    times = []
+    for number in range(_WARM_UP + _TIMED):
+        began = time.perf_counter()
+        gradient.compute(number * steps // (_WARM_UP + _TIMED) * settings.batch_size, lambda: 0)
+        optimizer.step(0.0)
+        times.append(time.perf_counter() - began)
+    return mean(times[_WARM_UP:]) * samples / settings.batch_size
