@@ -1,0 +1,363 @@
+"""The figures that compare rungs: paired differences, Pareto plots, learning curves."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from rung.comparison import report_text as words
+from rung.comparison.plot_labels import Box, place_labels
+from rung.comparison.plot_style import FONT, INK, MUTED, ZONE, Drawing, canvas, inline_svg, role_style
+from rung.comparison.report_table import Table, columns
+from rung.comparison.result import Comparison, LearningCurve, PairResult, RungResult
+from rung.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ERROR_TICKS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001)
+_LOG_FROM_RATIO = 4.0  # errors that span less than this are drawn on a linear axis
+
+
+def role(comparison: Comparison, name: str) -> str:
+    """Whether a rung is the chosen small one, the reference, or another."""
+    if name == comparison.verdict.chosen:
+        return "chosen"
+    return "reference" if name == comparison.verdict.reference else "other"
+
+
+def has_primary(comparison: Comparison, rung: RungResult) -> Record | None:
+    """The rung's primary metric, if it was measured."""
+    return measured(rung, words.primary_metric(comparison))
+
+
+def measured(rung: RungResult, name: str) -> Record | None:
+    """The record called `name` if the rung has it with a value."""
+    return next((record for record in rung.metrics if record.name == name and record.value is not None), None)
+
+
+# --- paired differences -------------------------------------------------------------------------------------------
+
+
+def pair_judgement(pair: PairResult) -> str:
+    """What the interval says, in two words that need no colour."""
+    if pair.superior:
+        return "better"
+    if pair.non_inferior:
+        return "not inferior"
+    return "worse by more than the margin" if pair.reference_superior else "not decided"
+
+
+def forest(comparison: Comparison) -> Drawing | None:
+    """Each rung's difference from the reference with its interval; what lies beyond the margin is shaded."""
+    pairs = [pair for pair in comparison.pairs if pair.difference.value is not None]
+    if not pairs:
+        return None
+    metric, margin = words.primary_metric(comparison), comparison.verdict.margin
+    unit = 100 if words.is_percentage(metric) else 1
+    title = f"Difference from {words.clean(comparison.verdict.reference, 80)} on the same test items"
+    description = (
+        f"Forest plot. Points left of zero are worse than the reference. The margin is "
+        f"{words.difference_value(-margin, metric)} {words.difference_unit(metric)}. "
+        + "; ".join(f"{words.short(p.rung)} {_difference(p, metric)}: {pair_judgement(p)}" for p in pairs)
+        + "."
+    )
+    with canvas(70 + 27 * len(pairs)) as figure:
+        axes = figure.add_subplot()
+        for row, pair in enumerate(reversed(pairs)):
+            _forest_row(axes, comparison, pair, row)
+        low, high = axes.get_xlim()
+        low, high = min(low, -2.2 * margin * unit), max(high, 1.2 * margin * unit)
+        axes.set_xlim(low, high)
+        axes.axvspan(low, -margin * unit, color=ZONE, linewidth=0, zorder=0)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.axvline(-margin * unit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_ylim(-0.6, len(pairs) - 0.1)
+        axes.text(-margin * unit, len(pairs) - 0.38, "margin ", ha="right", va="center", fontsize=FONT - 1, color=INK)
+        axes.text(0, len(pairs) - 0.38, " no difference", ha="left", va="center", fontsize=FONT - 1, color=MUTED)
+        axes.set_yticks(range(len(pairs)), [words.short(pair.rung, 26) for pair in reversed(pairs)], color=INK)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_xlabel(f"{words.label(metric)}: rung minus reference, {words.difference_unit(metric)}")
+        svg = inline_svg(figure, name="forest", title=title, description=description)
+    return Drawing("forest", title, description, svg, (pairs_table(comparison),))
+
+
+def _forest_row(axes: Axes, comparison: Comparison, pair: PairResult, row: int) -> None:
+    metric = words.primary_metric(comparison)
+    unit = 100 if words.is_percentage(metric) else 1
+    value = float(pair.difference.value or 0.0) * unit
+    colour, marker = role_style(role(comparison, pair.rung))
+    if pair.difference.interval is not None:
+        low, high = pair.difference.interval.low * unit, pair.difference.interval.high * unit
+        axes.plot([low, high], [row, row], color=colour, linewidth=2, solid_capstyle="round")
+    filled = pair.non_inferior
+    axes.plot(
+        [value], [row], marker=marker, markersize=7, color=colour, zorder=3,
+        markerfacecolor=colour if filled else "#fffffe", markeredgewidth=1.6,
+    )  # fmt: skip
+    axes.text(
+        1.015, row, f"{_difference(pair, metric)}\n{pair_judgement(pair)}".split("\n")[0],
+        transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=FONT - 1, color=INK,
+    )  # fmt: skip
+
+
+def _difference(pair: PairResult, metric: str) -> str:
+    value = words.difference_value(float(pair.difference.value or 0.0), metric)
+    interval = pair.difference.interval
+    if interval is None:
+        return value
+    low, high = (words.difference_value(end, metric) for end in (interval.low, interval.high))
+    return f"{value} ({low} to {high})"
+
+
+def pairs_table(comparison: Comparison) -> Table:
+    """All paired results in numbers."""
+    metric = words.primary_metric(comparison)
+    rows = [
+        (
+            pair.rung,
+            _difference(pair, metric) if pair.difference.value is not None else words.record_value(pair.difference),
+            pair_judgement(pair),
+            f"{pair.discordant[0]:,} / {pair.discordant[1]:,}",
+            words.p_value(pair.mcnemar_p),
+            words.p_value(pair.holm_p),
+            words.NOT_MEASURED if pair.probability_better is None else f"{pair.probability_better:.2f}",
+        )
+        for pair in comparison.pairs
+    ]
+    head = columns(
+        "Rung", "#Difference (interval)", "Reading", "#Only it / only the reference right", "#McNemar p", "#After Holm",
+        "#P(better)",
+    )  # fmt: skip
+    reference = words.short(comparison.verdict.reference)
+    caption = f"Paired differences from {reference} in {words.difference_unit(metric)}"
+    return Table(caption, head, rows, "pairs[]", _marks(comparison, [pair.rung for pair in comparison.pairs]))
+
+
+def _marks(comparison: Comparison, names: list[str]) -> dict[int, str]:
+    roles = {row: role(comparison, name) for row, name in enumerate(names)}
+    return {row: found for row, found in roles.items() if found != "other"}
+
+
+# --- Pareto plots -------------------------------------------------------------------------------------------------
+
+
+def pareto(comparison: Comparison, key: str, against: str, axis_label: str) -> Drawing | None:
+    """Quality against the record `against` (a time, a size, a price), logarithmic; the Pareto set is filled."""
+    rungs = [r for r in comparison.rungs if has_primary(comparison, r) and (measured(r, against))]
+    rungs = [rung for rung in rungs if float(rung.metric(against).value or 0) > 0]
+    if not rungs:
+        return None
+    metric = words.primary_metric(comparison)
+    members = list(comparison.pareto.get(key, []))
+    left_out = [words.short(r.name) for r in comparison.rungs if r not in rungs]
+    title = f"{words.label(metric)} against {words.label(against).lower()}"
+    frontier = ", ".join(words.short(name) for name in members) or "none"
+    description = (
+        f"Scatter plot, logarithmic horizontal axis; up and to the left is better. No other rung is both better and "
+        f"cheaper than these (the Pareto set): {frontier}."
+        + (f" Not drawn, because not measured: {', '.join(left_out)}." if left_out else "")
+    )
+    with canvas(370) as figure:
+        axes = figure.add_subplot()
+        axes.set_xscale("log")
+        _draw_points(axes, comparison, rungs, set(members), against)
+        axes.set_xlabel(f"{axis_label} (logarithmic; further left is better)")
+        axes.set_ylabel(f"{words.label(metric)} (95 % interval)")
+        axes.grid(visible=True)
+        svg = inline_svg(figure, name=key.replace("_", "-"), title=title, description=description)
+    return Drawing(key.replace("_", "-"), title, description, svg, (_pareto_table(comparison, key, against),))
+
+
+def _draw_points(axes: Axes, comparison: Comparison, rungs: list[RungResult], members: set[str], against: str) -> None:
+    metric = words.primary_metric(comparison)
+    records = [rung.metric(metric) for rung in rungs]
+    floor = min((0.5 / record.n for record in records if record.n), default=1e-4)
+
+    def height(quality: float) -> float:
+        """Error, kept above nothing so that a perfect score can stand on a logarithmic axis."""
+        return max(1.0 - quality, floor)
+
+    xs = [float(rung.metric(against).value or 0) for rung in rungs]
+    ys = [height(float(record.value or 0)) for record in records]
+    spans = [(height(r.interval.high), height(r.interval.low)) if r.interval else None for r in records]
+    _quality_axis(axes, [*ys, *(end for span in spans if span for end in span)], metric)
+    axes.set_xlim(min(xs) / 2, max(xs) * 2)
+    for rung, x, y, span in zip(rungs, xs, ys, spans, strict=True):
+        colour, marker = role_style(role(comparison, rung.name))
+        if span:
+            axes.plot([x, x], span, color=colour, linewidth=1, alpha=0.55)
+        face = colour if rung.name in members else "#fffffe"
+        axes.plot(
+            [x], [y], marker=marker, markersize=8, color=colour, markerfacecolor=face, markeredgewidth=1.6, zorder=3
+        )
+    frontier = sorted((x, y) for rung, x, y in zip(rungs, xs, ys, strict=True) if rung.name in members)
+    if frontier:
+        axes.plot(*zip(*frontier, strict=True), color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    axes.figure.canvas.draw()
+    bars = [
+        (*axes.transData.transform((x, max(span))), *axes.transData.transform((x, min(span))))
+        for x, span in zip(xs, spans, strict=True)
+        if span
+    ]
+    soft: list[Box] = [(x0 - 1, y0, x1 + 1, y1) for x0, y0, x1, y1 in bars]
+    colours = [role_style(role(comparison, rung.name))[0] for rung in rungs]
+    place_labels(axes, list(zip(xs, ys, strict=True)), [words.short(r.name, 24) for r in rungs], colours, soft)
+
+
+def _quality_axis(axes: Axes, errors: list[float], metric: str) -> None:
+    """A vertical axis of quality over drawn errors: best on top, logarithmic in the error when errors differ much."""
+    low, high = min(errors), max(errors)
+    if high / low > _LOG_FROM_RATIO:
+        axes.set_yscale("log")
+        axes.set_ylim(high * 1.25, low / 1.25)
+        ticks = [tick for tick in _ERROR_TICKS if low / 1.25 <= tick <= high * 1.25]
+    else:
+        room = 0.08 * (high - low) or 0.05
+        axes.set_ylim(high + room, low - room)
+        ticks = [float(tick) for tick in axes.get_yticks() if low - room <= tick <= high + room]
+    decimals = 0 if all(abs(100 * t - round(100 * t)) < 1e-9 for t in ticks) else 1 if min(ticks) >= 0.001 else 2
+    names = [words.percent(1 - t, decimals) if words.is_percentage(metric) else f"{1 - t:.3f}" for t in ticks]
+    axes.set_yticks(ticks, names)
+    axes.minorticks_off()
+
+
+def _pareto_table(comparison: Comparison, key: str, against: str) -> Table:
+    metric = words.primary_metric(comparison)
+    members = set(comparison.pareto.get(key, []))
+    rows = []
+    for rung in comparison.rungs:
+        records = {record.name: record for record in rung.metrics}
+        rows.append(
+            (
+                rung.name,
+                words.with_interval(records.get(metric)),
+                words.record_value(records.get(against)),
+                "yes" if rung.name in members else "no",
+            )
+        )
+    head = columns("Rung", f"#{words.label(metric)}", f"#{words.label(against)}", "In the Pareto set")
+    caption = f"{words.label(metric)} and {words.label(against).lower()}"
+    source = f"rungs[].metrics[{metric}, {against}], pareto.{key}"
+    return Table(caption, head, rows, source, _marks(comparison, [rung.name for rung in comparison.rungs]))
+
+
+# --- learning curves ----------------------------------------------------------------------------------------------
+
+
+def curves(comparison: Comparison) -> Drawing | None:
+    """One panel a rung: the metric by number of labels, the fitted curve with its 90 % band, and the break-even."""
+    found = [
+        (rung, rung.learning_curve) for rung in comparison.rungs if rung.learning_curve and rung.learning_curve.points
+    ]
+    if not found:
+        return None
+    metric = words.primary_metric(comparison)
+    title = "How quality grows with the number of labels"
+    sentences = [f"{words.short(rung.name)}: {curve.sentence}" for rung, curve in found if curve is not None]
+    description = "One panel for each rung, labels on a logarithmic axis. " + " ".join(sentences)
+    across = min(3, len(found))
+    down = -(-len(found) // across)
+    with canvas(230 * down if across > 1 else 300) as figure:
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        flat = [panel for row in panels for panel in row]
+        means = [_mean_curve(curve) for _, curve in found if curve is not None]
+        for position, panel in enumerate(flat):
+            if position >= len(found):
+                panel.set_visible(False)
+                continue
+            rung, curve = found[position]
+            if curve is not None:
+                _draw_curve(panel, comparison, rung.name, curve, [m for i, m in enumerate(means) if i != position])
+            if position % across == 0:
+                panel.set_ylabel(words.label(metric))
+            if position >= len(found) - across:
+                panel.set_xlabel("labels")
+                panel.tick_params(labelbottom=True)
+        _curve_axes(flat[0], comparison, [curve for _, curve in found if curve is not None])
+        svg = inline_svg(figure, name="learning-curves", title=title, description=description)
+    return Drawing("learning-curves", title, description, svg, curve_tables(comparison))
+
+
+def _mean_curve(curve: LearningCurve) -> tuple[list[int], list[float]]:
+    by_size: dict[int, list[float]] = defaultdict(list)
+    for point in curve.points:
+        by_size[point.items].append(1 - point.error)
+    sizes = sorted(by_size)
+    return sizes, [statistics.fmean(by_size[size]) for size in sizes]
+
+
+def _draw_curve(
+    panel: Axes, comparison: Comparison, name: str, curve: LearningCurve, others: list[tuple[list[int], list[float]]]
+) -> None:
+    colour, marker = role_style(role(comparison, name))
+    for sizes, values in others:
+        panel.plot(sizes, values, color=MUTED, linewidth=0.8, alpha=0.35, zorder=1)
+    if curve.fit is not None:
+        fit = curve.fit
+        panel.fill_between(
+            fit.at, [1 - e for e in fit.high], [1 - e for e in fit.low], color=colour, alpha=0.16, linewidth=0
+        )
+        panel.plot(fit.at, [1 - e for e in fit.fitted], color=colour, linewidth=1.6)
+    panel.plot(
+        [p.items for p in curve.points], [1 - p.error for p in curve.points], linestyle="", marker=marker,
+        markersize=4, color=colour, alpha=0.75, markeredgewidth=0,
+    )  # fmt: skip
+    if curve.labels_needed is not None:
+        panel.axvline(curve.labels_needed, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        panel.text(
+            curve.labels_needed, 0.03, f" {curve.labels_needed:,} labels ", transform=panel.get_xaxis_transform(),
+            fontsize=FONT - 1.5, color=INK, ha="right", va="bottom",
+        )  # fmt: skip
+    panel.set_title(words.short(name, 24), fontsize=FONT, color=colour)
+    panel.grid(visible=True)
+
+
+def _curve_axes(panel: Axes, comparison: Comparison, curves_found: list[LearningCurve]) -> None:
+    """Sizes on a logarithmic axis with plain numbers; the panels share it."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if words.is_percentage(words.primary_metric(comparison)):
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    values = [1 - point.error for curve in curves_found for point in curve.points]
+    room = 0.06 * (max(values) - min(values)) or 0.02
+    panel.set_ylim(min(values) - room, max(values) + room)
+
+
+def curve_tables(comparison: Comparison) -> tuple[Table, ...]:
+    """Values and break-evens of all learning curves; nothing when there is none."""
+    metric = words.primary_metric(comparison)
+    shown = [(rung.name, rung.learning_curve) for rung in comparison.rungs if rung.learning_curve]
+    if not shown:
+        return ()
+    sizes = sorted({point.items for _, curve in shown for point in curve.points})
+    by_rung = [(name, dict(zip(*_mean_curve(curve), strict=True))) for name, curve in shown]
+    rows = [
+        (name, *(words.primary_value(mean[n], metric) if n in mean else words.NOT_MEASURED for n in sizes))
+        for name, mean in by_rung
+    ]
+    values = Table(
+        f"Mean {words.label(metric)} over seeds by number of labels",
+        columns("Rung", *(f"#{n:,}" for n in sizes)), rows, "rungs[].learning_curve.points",
+    )  # fmt: skip
+    fits = []
+    for name, curve in shown:
+        interval = curve.labels_needed_interval
+        fit = curve.fit
+        fits.append(
+            (
+                name,
+                "not seen" if curve.labels_needed is None else f"{curve.labels_needed:,}",
+                f"{interval[0]:,} to {interval[1]:,}" if interval else words.NOT_MEASURED,
+                f"{fit.floor:.3f} + {words.significant(fit.scale)} · n^(−{fit.power:.2f})" if fit else "no fit",
+            )
+        )
+    head = columns("Rung", "#Labels until not inferior", "#Interval", "Fitted error")
+    return values, Table("Break-even and fitted power law", head, fits, "rungs[].learning_curve")

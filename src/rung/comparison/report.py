@@ -1,0 +1,43 @@
+"""Write a comparison down: report.json for machines, report.md for repositories, report.html for everyone else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rung.comparison import report_tables as tables
+from rung.comparison import report_text as words
+from rung.comparison.report_html import html_page
+from rung.comparison.report_markdown import markdown
+from rung.comparison.result import Comparison
+from rung.runfolder import write_json, write_text
+
+_GAP = "   "
+
+
+def write_reports(comparison: Comparison, folder: Path) -> Path:
+    """Write report.json, report.md and report.html into `folder` and return the path of the page.
+
+    report.json comes first: should drawing fail, no number is lost. Raises RunFolderError when the disk is full or
+    not writable.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "report.json", comparison.model_dump(mode="json"))
+    write_text(folder / "report.md", markdown(comparison))
+    page = folder / "report.html"
+    write_text(page, html_page(comparison))
+    return page
+
+
+def summary_lines(comparison: Comparison, page: Path | None = None) -> list[str]:
+    """The verdict, the ladder as aligned columns and where the page lies, for a terminal without markup."""
+    table = tables.ladder_table(comparison)
+    rows = [[column.title for column in table.columns], *([words.short(row[0], 28), *row[1:]] for row in table.rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
+    lines = [comparison.verdict.sentence, ""]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column.numeric else cell.ljust(width)
+            for cell, width, column in zip(row, widths, table.columns, strict=True)
+        ]
+        lines.append(_GAP.join(cells).rstrip())
+    return [*lines, *(["", f"Report: {page}"] if page else [])]

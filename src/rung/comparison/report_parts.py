@@ -1,0 +1,82 @@
+"""Small pieces of HTML: escaped text, tables, figures, lists of facts. Nothing unescaped leaves this module."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+from rung.comparison import report_text as words
+from rung.comparison.plot_style import Drawing
+from rung.comparison.report_table import Column, Table
+
+
+def esc(text: str, limit: int = words.TEXT_LIMIT) -> str:
+    """Text made harmless for HTML, as content or attribute; deceiving characters written out, long texts cut."""
+    return html.escape(words.clean(text, limit))
+
+
+def foreign(text: str, limit: int = words.TEXT_LIMIT) -> str:
+    """Text of the user's data: harmless, and its writing direction kept from what stands around it."""
+    return f"<bdi>{esc(text, limit)}</bdi>"
+
+
+def paragraph(text: str, css: str = "") -> str:
+    """A paragraph of plain text."""
+    return f"<p{_class(css)}>{esc(text)}</p>"
+
+
+def bullets(sentences: Iterable[str]) -> str:
+    """A list of plain sentences, or nothing."""
+    items = "".join(f"<li>{esc(sentence)}</li>" for sentence in sentences)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """A description list."""
+    rows = "".join(f"<div><dt>{esc(name)}</dt><dd>{foreign(value, 2_000)}</dd></div>" for name, value in pairs)
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def table(content: Table, css: str = "") -> str:
+    """A table with caption and headings for both directions, in a frame that scrolls on its own when it is wide."""
+    head = "".join(f'<th scope="col"{_class("num" if c.numeric else "")}>{esc(c.title)}</th>' for c in content.columns)
+    marked = content.marked or {}
+    body = "".join(_row(row, content.columns, marked.get(i, "")) for i, row in enumerate(content.rows))
+    source = f' <span class="source">{esc(content.source)}</span>' if content.source else ""
+    name = esc(content.caption, 200)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{name}"><table{_class(css)}>'
+        f"<caption>{esc(content.caption)}{source}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        "</table></div>"
+    )
+
+
+def _row(row: Sequence[str], columns: Sequence[Column], css: str) -> str:
+    cells = [f'<th scope="row">{foreign(row[0], 160)}</th>']
+    for cell, column in zip(row[1:], columns[1:], strict=True):
+        names = ["num" if column.numeric else "", "absent" if cell == words.NOT_MEASURED else ""]
+        cells.append(f"<td{_class(' '.join(filter(None, names)))}>{foreign(cell, 400)}</td>")
+    return f"<tr{_class(css)}>{''.join(cells)}</tr>"
+
+
+def fold(summary: str, content: str, *, unfolded: bool = False, css: str = "") -> str:
+    """Content behind a summary line that keyboard and screen reader can open."""
+    return f"<details{_class(css)}{' open' if unfolded else ''}><summary>{esc(summary)}</summary>{content}</details>"
+
+
+def figure(drawing: Drawing | None, absent: str, command: str) -> str:
+    """A drawing with caption and, folded, its numbers and the command behind them; or a sentence why there is none."""
+    if drawing is None:
+        return paragraph(absent, "absent")
+    tables = "".join(table(numbers) for numbers in drawing.tables)
+    behind = f'<p class="source">Made by <code>{esc(command)}</code></p>'
+    name = esc(drawing.title, 200)
+    return (
+        f'<figure id="figure-{drawing.name}"><div class="scroll picture" role="region" tabindex="0" '
+        f'aria-label="Figure: {name}">{drawing.svg}</div><figcaption>{esc(drawing.title)}</figcaption>'
+        f"{fold('The numbers in this figure', tables + behind, css='numbers')}</figure>"
+    )
+
+
+def _class(css: str) -> str:
+    return f' class="{css}"' if css else ""

@@ -1,0 +1,90 @@
+"""What the report says in sentences, put together from records only; shared by page and Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rung.comparison import report_text as words
+from rung.comparison.plots import measured
+from rung.comparison.result import Comparison, PairResult
+
+QUESTION = "Do you need a large language model for this?"
+QUESTION_WITHOUT_PRETRAINED = "Which of the networks trained here is enough?"
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One of the few numbers on top: what it is, the number, and what it rests on."""
+
+    name: str
+    value: str
+    detail: str
+
+
+def question(comparison: Comparison) -> str:
+    """What the verdict answers: without a pretrained model nothing is claimed about language models."""
+    return QUESTION if comparison.verdict.about_pretrained else QUESTION_WITHOUT_PRETRAINED
+
+
+def terms(comparison: Comparison) -> str:
+    """What the reference is and what margin was agreed, in one paragraph."""
+    verdict, metric = comparison.verdict, words.primary_metric(comparison)
+    kind = "" if verdict.about_pretrained else " No pretrained language model took part."
+    margin = f"{words.difference_value(verdict.margin, metric).lstrip('+')} {words.difference_unit(metric)}"
+    return (
+        f"The reference is {words.clean(verdict.reference, 200)}.{kind} A rung counts as enough when its "
+        f"{words.label(metric).lower()} is at most {margin} below the reference's, with 95 % confidence: that margin "
+        f"was fixed before the run. All rungs answered the same test items."
+    )
+
+
+def chosen_pair(comparison: Comparison) -> PairResult | None:
+    """The best small rung against the reference."""
+    return next((pair for pair in comparison.pairs if pair.rung == comparison.verdict.chosen), None)
+
+
+def key_figures(comparison: Comparison) -> list[KeyFigure]:
+    """Quality of both, their difference, and how many times faster and smaller the small one is."""
+    verdict, metric = comparison.verdict, words.primary_metric(comparison)
+    names = {rung.name: rung for rung in comparison.rungs}
+    figures = []
+    for title, name in (("Best small rung", verdict.chosen), ("Reference", verdict.reference)):
+        if name in names and (found := measured(names[name], metric)):
+            interval = words.record_interval(found)
+            value = words.record_value(found)
+            figures.append(KeyFigure(f"{title}: {name}", value, f"{words.label(metric)}, 95 % interval {interval}"))
+    pair = chosen_pair(comparison)
+    if pair is not None and pair.difference.value is not None:
+        interval = pair.difference.interval
+        ends = (interval.low, interval.high) if interval else None
+        text = " to ".join(words.difference_value(end, metric) for end in ends) if ends else words.NOT_MEASURED
+        value = words.difference_value(pair.difference.value, metric)
+        figures.append(KeyFigure("Difference", value, f"{words.difference_unit(metric)}, 95 % interval {text}"))
+    if verdict.chosen in names and verdict.reference in names:
+        for record_name, more, less in (
+            ("latency_batch1_p50", "faster", "slower"),
+            ("bytes_on_disk", "smaller", "larger"),
+        ):
+            figure = _ratio(comparison, record_name, more, less)
+            figures.extend([figure] if figure else [])
+    return figures
+
+
+def _ratio(comparison: Comparison, name: str, more: str, less: str) -> KeyFigure | None:
+    verdict = comparison.verdict
+    small = measured(comparison.result(str(verdict.chosen)), name)
+    large = measured(comparison.result(verdict.reference), name)
+    if small is None or large is None or not small.value or not large.value or verdict.chosen == verdict.reference:
+        return None
+    ratio = large.value / small.value
+    factor = words.significant(max(ratio, 1 / ratio), 2)
+    detail = f"{words.record_value(small)} against {words.record_value(large)} ({words.label(name).lower()})"
+    return KeyFigure("The small rung is", f"{factor}\N{MULTIPLICATION SIGN} {more if ratio >= 1 else less}", detail)
+
+
+def summary_of_rung(comparison: Comparison, name: str) -> str:
+    """One line under a rung's name."""
+    rung = comparison.result(name)
+    note = "" if rung.finished else f" Not finished: {rung.note or 'no reason was recorded'}."
+    told = f" {rung.note}" if rung.finished and rung.note else ""
+    return f"{rung.description}.{note}{told} Kept in {rung.folder or 'no folder'}."
