@@ -23,8 +23,8 @@ from rung.errors import DataError
 TEXT_COLUMNS = ("text", "content", "body")
 _BLOCK_BYTES = 1 << 20  # a text file is handed on in blocks of one to two times this
 _BUFFER_BYTES = 8 * _BLOCK_BYTES
-_RECORD_LIMIT = 1 << 28  # the longest row of a table, and the largest HTML page
-_SAMPLE_ROWS = 100  # rows looked at to tell which columns hold text
+RECORD_LIMIT = 1 << 28  # the longest row of a table, and the largest HTML page
+SAMPLE_ROWS = 100  # rows looked at to tell which columns hold text
 
 Items = Iterator[Passage | Rejection]
 
@@ -158,7 +158,7 @@ def _read_html(reader: EncodedReader, number: int) -> Items:
     while part := reader.read(1 << 20):
         parts.append(part)
         size += len(part)
-        if size > _RECORD_LIMIT:
+        if size > RECORD_LIMIT:
             yield Rejection(number, 0, "HTML page larger than 256 MiB", num_bytes=size)
             return
     raw, valid = reader.to_utf8(b"".join(parts))
@@ -211,7 +211,7 @@ class _ColumnChoice:
         if self.wanted is not None:
             if self.wanted in names:
                 return self.wanted
-            raise DataError(f"there is no column '{self.wanted}'; there is {_listed(names)}", where=self.where)
+            raise DataError(f"there is no column '{self.wanted}'; there is {listed_names(names)}", where=self.where)
         for name in TEXT_COLUMNS:
             if name in names:
                 return name
@@ -219,7 +219,7 @@ class _ColumnChoice:
             self.remark(f"text is taken from '{holding_strings[0]}', its only text column")
             return holding_strings[0]
         raise DataError(
-            f"it is not clear which column holds the text; there is {_listed(names)}",
+            f"it is not clear which column holds the text; there is {listed_names(names)}",
             where=self.where,
             hint="name it with text_column (in a file without header line: its number, from 1)",
         )
@@ -228,7 +228,7 @@ class _ColumnChoice:
         self.notes.remarks.append((self.number, sentence))
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed_names(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{excerpt(name)}'" for name in names[:12])
     return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"
 
@@ -245,7 +245,7 @@ def _text_or_rejection(value: Any, column: str, number: int, row: int) -> Passag
     return Passage(_plain_newlines(text), number, row)
 
 
-def _lines(reader: EncodedReader, newline: Literal["\n", ""]) -> Iterator[str]:
+def decoded_lines(reader: EncodedReader, newline: Literal["\n", ""]) -> Iterator[str]:
     """Lines with their ends, `newline` as for `open` (empty: a carriage return ends a line too).
 
     Bytes that are not UTF-8 come as surrogates, which no valid text holds.
@@ -264,8 +264,8 @@ def _lines(reader: EncodedReader, newline: Literal["\n", ""]) -> Iterator[str]:
 
 
 def _read_jsonl(reader: EncodedReader, number: int, columns: _ColumnChoice) -> Items:
-    parsed = _parsed_lines(reader, number)
-    sample = list(islice(parsed, _SAMPLE_ROWS))
+    parsed = parsed_json_lines(reader, number)
+    sample = list(islice(parsed, SAMPLE_ROWS))
     objects = [value for _, value in sample if isinstance(value, dict)]
     if not objects:
         yield from (value for _, value in sample if isinstance(value, Rejection))
@@ -286,8 +286,8 @@ def _read_jsonl(reader: EncodedReader, number: int, columns: _ColumnChoice) -> I
             yield Rejection(number, row, f"no field '{column}'", excerpt(json.dumps(value)))
 
 
-def _parsed_lines(reader: EncodedReader, number: int) -> Iterator[tuple[int, dict[str, Any] | Rejection]]:
-    for row, line in enumerate(_lines(reader, "\n"), start=1):
+def parsed_json_lines(reader: EncodedReader, number: int) -> Iterator[tuple[int, dict[str, Any] | Rejection]]:
+    for row, line in enumerate(decoded_lines(reader, "\n"), start=1):
         if line.isspace() or not line:
             continue
         size = len(line)
@@ -303,19 +303,19 @@ def _parsed_lines(reader: EncodedReader, number: int) -> Iterator[tuple[int, dic
 
 
 def _read_csv(reader: EncodedReader, number: int, columns: _ColumnChoice, *, tabs: bool) -> Items:
-    csv.field_size_limit(max(csv.field_size_limit(), _RECORD_LIMIT))
-    lines = _lines(reader, "")
-    head = list(islice(lines, _SAMPLE_ROWS))
-    dialect = _dialect(head, tabs=tabs)
+    csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
+    lines = decoded_lines(reader, "")
+    head = list(islice(lines, SAMPLE_ROWS))
+    dialect = csv_dialect(head, tabs=tabs)
     rows = csv.reader(chain(head, lines), strict=True, **dialect)
-    parsed = _parsed_rows(rows, number)
+    parsed = parsed_csv_rows(rows, number)
     line, header = next(parsed, (0, []))
     if isinstance(header, Rejection):
         yield replace(header, row=0, reason=f"the header line cannot be read: {header.reason}")
         return
     if not header:  # an empty file
         return
-    sample = list(islice(parsed, _SAMPLE_ROWS))
+    sample = list(islice(parsed, SAMPLE_ROWS))
     if columns.wanted is not None and columns.wanted not in header and columns.wanted.isdecimal():
         index, column = int(columns.wanted) - 1, columns.wanted
         if not 0 <= index < len(header):
@@ -324,7 +324,7 @@ def _read_csv(reader: EncodedReader, number: int, columns: _ColumnChoice, *, tab
         sample.insert(0, (line, header))
     else:
         full = [row for _, row in sample if isinstance(row, list) and len(row) == len(header)]
-        strings = [name for at, name in enumerate(header) if any(not _is_number(row[at]) for row in full)]
+        strings = [name for at, name in enumerate(header) if any(not is_number(row[at]) for row in full)]
         column = columns.choose(header, strings)
         index = header.index(column)
     for row, values in chain(sample, parsed):
@@ -337,7 +337,7 @@ def _read_csv(reader: EncodedReader, number: int, columns: _ColumnChoice, *, tab
             yield _text_or_rejection(values[index], column, number, row)
 
 
-def _parsed_rows(rows: Any, number: int) -> Iterator[tuple[int, list[str] | Rejection]]:
+def parsed_csv_rows(rows: Any, number: int) -> Iterator[tuple[int, list[str] | Rejection]]:
     """Rows numbered by the line they begin in. After an error the next line begins a new row."""
     while True:
         line = rows.line_num + 1
@@ -353,7 +353,7 @@ def _parsed_rows(rows: Any, number: int) -> Iterator[tuple[int, list[str] | Reje
             yield line, values
 
 
-def _dialect(head: list[str], *, tabs: bool) -> dict[str, Any]:
+def csv_dialect(head: list[str], *, tabs: bool) -> dict[str, Any]:
     """Tabs part columns, quotes are letters, if all lines then have equally many columns; else quotes are quotes."""
     if tabs:
         widths = {line.count("\t") for line in head if line.strip()}
@@ -362,7 +362,7 @@ def _dialect(head: list[str], *, tabs: bool) -> dict[str, Any]:
     return {"delimiter": max(",;\t|", key=first.count)}
 
 
-def _is_number(value: str) -> bool:
+def is_number(value: str) -> bool:
     try:
         float(value)
     except ValueError:
@@ -373,7 +373,7 @@ def _is_number(value: str) -> bool:
 def _read_parquet(file: SourceFile, number: int, text_column: str | None, notes: ReadingNotes) -> Items:
     import polars
 
-    with _plain_path(file) as path:
+    with plain_path(file) as path:
         try:
             frame = polars.scan_parquet(path)
             schema = frame.collect_schema()
@@ -389,7 +389,7 @@ def _read_parquet(file: SourceFile, number: int, text_column: str | None, notes:
 
 
 @contextmanager
-def _plain_path(file: SourceFile) -> Iterator[Path]:
+def plain_path(file: SourceFile) -> Iterator[Path]:
     """A path to the uncompressed file: itself, or a temporary copy (Parquet is not read front to back)."""
     if not file.compression:
         yield file.path

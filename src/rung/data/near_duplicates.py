@@ -62,17 +62,17 @@ def fingerprints(text: bytes | memoryview, offsets: Ints) -> Fingerprints:
         np.zeros(count, np.uint64),
         np.zeros(count, np.int16),
     )
-    for first, last in _batches(offsets):
+    for first, last in batches(offsets):
         local = offsets[first : last + 1] - offsets[first]
-        words, counts = _word_hashes(text[offsets[first] : offsets[last]], local)
+        words, counts = word_hashes(text[offsets[first] : offsets[last]], local)
         result.num_words[first:last] = counts
-        result.word_sequence[first:last] = _sequence_hashes(words, counts)
-        shingles, owners = _shingles(words, counts)
+        result.word_sequence[first:last] = sequence_hashes(words, counts)
+        shingles, owners = word_runs(words, counts, SHINGLE_WORDS)
         result.signatures[first:last], result.num_filled[first:last] = _signatures(shingles, owners, last - first)
     return result
 
 
-def _batches(offsets: Ints) -> Iterator[tuple[int, int]]:
+def batches(offsets: Ints) -> Iterator[tuple[int, int]]:
     """Runs of documents of about `_BATCH_BYTES` together."""
     first, count = 0, len(offsets) - 1
     while first < count:
@@ -97,7 +97,7 @@ def _folded() -> bytes:
     return bytes(table)
 
 
-def _word_hashes(text: bytes | memoryview, offsets: Ints) -> tuple[UInts, Ints]:
+def word_hashes(text: bytes | memoryview, offsets: Ints) -> tuple[UInts, Ints]:
     """Hashes of all words of a batch in order, and the number of words of each document.
 
     A word is summed up eight bytes at a time, each eight times a power of its own: one round for all words, one more
@@ -131,7 +131,7 @@ def _masks() -> UInts:
     return np.array([int.from_bytes(b"\xff" * n + bytes(8 - n), sys.byteorder) for n in range(9)], np.uint64)
 
 
-def _sequence_hashes(words: UInts, counts: Ints) -> UInts:
+def sequence_hashes(words: UInts, counts: Ints) -> UInts:
     """One hash a document over all its words in order; 0 for a document without words."""
     ends = np.cumsum(counts)
     starts = ends - counts
@@ -141,17 +141,17 @@ def _sequence_hashes(words: UInts, counts: Ints) -> UInts:
     return result
 
 
-def _shingles(words: UInts, counts: Ints) -> tuple[UInts, Ints]:
-    """Hashes of all runs of SHINGLE_WORDS words that lie within one document, and that document's number."""
-    total = len(words) - SHINGLE_WORDS + 1
+def word_runs(words: UInts, counts: Ints, length: int) -> tuple[UInts, Ints]:
+    """Hashes of all runs of `length` words that lie within one document, and that document's number."""
+    total = len(words) - length + 1
     if total <= 0:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
     rolling = words[:total].copy()
-    for shift in range(1, SHINGLE_WORDS):
+    for shift in range(1, length):
         rolling *= _SHINGLE_BASE
         rolling += words[shift : shift + total]
     owners = np.repeat(np.arange(len(counts)), counts)
-    within = owners[:total] == owners[SHINGLE_WORDS - 1 :]
+    within = owners[:total] == owners[length - 1 :]
     return mix64(rolling[within]), owners[:total][within]
 
 
@@ -224,7 +224,7 @@ def find_near_duplicates(
     dropped_for = np.full(len(eligible), -1, np.int64)
     for band in range(BANDS):
         alive = np.flatnonzero(eligible & (dropped_for < 0))
-        members, keys = _not_alone(alive, _band_keys(signatures, band)[alive])
+        members, keys = _not_alone(alive, band_keys(signatures, band)[alive])
         order = np.lexsort((rank[members], keys))
         members, keys = members[order], keys[order]
         while members.size:
@@ -232,13 +232,13 @@ def find_near_duplicates(
             leader_of = members[leaders][np.cumsum(leaders) - 1]
             members, keys, leader_of = members[~leaders], keys[~leaders], leader_of[~leaders]
             same = ~protected[members]
-            same[same] = _alike(signatures, leader_of[same], members[same], texts, threshold)
+            same[same] = alike(signatures, leader_of[same], members[same], texts, threshold)
             dropped_for[members[same]] = leader_of[same]
             members, keys = members[~same], keys[~same]
     return dropped_for
 
 
-def _band_keys(signatures: SignatureParts, band: int) -> UInts:
+def band_keys(signatures: SignatureParts, band: int) -> UInts:
     """One hash a document over the places of a band."""
     keys = []
     for part in signatures:
@@ -260,9 +260,7 @@ def _not_alone(members: Ints, keys: UInts) -> tuple[Ints, UInts]:
     return members[chosen], keys[chosen]
 
 
-def _alike(
-    signatures: SignatureParts, left: Ints, right: Ints, texts: Texts, threshold: float
-) -> npt.NDArray[np.bool_]:
+def alike(signatures: SignatureParts, left: Ints, right: Ints, texts: Texts, threshold: float) -> npt.NDArray[np.bool_]:
     """Which pairs have a Jaccard similarity of at least `threshold`: by estimate if clearly below, else exactly."""
     starts = np.cumsum([0, *(len(part) for part in signatures)])
     result = np.zeros(len(left), bool)
@@ -301,7 +299,7 @@ _OWNED = np.dtype([("owner", np.int64), ("shingle", np.uint64)])
 def _shingle_sets(texts: list[bytes]) -> npt.NDArray[np.void]:
     """The distinct shingles of each text, with the text's number."""
     offsets = np.cumsum([0, *map(len, texts)])
-    shingles, owners = _shingles(*_word_hashes(b"".join(texts), offsets))
+    shingles, owners = word_runs(*word_hashes(b"".join(texts), offsets), SHINGLE_WORDS)
     owned = np.empty(len(shingles), _OWNED)
     owned["owner"], owned["shingle"] = owners, shingles
     return np.unique(owned)

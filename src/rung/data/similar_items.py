@@ -1,0 +1,253 @@
+"""Which of many short texts are the same, or nearly: the comparisons behind splits, leak checks and profiles.
+
+Texts are compared as sequences of words, so case, punctuation and white space make no difference. Words are those of
+`near_duplicates` (runs of letters and digits; each Chinese, Japanese, Thai, ... character one of its own) after NFKC
+and case folding. Sequences are compared by 64-bit hashes: a million texts give one mistake in 37 million runs.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rung.data.hashing import UInts, mix64
+from rung.data.near_duplicates import (
+    BANDS,
+    SHORT_WORDS,
+    Fingerprints,
+    alike,
+    band_keys,
+    batches,
+    fingerprints,
+    word_hashes,
+    word_runs,
+)
+
+THRESHOLD = 0.8
+"""Jaccard similarity of word 5-grams from which two texts of at least `SHORT_WORDS` words are near-duplicates."""
+NGRAM_WORDS = 8
+_MOST_ROUNDS = 256
+"""In a bucket of the near-duplicate lookup this many distinct texts are compared with all others of the bucket. Larger
+buckets are templates filled in thousands of ways; what then is missed has been compared in up to 23 other bands."""
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+class _Separators(dict[int, int]):
+    """For `str.translate`: punctuation, separators and control characters become blanks."""
+
+    def __missing__(self, code: int) -> int:
+        value = ord(" ") if unicodedata.category(chr(code))[0] in "PZC" else code
+        self[code] = value
+        return value
+
+
+_SEPARATORS = _Separators()
+
+
+def normalised(text: str) -> str:
+    """`text` as it is compared: NFKC, case folded, punctuation outside ASCII blanked (inside it parts words anyway).
+
+    A text without any word ("!!!", "?") stands for itself.
+    """
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", text).casefold().translate(_SEPARATORS)
+
+
+@dataclass(frozen=True)
+class ComparableTexts:
+    """n texts, ready for comparison. `sequence`: (n,) uint64, equal for equal word sequences."""
+
+    text: bytes
+    offsets: Ints
+    prints: Fingerprints
+    sequence: UInts
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> ComparableTexts:
+        """Normalise and fingerprint `texts`."""
+        encoded = [normalised(text).encode("utf-8", "replace") for text in texts]
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        joined = b"".join(encoded)
+        prints = fingerprints(joined, offsets)
+        sequence = prints.word_sequence.copy()
+        for wordless in np.flatnonzero(prints.num_words == 0).tolist():
+            sequence[wordless] = np.uint64(_hash_of(texts[wordless].strip()))
+        return cls(joined, offsets, prints, sequence)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def texts(self, numbers: Ints) -> list[bytes]:
+        """The normalised texts of these numbers."""
+        return [self.text[self.offsets[at] : self.offsets[at + 1]] for at in numbers.tolist()]
+
+    @cached_property
+    def ngrams(self) -> tuple[UInts, Ints]:
+        """Hashes of all runs of `NGRAM_WORDS` words of all texts, in order, and whose they are."""
+        runs, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for first, last in batches(self.offsets):
+            local = self.offsets[first : last + 1] - self.offsets[first]
+            words, counts = word_hashes(self.text[self.offsets[first] : self.offsets[last]], local)
+            run, owner = word_runs(words, counts, NGRAM_WORDS)
+            runs.append(run)
+            owners.append(owner + first)
+        return np.concatenate(runs), np.concatenate(owners)
+
+    def num_distinct_words(self) -> int:
+        """How many different words the texts have together."""
+        distinct = np.zeros(0, np.uint64)
+        for first, last in batches(self.offsets):
+            local = self.offsets[first : last + 1] - self.offsets[first]
+            words, _ = word_hashes(self.text[self.offsets[first] : self.offsets[last]], local)
+            distinct = np.union1d(distinct, words)
+        return len(distinct)
+
+
+def _hash_of(text: str) -> int:
+    import hashlib
+
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "little")
+
+
+def equal_groups(sequence: UInts) -> Ints:
+    """(n,) the number of the first text that is equal to each, itself included."""
+    _, first, inverse = np.unique(sequence, return_index=True, return_inverse=True)
+    result: Ints = first[inverse]
+    return result
+
+
+def similar_clusters(texts: ComparableTexts, ranks: Ints, threshold: float = THRESHOLD) -> Ints:
+    """(n,) a cluster number for each text: whatever is equal or alike, at first hand or by way of others, shares one.
+
+    `ranks` (n,) are all different and settle the order of comparisons, so that the order of texts does not.
+    """
+    order = np.argsort(ranks)
+    first = np.empty(len(texts), np.int64)
+    first[order] = order[equal_groups(texts.sequence[order])]
+    parents = _Parents(first)
+    distinct = np.flatnonzero(first == np.arange(len(texts)))
+    long = distinct[texts.prints.num_words[distinct] >= SHORT_WORDS]
+    for keys in _band_buckets(texts.prints, long):
+
+        def together(leaders: Ints, members: Ints) -> Flags:
+            """Whether these pairs need no comparison (any more)."""
+            same: Flags = parents.roots(leaders) == parents.roots(members)
+            return same
+
+        for leaders, members in _rounds(long, keys, ranks, together):
+            same = alike([texts.prints.signatures], leaders, members, texts.texts, threshold)
+            parents.join(leaders[same], members[same])
+    return parents.roots(np.arange(len(texts)))
+
+
+def similar_to(texts: ComparableTexts, others: ComparableTexts, threshold: float = THRESHOLD) -> Ints:
+    """(n,) for each of `texts` the number of a near-duplicate in `others`, or -1; both of at least 12 words."""
+    start = len(others)
+    count = start + len(texts)
+    joined = _joined(others, texts)
+    distinct_others = np.flatnonzero(equal_groups(others.sequence) == np.arange(start))
+    numbers = np.concatenate([distinct_others, np.arange(start, count)])
+    long = numbers[joined.prints.num_words[numbers] >= SHORT_WORDS]
+    match = np.full(count, -1, np.int64)
+    for keys in _band_buckets(joined.prints, long):
+
+        def settled(leaders: Ints, members: Ints) -> Flags:
+            return (leaders >= start) | (members < start) | (match[members] >= 0)
+
+        for leaders, members in _rounds(long, keys, np.arange(count), settled):
+            same = alike([joined.prints.signatures], leaders, members, joined.texts, threshold)
+            match[members[same]] = leaders[same]
+    return match[start:]
+
+
+def _joined(first: ComparableTexts, second: ComparableTexts) -> ComparableTexts:
+    left, right = first.prints, second.prints
+    prints = Fingerprints(
+        np.concatenate([left.signatures, right.signatures]),
+        np.concatenate([left.num_words, right.num_words]),
+        np.concatenate([left.word_sequence, right.word_sequence]),
+        np.concatenate([left.num_filled, right.num_filled]),
+    )
+    offsets = np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]])
+    return ComparableTexts(first.text + second.text, offsets, prints, np.concatenate([first.sequence, second.sequence]))
+
+
+def _band_buckets(prints: Fingerprints, members: Ints) -> Iterator[UInts]:
+    """For each band the bucket key of each member."""
+    if not members.size:
+        return
+    for band in range(BANDS):
+        yield band_keys([prints.signatures[members]], band)
+
+
+def _rounds(
+    members: Ints, keys: UInts, ranks: Ints, settled: Callable[[Ints, Ints], Flags]
+) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs to compare, but for settled ones: in each bucket the lowest-ranked with all after it, then the next."""
+    order = np.lexsort((ranks[members], keys))
+    members, keys = members[order], keys[order]
+    alone = np.ones(len(keys), bool)
+    alone[1:] &= keys[1:] != keys[:-1]
+    alone[:-1] &= keys[1:] != keys[:-1]
+    members, keys = members[~alone], keys[~alone]
+    for _ in range(_MOST_ROUNDS):
+        if not members.size:
+            return
+        heads = np.ones(len(keys), bool)
+        heads[1:] = keys[1:] != keys[:-1]
+        leader_of = members[heads][np.cumsum(heads) - 1][~heads]
+        members, keys = members[~heads], keys[~heads]
+        open_pairs = ~settled(leader_of, members)
+        if open_pairs.any():
+            yield leader_of[open_pairs], members[open_pairs]
+
+
+class _Parents:
+    """Union-find over arrays; the root of a set is its member of the lowest number, whatever the order of joins."""
+
+    def __init__(self, parents: Ints) -> None:
+        self._parents = parents.copy()
+
+    def roots(self, members: Ints) -> Ints:
+        found: Ints = self._parents[members]
+        while not np.array_equal(above := self._parents[found], found):
+            found = above
+        self._parents[members] = found
+        return found
+
+    def join(self, left: Ints, right: Ints) -> None:
+        for a, b in zip(left.tolist(), right.tolist(), strict=True):
+            one, other = self._root(a), self._root(b)
+            self._parents[max(one, other)] = min(one, other)
+
+    def _root(self, member: int) -> int:
+        while (above := int(self._parents[member])) != member:
+            member = above
+        return member
+
+
+def ngram_shares(texts: ComparableTexts, others: ComparableTexts) -> NDArray[np.float64]:
+    """(n,) the share of each text's distinct word 8-grams that `others` contain; 0 for a text shorter than 8 words."""
+    runs, owners = texts.ngrams
+    own = np.unique(np.stack([owners.astype(np.uint64), runs], axis=1), axis=0)
+    owner = own[:, 0].astype(np.int64)
+    shared = np.isin(own[:, 1], others.ngrams[0])
+    total = np.bincount(owner, minlength=len(texts))
+    return np.bincount(owner, weights=shared, minlength=len(texts)) / np.maximum(total, 1)
+
+
+def keyed_chances(ids: Sequence[str], seed: int) -> UInts:
+    """(n,) a hash of each id keyed by `seed`: an order that depends on nothing else."""
+    import hashlib
+
+    key = hashlib.sha256(f"rung label split {seed}".encode()).digest()[:16]
+    digests = b"".join(hashlib.blake2b(item.encode(), digest_size=8, key=key).digest() for item in ids)
+    return mix64(np.frombuffer(digests, np.uint64))
