@@ -17,8 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rung.data.hashing import mix64
+
 Ints = NDArray[np.int64]
 UNKNOWN = -1
+_HASH_FACTOR = np.uint64(116049371)  # fastText's, in `Dictionary::addWordNgrams`
 _CHUNK_CHARACTERS = 1 << 23  # of text cut into words at a time: about 200 MB of Python strings
 
 
@@ -32,10 +35,6 @@ class Ragged(NamedTuple):
     def rows(self) -> Ints:
         """(total,) the row of each value."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
-
-    def where(self, kept: NDArray[np.bool_]) -> Ragged:
-        """Only the values at which `kept` (total,) is true."""
-        return Ragged(self.values[kept], np.bincount(self.rows[kept], minlength=len(self.lengths)))
 
 
 class Counts(NamedTuple):
@@ -195,3 +194,64 @@ def _counted(rows: Ints, columns: Ints, num_rows: int, num_columns: int) -> Coun
     places, counts = np.unique(rows * num_columns + columns, return_counts=True)
     found_rows, found_columns = np.divmod(places, num_columns)
     return Counts(found_columns, counts.astype(np.int64), np.bincount(found_rows, minlength=num_rows))
+
+
+@dataclass(frozen=True)
+class HashedNgrams:
+    """Features of bounded number: each word has a row, and n-grams of 2 to `order` words share rows by a hash.
+
+    An n-gram falls into one of `num_buckets` buckets (Joulin et al. 2017, "Bag of Tricks", section 2.2); orders share
+    them. Only `buckets`, those that occurred in training, ascending, have a row: after the rows of `words`, in order.
+    An n-gram with an unknown word is nothing that training can have seen, so it is dropped whatever its bucket.
+    """
+
+    words: tuple[str, ...]
+    buckets: Ints
+    num_buckets: int
+    order: int
+
+    @classmethod
+    def learn(cls, texts: Sequence[str], order: int, num_buckets: int) -> HashedNgrams:
+        """All words and buckets of `texts`; the order of texts does not matter."""
+        words = distinct_words(texts)
+        hashed = _buckets(WordNumbers(words)(texts), order, num_buckets)
+        return cls(tuple(words), np.unique(hashed[hashed != UNKNOWN]), num_buckets, order)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.words) + len(self.buckets)
+
+
+class HashedNgramFinder:
+    """Finds the rows of the n-grams of texts."""
+
+    def __init__(self, ngrams: HashedNgrams) -> None:
+        self._ngrams = ngrams
+        self._numbers = WordNumbers(ngrams.words)
+        self._row_of_bucket = np.full(ngrams.num_buckets, UNKNOWN, np.int32)
+        self._row_of_bucket[ngrams.buckets] = np.arange(len(ngrams.words), len(ngrams))
+
+    def __call__(self, texts: Sequence[str]) -> Ragged:
+        """The rows of all known words and n-grams of each text, repeated ones repeated."""
+        words = self._numbers(texts)
+        hashed = _buckets(words, self._ngrams.order, self._ngrams.num_buckets)
+        found = np.where(hashed == UNKNOWN, UNKNOWN, self._row_of_bucket[hashed])
+        every = np.concatenate([words.values[:, None], found], axis=1)
+        known = every != UNKNOWN
+        ends = np.cumsum(words.lengths)
+        before = np.concatenate([[0], np.cumsum(known.sum(axis=1))])
+        return Ragged(every[known], before[ends] - before[ends - words.lengths])
+
+
+def _buckets(words: Ragged, order: int, num_buckets: int) -> Ints:
+    """(total, order - 1) the buckets of the n-grams of 2 to `order` words that end at each word, else UNKNOWN."""
+    numbers = words.values.astype(np.uint64)
+    hashes, whole = mix64(numbers), words.values != UNKNOWN
+    result = np.full((len(numbers), order - 1), UNKNOWN)
+    for size in range(2, order + 1):
+        longer, known = np.zeros_like(hashes), np.zeros_like(whole)
+        longer[1:] = mix64(hashes[:-1] * _HASH_FACTOR + numbers[1:])
+        known[1:] = whole[:-1] & (words.values[1:] != UNKNOWN)
+        hashes, whole = longer, known & follows(words.lengths, size)
+        result[whole, size - 2] = (hashes[whole] % np.uint64(num_buckets)).astype(np.int64)
+    return result

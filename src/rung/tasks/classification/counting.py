@@ -101,17 +101,16 @@ class MajorityRung:
 
 @dataclass(frozen=True)
 class NaiveBayesRung:
-    """Multinomial naive Bayes over which words (or word pairs) are there; `ngrams` are the orders to choose from."""
+    """Multinomial naive Bayes over which words, or words and word pairs, are there."""
 
-    ngrams: tuple[int, ...] = (1, 2)
     name: str = "naive-bayes"
     description: str = "which words are there, counted by label (naive Bayes)"
     height: int = 1
     is_pretrained_language_model: bool = False
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
-        """The orders of n-grams to choose from; counting is over before a clock could matter."""
-        return {"ngrams": list(self.ngrams)}
+        """The orders of n-grams to choose from, [1] for words alone; counting is over before a clock could matter."""
+        return {"ngrams": [1, 2]}
 
     def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
         """Count for each order of n-grams, keep what is best on validation items."""

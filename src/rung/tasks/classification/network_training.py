@@ -21,12 +21,12 @@ from rung.data.text_encoder import EncodedTexts
 from rung.objectives.classification import Classification
 from rung.progress import Progress
 from rung.training import loop
-from rung.training.contracts import Batches, LoopResult, LoopSettings, Objective, Precision, Validation
+from rung.training.contracts import Batches, LoopResult, LoopSettings, Objective, Optimizer, Precision, Validation
 from rung.training.distributed import alone
 from rung.training.gradients import BatchGradient
 from rung.training.guards import GuardSettings
 from rung.training.meter import StepReport
-from rung.training.optimizers import Optimizer, build_optimizer
+from rung.training.optimizers import build_optimizer
 from rung.training.schedule import Schedule
 from rung.training.validation import mean_loss
 from rung.version import __version__
