@@ -1,0 +1,223 @@
+"""The rung that is not trained but asked: a prompted language model, zero-shot and with examples."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rung.errors import PlanError, UsageError
+from rung.progress import Progress
+from rung.runfolder import write_folder, write_json
+from rung.tasks.prompting.cache import ResponseCache
+from rung.tasks.prompting.choosing import Setting, best, measured, variation
+from rung.tasks.prompting.costs import Price, Spending
+from rung.tasks.prompting.endpoint import Endpoint, EndpointOptions
+from rung.tasks.prompting.estimating import CANDIDATES, estimate
+from rung.tasks.prompting.judging import EndpointJudge, Judge, LocalJudge
+from rung.tasks.prompting.predicting import MODEL_TYPE, llm_cache
+from rung.tasks.prompting.target import Target, parse_target
+from rung.tasks.prompting.templates import TEMPLATES, Prompt, default_shots, distinct_prompts
+from rung.tasks.task import FitReport, Indices, Plan
+from rung.version import __version__
+
+if TYPE_CHECKING:
+    from rung.data.labelled import LabelledItems
+    from rung.tasks.prompting.local_model import LocalModel
+
+LEDGER = "llm-spending.jsonl"
+
+
+@dataclass(frozen=True)
+class PromptedRung:
+    """Asks `target`, an endpoint's URL (`http://127.0.0.1:8000/v1#MODEL`) or the folder of a generative model.
+
+    `price` (per million tokens) and `max_cost` are in one currency. What was paid is counted in `ledger` (default: a
+    file beside the rung's folder), and `max_cost` holds for all that is counted there.
+    """
+
+    target: str
+    model: str | None = None
+    price: Price | None = None
+    max_cost: float | None = None
+    ledger: Path | None = None
+    shots: tuple[int, ...] | None = None  # None: none, and `default_shots` of the number of classes
+    options: EndpointOptions = field(default_factory=EndpointOptions)
+    name: str = "prompted"
+    height: int = 9
+    is_pretrained_language_model: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a target, price or cap that makes no sense."""
+        where = parse_target(self.target, self.model)
+        Spending(self.price, self.max_cost)
+        if isinstance(where, Path) and self.price is not None:
+            raise UsageError("a folder on this machine has no price per token", where="--price", hint="leave it out")
+
+    @property
+    def description(self) -> str:
+        """One phrase for people."""
+        return f"a language model that is asked, not trained ({self.target})"
+
+    @property
+    def data_leaves_machine(self) -> bool:
+        """Whether texts are sent to another machine."""
+        where = parse_target(self.target, self.model)
+        return isinstance(where, Target) and not where.is_local
+
+    def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
+        """Decide how many validation items and draws are affordable, and estimate tokens, requests, cost and time.
+
+        No text is sent: at most the endpoint is asked which models it has. A local model is timed on a few texts; an
+        endpoint is assumed to take a second a request, which the plan states.
+
+        Raises PlanError when even the smallest choice does not fit `seconds` or the cap.
+        """
+        where = parse_target(self.target, self.model)
+        local = None if isinstance(where, Target) else _local_model(where)
+        shots = self.shots if self.shots is not None else (0, default_shots(len(task.label_names)))
+        spending = Spending(self.price, self.max_cost)
+        if local is None and isinstance(where, Target):
+            target = {"url": where.url, "model": self._endpoint(where, spending, None).model}
+        elif local is not None:
+            target = {"folder": str(local.folder.resolve()), "sha256": local.sha256}
+        for items, draws in CANDIDATES:
+            expected = estimate(
+                task, shots, draws, items, seed=seed, options=self.options, price=self.price, local=local
+            )
+            too_long = seconds is not None and expected["seconds"] > seconds
+            too_dear = self.max_cost is not None and expected["cost"] > self.max_cost
+            if not too_long and not too_dear:
+                return {
+                    "target": target,
+                    "templates": [template.name for template in TEMPLATES],
+                    "shots": list(shots),
+                    "draws": draws,
+                    "validation_items": min(items, len(task.items["valid"])),
+                    "options": asdict(self.options),
+                    "estimate": expected,
+                }
+        limit = (
+            f"cost about {expected['cost']:.4g} of at most {self.max_cost}"
+            if too_dear
+            else (f"take about {expected['seconds']:.0f} s of {seconds:.0f} s")
+        )
+        raise PlanError(
+            f"trying {len(TEMPLATES)} templates and predicting the test items would {limit} ({expected['basis']})",
+            where=self.name,
+            hint="raise --max-cost" if too_dear else "raise --minutes",
+        )
+
+    def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
+        """Try every prompt of the plan on a sample of validation items, and write the best into a run folder.
+
+        Raises EndpointError, SpendingCapReached: what was answered by then is kept in the cache.
+        """
+        started, cpu_started = time.perf_counter(), time.process_time()
+        ledger = self.ledger or folder.parent / LEDGER
+        where = parse_target(self.target, self.model)
+        judge: Judge
+        if isinstance(where, Target):
+            ledger.parent.mkdir(parents=True, exist_ok=True)
+            spending = Spending(self.price, self.max_cost, ledger)
+            endpoint = self._endpoint(Target(where.url, plan["target"]["model"]), spending, progress.say)
+            judge = EndpointJudge(endpoint)
+        else:
+            endpoint, judge = None, LocalJudge(_local_model(Path(plan["target"]["folder"])))
+        valid: LabelledItems = task.items["valid"]
+        sampled = np.sort(np.random.default_rng(seed).permutation(len(valid))[: plan["validation_items"]])
+        prompts = distinct_prompts(
+            task.label_names, task.items["train"], items, shots=plan["shots"], draws=plan["draws"], seed=seed
+        )
+        settings = _measure_all(prompts, judge, valid.take(sampled), progress)
+        chosen = best(settings)
+        found = {
+            "validation_items": len(sampled),
+            "settings": [setting.to_json() for setting in settings],
+            "variation": variation(settings),
+        }
+        config = self._config(plan, chosen, folder, ledger, endpoint)
+
+        def fill(temporary: Path) -> None:
+            write_json(temporary / "config.json", config)
+            write_json(temporary / "choosing.json", found)
+
+        header = {
+            "rung_version": __version__,
+            "task": "classification",
+            "rung": self.name,
+            "recipe": plan,
+            "data": {"sha256": task.items["train"].take(items).sha256},
+            "state": "finished",
+        }
+        write_folder(folder, fill, header)
+        return FitReport(
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu_started,
+            finished=True,
+            note=_note(chosen, len(settings), len(sampled)),
+            chosen={
+                **chosen.to_json(),
+                "validation_items": len(sampled),
+                "variation": found["variation"],
+                "data_leaves_machine": self.data_leaves_machine,
+            },
+        )
+
+    def _endpoint(self, target: Target, spending: Spending, say: Callable[[str], None] | None) -> Endpoint:
+        cache = ResponseCache(llm_cache(), say or (lambda _message: None))
+        return Endpoint(target, cache=cache, spending=spending, options=self.options)
+
+    def _config(
+        self, plan: Plan, chosen: Setting, folder: Path, ledger: Path, endpoint: Endpoint | None
+    ) -> dict[str, Any]:
+        names = chosen.prompt.label_names
+        config = {
+            "model_type": MODEL_TYPE,
+            "id2label": {str(index): name for index, name in enumerate(names)},
+            "label2id": {name: index for index, name in enumerate(names)},
+            "target": plan["target"],
+            "scoring": chosen.scoring,
+            "shots": chosen.shots,
+            "prompt": chosen.prompt.to_json(),
+            "options": asdict(self.options),
+        }
+        if endpoint is not None:
+            config |= {
+                "form": endpoint.form,
+                "price": None if self.price is None else asdict(self.price),
+                "max_cost": self.max_cost,
+                "ledger": os.path.relpath(ledger, folder),
+            }
+        return config
+
+
+def _measure_all(
+    prompts: Sequence[tuple[Prompt, int]], judge: Judge, valid: LabelledItems, progress: Progress
+) -> list[Setting]:
+    settings: list[Setting] = []
+    with progress.task("trying prompts", len(prompts) * len(valid), "answers") as advance:
+        for prompt, draw in prompts:
+            settings += measured(prompt, draw, judge.judge(prompt, valid.texts), valid.labels)
+            advance(len(valid))
+    return settings
+
+
+def _note(chosen: Setting, settings: int, sample: int) -> str:
+    examples = f"{chosen.shots} examples (draw {chosen.draw})" if chosen.shots else "no examples"
+    failed = f"; {chosen.failed} of them without a readable answer" if chosen.failed else ""
+    return (
+        f"template '{chosen.prompt.template.name}' with {examples}, scored by '{chosen.scoring}', was the best of "
+        f"{settings} settings on {sample} validation items{failed}"
+    )
+
+
+def _local_model(folder: Path) -> LocalModel:
+    from rung.tasks.prompting.local_model import LocalModel
+
+    return LocalModel(folder)
