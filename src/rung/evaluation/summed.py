@@ -76,9 +76,7 @@ def require_paired(scores: Sequence[SummedScores]) -> None:
         require_same_items(scores[0].ids, other.ids)
 
 
-def resampled(
-    scores: Sequence[SummedScores], generator: np.random.Generator, *, resamples: int = RESAMPLES
-) -> Floats:
+def resampled(scores: Sequence[SummedScores], generator: np.random.Generator, *, resamples: int = RESAMPLES) -> Floats:
     """(resamples, len(scores)) the metrics over draws of the items with replacement, the same draws for all scores.
 
     Raises EvaluationError when the scores are over different items.
@@ -100,9 +98,7 @@ def _joint_patterns(scores: Sequence[SummedScores]) -> tuple[NDArray[np.int64], 
     return patterns, joint.reshape(-1)
 
 
-def _draws(
-    joint: NDArray[np.int64], patterns: int, generator: np.random.Generator, resamples: int
-) -> Iterator[Floats]:
+def _draws(joint: NDArray[np.int64], patterns: int, generator: np.random.Generator, resamples: int) -> Iterator[Floats]:
     """How often each pattern is drawn, (some resamples, patterns) at a time."""
     items = len(joint)
     rows = max(1, _CHUNK // max(patterns, 1))
