@@ -17,10 +17,10 @@ from rung.data.near_duplicates import (
     ROWS,
     SHINGLE_WORDS,
     SIGNATURE_LENGTH,
-    _signatures,
     find_near_duplicates,
     fingerprints,
     jaccard,
+    min_hash_signatures,
 )
 
 
@@ -46,7 +46,7 @@ def test_hit_rate_is_the_one_of_theory(similarity: float, shingles: int) -> None
     for _ in range(2):
         hashes = np.concatenate([shared, rng.integers(0, 2**64, (pairs, own), dtype=np.uint64)], axis=1)
         owners = np.repeat(np.arange(pairs), hashes.shape[1])
-        sides.append(_signatures(hashes.ravel(), owners, pairs)[0])
+        sides.append(min_hash_signatures(hashes.ravel(), owners, pairs)[0])
     exact = common / (common + 2 * own)
     assert (sides[0] == sides[1]).mean() == pytest.approx(exact, abs=0.01)
     expected = 1 - (1 - exact**ROWS) ** BANDS

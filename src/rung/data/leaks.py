@@ -60,7 +60,7 @@ def find_leaks(train: LabelledItems, test: LabelledItems) -> Leaks:
     left, right = ComparableTexts.of(train.texts), ComparableTexts.of(test.texts)
     exact, by_ngrams, near, source = _matches(left, right)
     conflicting = _conflicting(left, right, train, test) & exact
-    long_enough = right.prints.num_words >= NGRAM_WORDS
+    long_enough = right.num_words >= NGRAM_WORDS
     leaked = exact | by_ngrams | near
     finding = _finding(train, test, leaked, source, (exact, by_ngrams, near, conflicting))
     return Leaks(exact, by_ngrams, near, long_enough, source, conflicting, finding)

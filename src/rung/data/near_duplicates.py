@@ -68,7 +68,9 @@ def fingerprints(text: bytes | memoryview, offsets: Ints) -> Fingerprints:
         result.num_words[first:last] = counts
         result.word_sequence[first:last] = sequence_hashes(words, counts)
         shingles, owners = word_runs(words, counts, SHINGLE_WORDS)
-        result.signatures[first:last], result.num_filled[first:last] = _signatures(shingles, owners, last - first)
+        result.signatures[first:last], result.num_filled[first:last] = min_hash_signatures(
+            shingles, owners, last - first
+        )
     return result
 
 
@@ -158,7 +160,9 @@ def word_runs(words: UInts, counts: Ints, length: int) -> tuple[UInts, Ints]:
 # Signatures -----------------------------------------------------------------------------------------------------------
 
 
-def _signatures(shingles: UInts, owners: Ints, count: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int16]]:
+def min_hash_signatures(
+    shingles: UInts, owners: Ints, count: int
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int16]]:
     """One permutation hashing: the high bits of a shingle's hash choose a bin, the low bits compete to be its minimum.
 
     A bin that no shingle fell into borrows from the first filled one in an order of its own, the same for all

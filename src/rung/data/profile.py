@@ -79,11 +79,11 @@ def profile(items: LabelledItems) -> Profile:
     """Profile at least one item. Words are runs of letters and digits; each Chinese, Japanese, ... character is one."""
     texts = ComparableTexts.of(items.texts)
     characters = Lengths.of(np.array([len(text) for text in items.texts]))
-    words = Lengths.of(texts.prints.num_words)
+    words = Lengths.of(texts.num_words)
     counts = np.bincount(items.labels, minlength=len(items.label_names))
     order = np.lexsort((np.arange(len(counts)), -counts))
     classes = {items.label_names[at]: int(counts[at]) for at in order}
-    without_words = int((texts.prints.num_words == 0).sum())
+    without_words = int((texts.num_words == 0).sum())
     plain = sum(text.isascii() for text in items.texts) / len(items)
     sentences = [
         f"{len(items):,} items in {int((counts > 0).sum())} classes; texts have {words.median:,} words in the middle, "

@@ -7,6 +7,7 @@ and case folding. Sequences are compared by 64-bit hashes: a million texts give 
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 from rung.data.hashing import UInts, mix64
 from rung.data.near_duplicates import (
     BANDS,
+    SHINGLE_WORDS,
     SHORT_WORDS,
-    Fingerprints,
+    SIGNATURE_LENGTH,
     alike,
     band_keys,
     batches,
-    fingerprints,
+    min_hash_signatures,
+    sequence_hashes,
     word_hashes,
     word_runs,
 )
@@ -63,12 +66,17 @@ def normalised(text: str) -> str:
 
 @dataclass(frozen=True)
 class ComparableTexts:
-    """n texts, ready for comparison. `sequence`: (n,) uint64, equal for equal word sequences."""
+    """n texts, ready for comparison.
+
+    text, offsets: all normalised texts, and where each begins. num_words: (n,). sequence: (n,) equal for equal word
+    sequences. signatures: (n, SIGNATURE_LENGTH) minimum hashes; zeros for texts shorter than `SHORT_WORDS` words.
+    """
 
     text: bytes
     offsets: Ints
-    prints: Fingerprints
+    num_words: NDArray[np.int32]
     sequence: UInts
+    signatures: NDArray[np.uint16]
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> ComparableTexts:
@@ -76,11 +84,22 @@ class ComparableTexts:
         encoded = [normalised(text).encode("utf-8", "replace") for text in texts]
         offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         joined = b"".join(encoded)
-        prints = fingerprints(joined, offsets)
-        sequence = prints.word_sequence.copy()
-        for wordless in np.flatnonzero(prints.num_words == 0).tolist():
-            sequence[wordless] = np.uint64(_hash_of(texts[wordless].strip()))
-        return cls(joined, offsets, prints, sequence)
+        num_words = np.zeros(len(texts), np.int32)
+        sequence = np.zeros(len(texts), np.uint64)
+        signatures = np.zeros((len(texts), SIGNATURE_LENGTH), np.uint16)
+        for first, last, words, counts in _words_in_batches(joined, offsets):
+            num_words[first:last] = counts
+            sequence[first:last] = sequence_hashes(words, counts)
+            long = counts >= SHORT_WORDS
+            place = np.cumsum(long) - 1  # among the long ones; filling the signatures of short texts takes longest
+            shingles, owners = word_runs(words, counts, SHINGLE_WORDS)
+            chosen = long[owners]
+            found, _ = min_hash_signatures(shingles[chosen], place[owners[chosen]], int(long.sum()))
+            signatures[first:last][long] = found
+        for wordless in np.flatnonzero(num_words == 0).tolist():
+            digest = hashlib.sha256(texts[wordless].strip().encode("utf-8", "replace")).digest()
+            sequence[wordless] = int.from_bytes(digest[:8], "little")
+        return cls(joined, offsets, num_words, sequence, signatures)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -93,9 +112,7 @@ class ComparableTexts:
     def ngrams(self) -> tuple[UInts, Ints]:
         """Hashes of all runs of `NGRAM_WORDS` words of all texts, in order, and whose they are."""
         runs, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        for first, last in batches(self.offsets):
-            local = self.offsets[first : last + 1] - self.offsets[first]
-            words, counts = word_hashes(self.text[self.offsets[first] : self.offsets[last]], local)
+        for first, _, words, counts in _words_in_batches(self.text, self.offsets):
             run, owner = word_runs(words, counts, NGRAM_WORDS)
             runs.append(run)
             owners.append(owner + first)
@@ -104,17 +121,16 @@ class ComparableTexts:
     def num_distinct_words(self) -> int:
         """How many different words the texts have together."""
         distinct = np.zeros(0, np.uint64)
-        for first, last in batches(self.offsets):
-            local = self.offsets[first : last + 1] - self.offsets[first]
-            words, _ = word_hashes(self.text[self.offsets[first] : self.offsets[last]], local)
+        for _, _, words, _ in _words_in_batches(self.text, self.offsets):
             distinct = np.union1d(distinct, words)
         return len(distinct)
 
 
-def _hash_of(text: str) -> int:
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "little")
+def _words_in_batches(text: bytes, offsets: Ints) -> Iterator[tuple[int, int, UInts, Ints]]:
+    """Runs of texts first:last with the hashes of all their words and how many each has."""
+    for first, last in batches(offsets):
+        words, counts = word_hashes(text[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first])
+        yield first, last, words, counts
 
 
 def equal_groups(sequence: UInts) -> Ints:
@@ -134,8 +150,8 @@ def similar_clusters(texts: ComparableTexts, ranks: Ints, threshold: float = THR
     first[order] = order[equal_groups(texts.sequence[order])]
     parents = _Parents(first)
     distinct = np.flatnonzero(first == np.arange(len(texts)))
-    long = distinct[texts.prints.num_words[distinct] >= SHORT_WORDS]
-    for keys in _band_buckets(texts.prints, long):
+    long = distinct[texts.num_words[distinct] >= SHORT_WORDS]
+    for keys in _band_buckets(texts.signatures, long):
 
         def together(leaders: Ints, members: Ints) -> Flags:
             """Whether these pairs need no comparison (any more)."""
@@ -143,7 +159,7 @@ def similar_clusters(texts: ComparableTexts, ranks: Ints, threshold: float = THR
             return same
 
         for leaders, members in _rounds(long, keys, ranks, together):
-            same = alike([texts.prints.signatures], leaders, members, texts.texts, threshold)
+            same = alike([texts.signatures], leaders, members, texts.texts, threshold)
             parents.join(leaders[same], members[same])
     return parents.roots(np.arange(len(texts)))
 
@@ -155,37 +171,35 @@ def similar_to(texts: ComparableTexts, others: ComparableTexts, threshold: float
     joined = _joined(others, texts)
     distinct_others = np.flatnonzero(equal_groups(others.sequence) == np.arange(start))
     numbers = np.concatenate([distinct_others, np.arange(start, count)])
-    long = numbers[joined.prints.num_words[numbers] >= SHORT_WORDS]
+    long = numbers[joined.num_words[numbers] >= SHORT_WORDS]
     match = np.full(count, -1, np.int64)
-    for keys in _band_buckets(joined.prints, long):
+    for keys in _band_buckets(joined.signatures, long):
 
         def settled(leaders: Ints, members: Ints) -> Flags:
             return (leaders >= start) | (members < start) | (match[members] >= 0)
 
         for leaders, members in _rounds(long, keys, np.arange(count), settled):
-            same = alike([joined.prints.signatures], leaders, members, joined.texts, threshold)
+            same = alike([joined.signatures], leaders, members, joined.texts, threshold)
             match[members[same]] = leaders[same]
     return match[start:]
 
 
 def _joined(first: ComparableTexts, second: ComparableTexts) -> ComparableTexts:
-    left, right = first.prints, second.prints
-    prints = Fingerprints(
-        np.concatenate([left.signatures, right.signatures]),
-        np.concatenate([left.num_words, right.num_words]),
-        np.concatenate([left.word_sequence, right.word_sequence]),
-        np.concatenate([left.num_filled, right.num_filled]),
+    return ComparableTexts(
+        first.text + second.text,
+        np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]]),
+        np.concatenate([first.num_words, second.num_words]),
+        np.concatenate([first.sequence, second.sequence]),
+        np.concatenate([first.signatures, second.signatures]),
     )
-    offsets = np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]])
-    return ComparableTexts(first.text + second.text, offsets, prints, np.concatenate([first.sequence, second.sequence]))
 
 
-def _band_buckets(prints: Fingerprints, members: Ints) -> Iterator[UInts]:
+def _band_buckets(signatures: NDArray[np.uint16], members: Ints) -> Iterator[UInts]:
     """For each band the bucket key of each member."""
     if not members.size:
         return
     for band in range(BANDS):
-        yield band_keys([prints.signatures[members]], band)
+        yield band_keys([signatures[members]], band)
 
 
 def _rounds(
@@ -246,8 +260,6 @@ def ngram_shares(texts: ComparableTexts, others: ComparableTexts) -> NDArray[np.
 
 def keyed_chances(ids: Sequence[str], seed: int) -> UInts:
     """(n,) a hash of each id keyed by `seed`: an order that depends on nothing else."""
-    import hashlib
-
     key = hashlib.sha256(f"rung label split {seed}".encode()).digest()[:16]
     digests = b"".join(hashlib.blake2b(item.encode(), digest_size=8, key=key).digest() for item in ids)
     return mix64(np.frombuffer(digests, np.uint64))
