@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,15 @@ class TableRow:
 
 @dataclass(frozen=True)
 class OpenTable:
-    """A table being read: its column names, and its rows once, in order."""
+    """A table being read: its column names, and its rows once, in order. `kinds`: types of the values of each column.
+
+    Missing values are of no kind. Parquet has types of its own: `kinds` is empty.
+    """
 
     file: SourceFile
     columns: list[str]
     rows: Iterator[TableRow]
-    encoding: Callable[[], str]
+    kinds: dict[str, set[type]] = field(default_factory=dict)
 
 
 def find_tables(paths: Sequence[Path]) -> list[SourceFile]:
@@ -93,16 +96,17 @@ def open_table(
             with _open_parquet(file, advance) as table:
                 yield table
             return
-        names = _json_names(file) if file.kind == "jsonl" else []
+        kinds = _json_kinds(file) if file.kind == "jsonl" else {}
         with open_plain(file, advance) as stream:
             reader = EncodedReader(stream)
             if reader.binary:
                 raise DataError("this is a binary file, not a table of text", where=file.name, hint=_KNOWN)
             if file.kind == "jsonl":
-                rows = _json_rows(file, reader, names)
+                rows = _json_rows(file, reader, list(kinds))
             else:
                 names, rows = _csv_rows(file, reader, wanted)
-            yield OpenTable(file, names, rows, lambda: reader.encoding)
+                kinds = {name: {str} for name in names}
+            yield OpenTable(file, list(kinds), rows, kinds)
     except READ_ERRORS as error:
         raise DataError(
             f"the file cannot be read to its end: {error or type(error).__name__}",
@@ -234,16 +238,24 @@ def _as_json(values: Sequence[Any]) -> str:
 # JSON Lines -----------------------------------------------------------------------------------------------------------
 
 
-def _json_names(file: SourceFile) -> list[str]:
+def _json_kinds(file: SourceFile) -> dict[str, set[type]]:
     """All names of the file's objects, in the order of their first row: a pass of its own, as any row may add one."""
-    names: dict[str, None] = {}
+    kinds: dict[str, set[type]] = {}
     with open_plain(file) as stream:
         reader = EncodedReader(stream)
         if not reader.binary:
             for _, value in parsed_json_lines(reader, 0):
                 if isinstance(value, dict):
-                    names.update(dict.fromkeys(value))
-    return list(names)
+                    for name, cell in value.items():
+                        kinds.setdefault(name, set()).add(_kind(cell))
+    for found in kinds.values():
+        found.discard(type(None))
+    return kinds
+
+
+def _kind(cell: Any) -> type:
+    """The type of a JSON value; `object` for an integer beyond 64 bits, which no column type holds."""
+    return object if isinstance(cell, int) and not -(2**63) <= cell < 2**63 else type(cell)
 
 
 def _json_rows(file: SourceFile, reader: EncodedReader, names: list[str]) -> Iterator[TableRow]:
@@ -275,7 +287,7 @@ def _open_parquet(file: SourceFile, advance: Advance) -> Iterator[OpenTable]:
                     yield TableRow(number, values)
             advance(file.num_bytes)
 
-        yield OpenTable(file, columns, rows(), lambda: "parquet")
+        yield OpenTable(file, columns, rows())
 
 
 @contextmanager
@@ -291,7 +303,11 @@ def parquet_frames(file: SourceFile, rows: int) -> Iterator[tuple[list[str], Ite
             lazy = polars.scan_parquet(path)
             columns = lazy.collect_schema().names()
             batches = lazy.collect_batches(chunk_size=rows, maintain_order=True)
-            yield columns, (part for batch in batches for part in batch.iter_slices(rows))
+            parts = (part for batch in batches for part in batch.iter_slices(rows))
+            yield (
+                columns,
+                chain([first] if (first := next(parts, None)) is not None else [lazy.head(0).collect()], parts),
+            )
         except polars.exceptions.PolarsError as error:
             raise DataError(
                 f"damaged Parquet file: {excerpt(str(error))}", where=file.name, hint="make or download it anew"
