@@ -51,6 +51,8 @@ class PromptedRung:
     name: str = "prompted"
     height: int = 9
     is_pretrained_language_model: bool = True
+    is_random: bool = False
+    learns: bool = False
 
     def __post_init__(self) -> None:
         """Raises UsageError for a target, price or cap that makes no sense."""
