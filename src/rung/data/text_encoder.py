@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rung.data.tokenizer import train_tokenizer
 from rung.errors import TokenizerError
 from rung.runfolder import write_json, write_text
 
@@ -72,14 +73,16 @@ class TextEncoder:
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        if self.token_id("pad_token") is None:  # usual for decoders, which never look at what comes after a text
+            self._config = {**config, "pad_token": config.get("eos_token")}
         pad_token_id = self.token_id("pad_token")
         if pad_token_id is None:
             raise TokenizerError(
-                "the tokenizer names no pad_token, and batches of texts need one",
+                "the tokenizer names neither a pad_token nor an eos_token, and batches of texts need one",
                 where=where,
                 hint=f"name one of its tokens as pad_token in {TOKENIZER_CONFIG}",
             )
-        self.pad_token_id = pad_token_id
+        self.pad_token_id: int = pad_token_id
 
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
@@ -119,10 +122,11 @@ class TextEncoder:
         added = self._tokenizer.get_added_tokens_decoder()
         return sorted(number for number, token in added.items() if token.special)
 
-    def encode(self, texts: Sequence[str], *, max_length: int | None = None) -> EncodedTexts:
+    def encode(self, texts: Sequence[str], *, max_length: int | None = None, keep_rest: bool = False) -> EncodedTexts:
         """Token ids of `texts` with special tokens, at most `max_length` each: what is beyond is cut off and counted.
 
-        A text without a token becomes one padding token, so that every text has at least one.
+        With `keep_rest` the rest follows in pieces of its own instead. A text without a token becomes one padding
+        token, so that every text has at least one.
         """
         if max_length is not None:
             self._tokenizer.enable_truncation(max_length)
@@ -133,7 +137,8 @@ class TextEncoder:
             encodings = self._tokenizer.encode_batch_fast(
                 [clean(text) for text in texts[start : start + _ENCODED_AT_ONCE]]
             )
-            ids = [encoding.ids or [self.pad_token_id] for encoding in encodings]
+            kept = [piece for whole in encodings for piece in (whole, *whole.overflowing)] if keep_rest else encodings
+            ids = [encoding.ids or [self.pad_token_id] for encoding in kept]
             lengths += map(len, ids)
             parts.append(np.fromiter(chain.from_iterable(ids), np.int32))
             truncated += sum(bool(encoding.overflowing) for encoding in encodings)
@@ -166,3 +171,48 @@ def train_words(texts: Iterable[str], *, max_vocabulary: int, min_frequency: int
         {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "unk_token": UNKNOWN},
         where="the new tokenizer",
     )
+
+
+def train_word_pieces(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
+    """Lower-cased word pieces in `[CLS] text [SEP]`, as uncased BERT reads it; the order of the texts does not matter.
+
+    Pieces are chosen by the frequency of pairs, as BPE does: Google's WordPiece trainer was never published.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    special = [PAD, UNKNOWN, CLASS, SEPARATOR, MASK]
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=2, show_progress=False, special_tokens=special
+    )
+    tokenizer.train_from_iterator((clean(text) for text in texts), trainer=trainer)
+    ids = [(token, tokenizer.token_to_id(token)) for token in (CLASS, SEPARATOR)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{CLASS} $A {SEPARATOR}", pair=f"{CLASS} $A {SEPARATOR} $B:1 {SEPARATOR}:1", special_tokens=ids
+    )
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "unk_token": UNKNOWN,
+        "cls_token": CLASS,
+        "sep_token": SEPARATOR,
+        "mask_token": MASK,
+    }
+    return TextEncoder(tokenizer.to_str(pretty=True), config, where="the new tokenizer")
+
+
+def train_byte_pairs(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
+    """The byte-level BPE of Rung's language models (`rung.data.tokenizer`); nothing is put around a text."""
+    tokenizer = train_tokenizer((clean(text) for text in texts), vocab_size=vocab_size)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": tokenizer.eos_token,
+        "eos_token": tokenizer.eos_token,
+        "pad_token": tokenizer.eos_token,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+    }
+    return TextEncoder(tokenizer.definition, config, where="the new tokenizer")

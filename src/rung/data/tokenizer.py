@@ -127,6 +127,11 @@ class Tokenizer:
         write_json(folder / _CONFIG_FILE, config)
 
     @property
+    def definition(self) -> str:
+        """The text of `tokenizer.json`."""
+        return self._definition
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of `tokenizer.json`: two tokenizers with the same one give the same ids."""
         return hashlib.sha256(self._definition.encode()).hexdigest()

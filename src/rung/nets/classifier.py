@@ -1,31 +1,41 @@
-"""A text classifier is a body, a pooling and a head: families differ in the body alone."""
+"""A text classifier is a body, a pooling and a head: families differ in the body, and in which pooling suits it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rung.nets.body import Body
 from rung.nets.convolution import ConvolutionalBody, ConvolutionConfig
-from rung.nets.decoder import Linear
-from rung.nets.pooling import AttentionPooling, MaxPooling
+from rung.nets.decoder import CausalLM, DecoderConfig, Linear
+from rung.nets.encoder import Encoder, draw_normal
+from rung.nets.encoder_config import EncoderConfig
+from rung.nets.pooling import AttentionPooling, FirstTokenPooling, LastTokenPooling, MaxPooling
 from rung.nets.recurrent import RecurrentBody, RecurrentConfig
 
-ClassifierConfig = ConvolutionConfig | RecurrentConfig
+if TYPE_CHECKING:
+    from rung.nets.body import Body
+
+ClassifierConfig = ConvolutionConfig | RecurrentConfig | EncoderConfig | DecoderConfig
 
 
 class Classifier(nn.Module):
     """Scores of classes for texts. `dropout` acts on the pooled vector while training."""
 
-    def __init__(self, config: Any, body: nn.Module, pooling: nn.Module, head: Linear, *, dropout: float) -> None:
+    def __init__(
+        self, config: ClassifierConfig, body: nn.Module, pooling: nn.Module, head: Linear, *, dropout: float
+    ) -> None:
         super().__init__()
         self.config = config
         self.body, self.pooling, self.head = body, pooling, head
         self.dropout = dropout
+        # To a network that looks back only, padding on the right is invisible, and without a mask it is quicker.
+        self._body_needs_mask = not isinstance(config, DecoderConfig)
 
     @property
     def num_labels(self) -> int:
@@ -34,13 +44,13 @@ class Classifier(nn.Module):
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the embedded tokens (batch, time, ...) of `input_ids` (batch, time)."""
-        body: Body = self.body
-        return body.embed(input_ids)
+        return cast("Body", self.body).embed(input_ids)
 
     def scores(self, embedded: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the scores (batch, classes) of embedded, right-padded texts; `mask` (batch, time): true for tokens."""
-        pooled = self.pooling(self.body(embedded, mask).hidden, mask)
-        scores: torch.Tensor = self.head(F.dropout(pooled, self.dropout, self.training))
+        hidden = self.body(embedded, mask if self._body_needs_mask else None).hidden
+        pooled = F.dropout(self.pooling(hidden, mask), self.dropout, self.training)
+        scores: torch.Tensor = self.head(pooled)
         return scores
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -48,11 +58,59 @@ class Classifier(nn.Module):
         return self.scores(self.embed(batch["input_ids"]), batch.get("mask"))
 
 
-def build_classifier(config: ClassifierConfig, num_labels: int) -> Classifier:
-    """Return a classifier of `config`'s family with parameters drawn from torch's global generator."""
-    if isinstance(config, ConvolutionConfig):
-        body: nn.Module = ConvolutionalBody(config)
-        pooling: nn.Module = MaxPooling()
-    else:
-        body, pooling = RecurrentBody(config), AttentionPooling(config.hidden_size)
-    return Classifier(config, body, pooling, Linear(config.hidden_size, num_labels), dropout=config.dropout)
+def build_classifier(
+    config: ClassifierConfig,
+    num_labels: int,
+    *,
+    tensors: Mapping[str, torch.Tensor] | None = None,
+    dropout: float = 0.0,
+) -> Classifier:
+    """Return a classifier that holds `tensors`, uncopied, or parameters drawn from torch's global generator.
+
+    `dropout` is for decoders, whose configuration has none.
+    """
+    with nullcontext() if tensors is None or isinstance(config, DecoderConfig) else torch.device("meta"):
+        net = _assemble(config, num_labels, tensors, dropout)
+    if tensors is not None:
+        net.load_state_dict(tensors, assign=True)
+    return net
+
+
+def _assemble(
+    config: ClassifierConfig, num_labels: int, tensors: Mapping[str, torch.Tensor] | None, dropout: float
+) -> Classifier:
+    head = Linear(config.hidden_size, num_labels, bias=not isinstance(config, DecoderConfig))
+    match config:
+        case ConvolutionConfig():
+            return Classifier(config, ConvolutionalBody(config), MaxPooling(), head, dropout=config.dropout)
+        case RecurrentConfig():
+            pooling = AttentionPooling(config.hidden_size)
+            return Classifier(config, RecurrentBody(config), pooling, head, dropout=config.dropout)
+        case EncoderConfig():
+            encoder, first = Encoder(config), FirstTokenPooling(config.hidden_size)
+            for module in (first.dense, head):
+                draw_normal(module)
+            return Classifier(config, encoder, first, head, dropout=config.dropout)
+        case DecoderConfig():
+            draw_normal(head)
+            return Classifier(config, _decoder(config, tensors, dropout), LastTokenPooling(), head, dropout=dropout)
+
+
+def _decoder(config: DecoderConfig, tensors: Mapping[str, torch.Tensor] | None, dropout: float) -> nn.Module:
+    """A decoder's body. The output matrix it is made with is the embedding itself, so that none is drawn in vain."""
+    held = None
+    if tensors is not None:
+        held = {f"model.{name.removeprefix('body.')}": t for name, t in tensors.items() if name.startswith("body.")}
+    return CausalLM(replace(config, tie_word_embeddings=True), dropout=dropout, tensors=held).model
+
+
+def parameter_shapes(config: ClassifierConfig, num_labels: int) -> dict[str, torch.Size]:
+    """Return the name and shape of every parameter, without allocating any."""
+    if isinstance(config, DecoderConfig):
+        from rung.nets.decoder import parameter_shapes as decoder_shapes
+
+        body = decoder_shapes(replace(config, tie_word_embeddings=True))
+        shapes = {f"body.{name.removeprefix('model.')}": shape for name, shape in body.items()}
+        return {**shapes, "head.weight": torch.Size((num_labels, config.hidden_size))}
+    with torch.device("meta"):
+        return {name: p.shape for name, p in _assemble(config, num_labels, None, 0.0).state_dict().items()}

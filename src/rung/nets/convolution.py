@@ -22,7 +22,8 @@ class ConvolutionConfig:
     filter_sizes: tuple[int, ...] = (3, 4, 5)
     dropout: float = 0.5
     pad_token_id: int = 0
-    model_type: str = "rung-cnn"
+
+    model_type = "rung-cnn"
 
     @property
     def hidden_size(self) -> int:

@@ -170,7 +170,10 @@ class DecoderConfig:
                 f"model_type {model_type!r} is not supported", f"supported: {', '.join(ARCHITECTURES)}", where
             )
         names = {field.name for field in dataclasses.fields(cls)}
-        _check_keys(config, names | _READ | _NO_EFFECT, where)
+        check_keys(config, names | _READ | _NO_EFFECT, _ONLY_VALUE, where)
+        kinds = set(config.get("layer_types") or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise _refusal(f"layer_types {sorted(kinds)} are not supported", "only full_attention is", where)
         values: dict[str, Any] = {name: config[name] for name in names if config.get(name) is not None}
         values["rope_theta"] = _rope_theta(config, where)
         values.setdefault("tie_word_embeddings", False)
@@ -194,10 +197,13 @@ def _refusal(problem: str, hint: str | None, where: str = "decoder config") -> R
     return RunFolderError(problem, where=where, hint=hint)
 
 
-def _check_keys(config: Mapping[str, Any], known: frozenset[str] | set[str], where: str) -> None:
+def check_keys(
+    config: Mapping[str, Any], known: frozenset[str] | set[str], only_value: Mapping[str, Any], where: str
+) -> None:
+    """Raise RunFolderError for a key of `config` that is not `known`, or whose `only_value` it has not."""
     for key, value in config.items():
-        if key in _ONLY_VALUE:
-            allowed = _ONLY_VALUE[key]
+        if key in only_value:
+            allowed = only_value[key]
             if value is not None and value != allowed:
                 raise _refusal(f"{key} = {value!r} is not supported", f"only {allowed!r} is", where)
         elif key not in known:
@@ -207,9 +213,6 @@ def _check_keys(config: Mapping[str, Any], known: frozenset[str] | set[str], whe
                 "Rung refuses what it cannot honour, so that the network cannot silently compute something else",
                 where,
             )
-    kinds = set(config.get("layer_types") or ["full_attention"])
-    if kinds != {"full_attention"}:
-        raise _refusal(f"layer_types {sorted(kinds)} are not supported", "only full_attention is", where)
 
 
 def _rope_theta(config: Mapping[str, Any], where: str) -> float:

@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 
 from rung.data.label_batches import LabelBatches
 from rung.data.labelled import LabelledItems
-from rung.data.text_encoder import TextEncoder, train_words
 from rung.errors import PlanError
-from rung.nets.classifier import Classifier, build_classifier
 from rung.nets.classifier_folder import save_classifier
 from rung.nets.convolution import ConvolutionConfig
 from rung.nets.recurrent import Cell, RecurrentConfig
 from rung.objectives.classification import Classification
-from rung.progress import SILENT, Progress
+from rung.progress import Progress
 from rung.runfolder import write_folder
+from rung.tasks.classification.families import Family, Start, WordNetworks
 from rung.tasks.classification.network_predictor import NetworkPredictor, load
 from rung.tasks.classification.network_training import (
     LabelledTexts,
     Training,
     device,
-    seconds_per_epoch,
+    faster_precision,
+    seconds_per_step,
     threads_of,
     train_classifier,
 )
+from rung.tasks.classification.pretraining import TransformerNetworks
+from rung.tasks.classification.saving import header, label_config
+from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.task import FitReport, Indices, Plan
-from rung.version import __version__
+from rung.training.contracts import Precision
 
-__all__ = ["NetworkPredictor", "NetworkRung", "cnn", "gru", "load", "lstm", "rnn"]
+__all__ = [
+    "FolderRung",
+    "NetworkPredictor",
+    "NetworkRung",
+    "cnn",
+    "decoder",
+    "encoder",
+    "encoder_pretrained",
+    "gru",
+    "load",
+    "lstm",
+    "rnn",
+]
 
 _LENGTH_SHARE = 0.98
 """Texts longer than this share of the training texts are cut to its length."""
@@ -43,54 +56,6 @@ _BUDGET_SHARE = 0.8
 _FEW_EPOCHS = 3
 _SHORTEST = 32
 """While fewer epochs fit, texts are cut shorter, down to so many tokens: most texts say early what they are about."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a fit begins: a network, the encoder that belongs to it, and what went before, in seconds."""
-
-    net: Classifier
-    encoder: TextEncoder
-    pretraining_seconds: float = 0.0
-    note: str = ""
-
-
-class Family(Protocol):
-    """What sets a rung's networks apart: where tokens and first weights come from."""
-
-    @property
-    def longest(self) -> int:
-        """The most tokens of a text that its networks should read."""
-        ...
-
-    def untrained(self, task: Any, items: Indices) -> Start:
-        """A start of the right shape for timing; its weights do not matter."""
-        ...
-
-    def start(self, task: Any, plan: Plan, items: Indices, *, seed: int, progress: Progress) -> Start:
-        """The start of a fit on `items`."""
-        ...
-
-
-@dataclass(frozen=True)
-class WordNetworks:
-    """Networks over word vectors that are learned from the labelled texts alone."""
-
-    config: Callable[[int], ConvolutionConfig | RecurrentConfig]
-    longest: int = 400
-    max_vocabulary: int = 30_000
-
-    def untrained(self, task: Any, items: Indices) -> Start:
-        """See `Family`."""
-        return self.start(task, {}, items, seed=0, progress=SILENT)
-
-    def start(self, task: Any, plan: Plan, items: Indices, *, seed: int, progress: Progress) -> Start:  # noqa: ARG002
-        """See `Family`."""
-        encoder = train_words(_texts(task, items), max_vocabulary=self.max_vocabulary)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            net = build_classifier(self.config(encoder.vocab_size), len(task.label_names))
-        return Start(net, encoder)
 
 
 @dataclass(frozen=True)
@@ -107,68 +72,74 @@ class NetworkRung:
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
         """Choose where texts are cut off and, from timed steps, how many epochs fit into `seconds`; see `Rung.plan`."""
         began = time.perf_counter()
-        everything = np.arange(len(task.items["train"]))
-        start = self.family.untrained(task, everything)
         items: LabelledItems = task.items["train"]
-        texts = start.encoder.encode(items.texts, max_length=self.family.longest)
-        max_length = int(np.quantile(texts.lengths, _LENGTH_SHARE, method="higher"))
-        training = self.training
-        if seconds is not None:
-            left = _BUDGET_SHARE * (seconds - (time.perf_counter() - began))
-            training, max_length = self._affordable(task, start, items, left, max_length)
-        return {
-            "rung": self.name,
-            "seed": seed,
-            "max_length": max_length,
-            "longer_share": float((texts.lengths > max_length).mean()),
-            "training": asdict(training),
-        }
+        with threads_of(task.threads):
+            start = self.family.untrained(task, np.arange(len(items)))
+            lengths = start.encoder.encode(items.texts, max_length=self.family.longest).lengths
+            max_length = int(np.quantile(lengths, _LENGTH_SHARE, method="higher"))
+            training, earlier = self.training, None
+            if seconds is not None:
+                left = _BUDGET_SHARE * (seconds - (time.perf_counter() - began))
+                earlier = left * self.family.earlier_share
+                training, max_length = self._affordable(start, items, left - earlier, max_length)
+            return {
+                "rung": self.name,
+                "seed": seed,
+                "max_length": max_length,
+                "training": asdict(training),
+                **self.family.plan(task, start, earlier, max_length),
+            }
 
-    def _affordable(
-        self, task: Any, start: Start, items: LabelledItems, seconds: float, max_length: int
-    ) -> tuple[Training, int]:
+    def _affordable(self, start: Start, items: LabelledItems, seconds: float, max_length: int) -> tuple[Training, int]:
         """The training and the length of texts that fit into `seconds`."""
+        batch = self.training.batch_of(len(items))
         while True:
-            texts = start.encoder.encode(items.texts, max_length=max_length)
-            batches = LabelBatches(
-                texts,
-                items.labels,
-                pad_token_id=start.encoder.pad_token_id,
-                batch_size=self.training.batch_of(len(items)),
-                seed=0,
-            )
-            with threads_of(task.threads):
-                epoch = seconds_per_epoch(start.net.to(device()), Classification(), batches, len(items), self.training)
-            epochs = int(seconds / epoch)
+            precision, step = self._timed(start, items, max_length)
+            epochs = int(seconds / step * batch / len(items))
             if epochs >= _FEW_EPOCHS or max_length <= _SHORTEST:
                 break
             max_length = max(_SHORTEST, max_length // 2)
         if epochs < 1:
             raise PlanError(
-                f"not one pass over {len(items):,} texts fits into {seconds:.1f} s: it takes {epoch:.1f} s",
+                f"not one pass over {len(items):,} texts fits into {seconds:.1f} s: "
+                f"it takes {step * len(items) / batch:.1f} s",
                 where=f"rung {self.name}",
                 hint="give more minutes, or leave this rung out with --rungs",
             )
         epochs = min(epochs, self.training.epochs)
-        steps = epochs * len(items) // self.training.batch_of(len(items))
-        training = replace(self.training, epochs=epochs, least_steps=min(self.training.least_steps, max(1, steps)))
-        return training, max_length
+        least_steps = min(self.training.least_steps, int(seconds / step))
+        return replace(self.training, epochs=epochs, least_steps=least_steps, precision=precision), max_length
+
+    def _timed(self, start: Start, items: LabelledItems, max_length: int) -> tuple[Precision, float]:
+        """The faster precision, and its seconds a step."""
+        texts = start.encoder.encode(items.texts, max_length=max_length)
+        batch = self.training.batch_of(len(items))
+        batches = LabelBatches(texts, items.labels, pad_token_id=start.encoder.pad_token_id, batch_size=batch, seed=0)
+
+        def timed(precision: Precision) -> float:
+            training = replace(self.training, precision=precision)
+            settings = training.settings(len(items), seed=0, validated=False)
+            net = start.net.to(device())
+            return seconds_per_step(net, Classification(), batches, settings, training, samples=len(items))
+
+        return faster_precision(timed)
 
     def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
         """Train on `items`, keep the weights that do best on the validation items; see `Rung.fit`."""
         began, cpu_began = time.perf_counter(), time.process_time()
-        training = Training(**plan["training"])
+        training, max_length = Training(**plan["training"]), plan["max_length"]
         with threads_of(task.threads):
             start = self.family.start(task, plan, items, seed=seed, progress=progress)
-            parts = {"train": task.items["train"].take(items), "valid": task.items["valid"]}
-            encoded = {
-                name: LabelledTexts(start.encoder.encode(part.texts, max_length=plan["max_length"]), part.labels)
-                for name, part in parts.items()
-            }
+            started = time.perf_counter()
+            chosen, valid = task.items["train"].take(items), task.items["valid"]
+            train, held_out = (
+                LabelledTexts(start.encoder.encode(part.texts, max_length=max_length), part.labels)
+                for part in (chosen, valid)
+            )
             result = train_classifier(
                 start.net.to(device()),
-                encoded["train"],
-                encoded["valid"],
+                train,
+                held_out,
                 training,
                 pad_token_id=start.encoder.pad_token_id,
                 seed=seed,
@@ -176,46 +147,30 @@ class NetworkRung:
                 label=f"{self.name}: training",
                 progress=progress,
             )
-        self._save(start, plan, parts["train"], seed, folder)
-        truncated = encoded["train"].texts.truncated / max(1, len(items))
-        batch = training.batch_of(len(items))
+
+        def fill(target: Path) -> None:
+            labels = label_config("", chosen.label_names)
+            save_classifier(start.net.cpu(), target, {name: labels[name] for name in ("id2label", "label2id")})
+            start.encoder.save(target, model_max_length=max_length)
+
+        write_folder(folder, fill, header(self.name, plan, chosen, seed=seed))
+        truncated = train.texts.truncated / len(train)
+        notes = [start.note] if start.note else []
+        notes.append(f"texts are read up to {max_length} tokens; {truncated:.1%} are longer and cut there")
+        best = result.best_checkpoint
         return FitReport(
-            seconds=time.perf_counter() - began,
+            seconds=start.earlier_seconds + time.perf_counter() - (started if start.earlier_seconds else began),
             cpu_seconds=time.process_time() - cpu_began,
             finished=True,
-            note="; ".join(
-                filter(
-                    None, [start.note, f"texts are read up to {plan['max_length']} tokens ({truncated:.1%} are longer)"]
-                )
-            ),
+            note="; ".join(notes),
             steps=result.step,
-            epochs=result.step * batch / len(items),
+            epochs=result.step * training.batch_of(len(train)) / len(train),
             chosen={
-                "best_step": result.best_checkpoint and int(result.best_checkpoint.name.rpartition("-")[2]),
+                "best_epoch": best and int(best.name.rpartition("-")[2]) * training.batch_of(len(train)) / len(train),
                 "ended": result.ended,
                 "truncated": truncated,
             },
         )
-
-    def _save(self, start: Start, plan: Plan, items: LabelledItems, seed: int, folder: Path) -> None:
-        def fill(target: Path) -> None:
-            save_classifier(start.net.cpu(), target, items.label_names)
-            start.encoder.save(target, model_max_length=plan["max_length"])
-
-        header = {
-            "rung_version": __version__,
-            "task": "classification",
-            "rung": self.name,
-            "state": "finished",
-            "recipe": {**plan, "fit_seed": seed},
-            "data": {"sha256": items.sha256, "items": len(items)},
-        }
-        write_folder(folder, fill, header)
-
-
-def _texts(task: Any, items: Indices) -> list[str]:
-    texts: Sequence[str] = task.items["train"].texts
-    return [texts[number] for number in items.tolist()]
 
 
 def cnn() -> NetworkRung:
@@ -252,3 +207,53 @@ def lstm() -> NetworkRung:
 def gru() -> NetworkRung:
     """A bidirectional GRU (Cho et al. 2014) with attention pooling."""
     return _recurrent("gru", "a recurrent network with a simpler memory (GRU) that reads in both directions", 2e-3)
+
+
+def encoder() -> NetworkRung:
+    """A small BERT encoder that has seen the labelled texts only."""
+    return NetworkRung(
+        "encoder",
+        "a small Transformer encoder (BERT's shape), trained from scratch on the labels",
+        6,
+        TransformerNetworks("encoder", pretrained=False),
+        Training(epochs=12, batch_size=32, learning_rate=5e-4, weight_decay=0.01),
+    )
+
+
+def encoder_pretrained() -> NetworkRung:
+    """The same encoder after masked-language-model pretraining on the user's text."""
+    return NetworkRung(
+        "encoder-pretrained",
+        "the same encoder, which first learned to fill gaps in your own text",
+        7,
+        TransformerNetworks("encoder", pretrained=True),
+        Training(epochs=10, batch_size=32, learning_rate=3e-4, weight_decay=0.01),
+    )
+
+
+def decoder() -> NetworkRung:
+    """A small GPT that learned to continue the user's text, then to label it."""
+    return NetworkRung(
+        "decoder",
+        "a small GPT, which first learned to continue your own text",
+        8,
+        TransformerNetworks("decoder", pretrained=True),
+        Training(epochs=10, batch_size=32, learning_rate=3e-4, weight_decay=0.01),
+    )
+
+
+class FolderRung(NetworkRung):
+    """A pretrained network from a folder, fine-tuned with a new head by BERT's recipe (arXiv 1810.04805, A.3)."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Take the network in `path`. RunFolderError or TokenizerError say why it cannot be used."""
+        super().__init__(
+            name=f"folder:{path}",
+            description=f"the pretrained network in {Path(path).name}, fine-tuned on the labels",
+            height=9,
+            family=FolderNetworks.open(Path(path)),
+            training=Training(
+                epochs=4, batch_size=32, learning_rate=5e-5, weight_decay=0.01, warmup_share=0.1, decay_share=0.9
+            ),
+            is_pretrained_language_model=True,
+        )

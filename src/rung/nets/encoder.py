@@ -1,0 +1,164 @@
+"""The Transformer encoder in BERT's layout (Devlin et al. 2019), with Hugging Face's tensor names.
+
+What is computed in is decided in `Encoder.embed`, as in the decoder: every layer casts its weights to that dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rung.errors import GenerationError
+from rung.nets.body import States
+from rung.nets.decoder import Linear
+from rung.nets.encoder_config import EncoderConfig
+
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm in the dtype of its input, whatever dtype its weights are kept in."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
+        """Normalise over the last dimension."""
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
+class Embeddings(nn.Module):
+    """Words, positions and the token type, which is 0 everywhere: a text is one segment."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        """Add positions 0, 1, ... and the type to word embeddings (batch, time, hidden), and normalise."""
+        time, positions = words.shape[1], self.position_embeddings.weight
+        if time > len(positions):
+            raise GenerationError(
+                f"{time} tokens do not fit this network's {len(positions)} positions", hint="shorten the text"
+            )
+        placed = words + (positions[:time] + self.token_type_embeddings.weight[0]).to(words.dtype)
+        return F.dropout(self.LayerNorm(placed), self.dropout, self.training)
+
+
+class SelfAttention(nn.Module):
+    """Every token attends to every real token."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (Linear(config.hidden_size, config.hidden_size) for _ in range(3))
+        self.heads = config.num_attention_heads
+        self.dropout = config.attention_probs_dropout_prob
+
+    def forward(self, x: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+        """Mix (batch, time, hidden) where `allowed` (batch, 1, 1, time) is true; None: everywhere."""
+        q, k, v = (p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.query, self.key, self.value))
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        return mixed.transpose(1, 2).flatten(2)
+
+
+class Output(nn.Module):
+    """A linear map back into the residual stream, which is normalised after the sum (post-norm)."""
+
+    def __init__(self, size: int, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = Linear(size, config.hidden_size)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Map `x` (batch, time, size) to the shape of `residual` (batch, time, hidden) and add them."""
+        normed: torch.Tensor = self.LayerNorm(F.dropout(self.dense(x), self.dropout, self.training) + residual)
+        return normed
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then two linear maps with an activation between them."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": Output(config.hidden_size, config)})
+        self.intermediate = nn.ModuleDict({"dense": Linear(config.hidden_size, config.intermediate_size)})
+        self.output = Output(config.intermediate_size, config)
+        self.activation = _ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
+        """Map (batch, time, hidden) to the same shape."""
+        x = self.attention["output"](self.attention["self"](x, allowed), x)
+        out: torch.Tensor = self.output(self.activation(self.intermediate["dense"](x)), x)
+        return out
+
+
+class Encoder(nn.Module):
+    """The body. Matrices and embeddings start normal with deviation 0.02, biases at zero."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = torch.float32
+        self.embeddings = Embeddings(config)
+        layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.encoder = nn.ModuleDict({"layer": layers})
+        self.apply(draw_normal)
+
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the word embeddings (batch, time, hidden) in the dtype to compute in: autocast's where it is on."""
+        device = input_ids.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.compute_dtype
+        words: torch.Tensor = self.embeddings.word_embeddings(input_ids)
+        return words.to(dtype)
+
+    def forward(self, embedded: torch.Tensor, mask: torch.Tensor | None = None, state: Any = None) -> States:
+        """Return the hidden states (batch, time, hidden); positions and types are added here, and there is no state.
+
+        Raises GenerationError for more tokens than positions.
+        """
+        allowed = None if mask is None else mask.bool()[:, None, None, :]
+        x = self.embeddings(embedded)
+        for layer in cast(nn.ModuleList, self.encoder["layer"]):
+            x = layer(x, allowed)
+        return States(x, state)
+
+
+class MaskedLanguageModel(nn.Module):
+    """An encoder that guesses hidden tokens: BERT's transform, and the word embeddings as output matrix.
+
+    BERT's output bias, one number a token, is left out: the loss is fused with the product, and classifiers drop it.
+    """
+
+    def __init__(self, model: Encoder) -> None:
+        super().__init__()
+        config = model.config
+        self.model = model
+        self.transform = nn.Sequential(
+            Linear(config.hidden_size, config.hidden_size),
+            nn.GELU(),
+            LayerNorm(config.hidden_size, config.layer_norm_eps),
+        )
+        self.transform.apply(draw_normal)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head.weight = model.embeddings.word_embeddings.weight
+
+
+def draw_normal(module: nn.Module) -> None:
+    """Draw a module's own matrices as BERT does (appendix A.2 and the published code: deviation 0.02)."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

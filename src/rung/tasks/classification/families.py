@@ -1,0 +1,84 @@
+"""What sets neural rungs apart: where the tokens and the first weights of their networks come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rung.data.text_encoder import TextEncoder, train_words
+from rung.nets.classifier import Classifier, build_classifier
+from rung.nets.convolution import ConvolutionConfig
+from rung.nets.recurrent import RecurrentConfig
+from rung.progress import SILENT, Progress
+from rung.tasks.classification.network_training import seeded
+from rung.tasks.task import Indices, Plan
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a fit begins: a network and the encoder that belongs to it.
+
+    `earlier_seconds` were spent once for all fits and belong to each; `note` says on what.
+    """
+
+    net: Classifier
+    encoder: TextEncoder
+    earlier_seconds: float = 0.0
+    note: str = ""
+
+
+class Family(Protocol):
+    """The networks of one kind."""
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a text that they should read."""
+        ...
+
+    @property
+    def earlier_share(self) -> float:
+        """The share of a fit's time that is spent before labels are looked at."""
+        ...
+
+    def untrained(self, task: Any, items: Indices) -> Start:
+        """A start of the right shape for timing; its weights do not matter."""
+        ...
+
+    def plan(self, task: Any, start: Start, seconds: float | None, max_length: int) -> dict[str, Any]:
+        """What `start` will need in the plan, when `seconds` may be spent there (None: no clock is read)."""
+        ...
+
+    def start(self, task: Any, plan: Plan, items: Indices, *, seed: int, progress: Progress) -> Start:
+        """The start of a fit on `items`."""
+        ...
+
+
+@dataclass(frozen=True)
+class WordNetworks:
+    """Networks over word vectors that are learned from the labelled texts alone."""
+
+    config: Callable[[int], ConvolutionConfig | RecurrentConfig]
+    longest: int = 400
+    max_vocabulary: int = 30_000
+    earlier_share: float = 0.0
+
+    def untrained(self, task: Any, items: Indices) -> Start:
+        """See `Family`."""
+        return self.start(task, {}, items, seed=0, progress=SILENT)
+
+    def plan(self, task: Any, start: Start, seconds: float | None, max_length: int) -> dict[str, Any]:  # noqa: ARG002
+        """See `Family`."""
+        return {}
+
+    def start(self, task: Any, plan: Plan, items: Indices, *, seed: int, progress: Progress) -> Start:  # noqa: ARG002
+        """See `Family`."""
+        encoder = train_words(training_texts(task, items), max_vocabulary=self.max_vocabulary)
+        with seeded(seed):
+            return Start(build_classifier(self.config(encoder.vocab_size), len(task.label_names)), encoder)
+
+
+def training_texts(task: Any, items: Indices) -> list[str]:
+    """The texts of these training items."""
+    texts = task.items["train"].texts
+    return [texts[number] for number in items.tolist()]

@@ -1,0 +1,72 @@
+"""A pretrained network from a folder: its body and tokenizer are taken over, a new head is put on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rung.data.text_encoder import TextEncoder
+from rung.errors import RunFolderError
+from rung.nets.classifier_folder import load_body, read_body_config
+from rung.progress import SILENT, Progress
+from rung.runfolder import HEADER_NAME, verify
+from rung.tasks.classification.families import Start
+from rung.tasks.classification.network_training import seeded
+from rung.tasks.task import Indices, Plan
+
+_MOST_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class FolderNetworks:
+    """Encoders (BERT) and decoders (Qwen3, Llama, Qwen2) in Hugging Face's layout, and Rung's language models."""
+
+    folder: Path
+    dropout: float = 0.1
+    earlier_share: float = 0.0
+
+    @classmethod
+    def open(cls, folder: Path) -> FolderNetworks:
+        """Check early that the folder can be used. RunFolderError or TokenizerError say why it cannot."""
+        if not folder.is_dir():
+            raise RunFolderError("there is no such folder", where=str(folder), hint="give the folder of a network")
+        if (folder / HEADER_NAME).exists():
+            verify(folder)
+        family = cls(folder)
+        rows, tokens = read_body_config(folder).vocab_size, family.encoder.vocab_size
+        if tokens > rows:
+            raise RunFolderError(
+                f"the tokenizer has {tokens:,} tokens, the network {rows:,} embeddings",
+                where=str(folder),
+                hint="use the tokenizer that belongs to this model",
+            )
+        return family
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        """The folder's tokenizer."""
+        return TextEncoder.load(self.folder)
+
+    @cached_property
+    def longest(self) -> int:
+        """The most tokens of a text: what network and tokenizer allow, and no more than time does."""
+        allowed = (read_body_config(self.folder).max_position_embeddings, self.encoder.model_max_length or _MOST_TOKENS)
+        return min(*allowed, _MOST_TOKENS)
+
+    def untrained(self, task: Any, items: Indices) -> Start:
+        """See `Family`."""
+        return self.start(task, {}, items, seed=0, progress=SILENT)
+
+    def plan(self, task: Any, start: Start, seconds: float | None, max_length: int) -> dict[str, Any]:  # noqa: ARG002
+        """See `Family`."""
+        return {"base": str(self.folder)}
+
+    def start(self, task: Any, plan: Plan, items: Indices, *, seed: int, progress: Progress) -> Start:  # noqa: ARG002
+        """See `Family`."""
+        with seeded(seed):
+            net = load_body(
+                self.folder, len(task.label_names), dropout=self.dropout, pad_token_id=self.encoder.pad_token_id
+            )
+        return Start(net, self.encoder)
