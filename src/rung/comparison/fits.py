@@ -1,11 +1,11 @@
 """The fits of a comparison on disk: each is done once, whatever happens in between.
 
-OUT/work/linear/plan.json           what every fit of this rung uses
-OUT/work/linear/all-seed-0/         a run folder, on all training items
-OUT/work/linear/all-seed-0.json     how it went and its quality; written last, so it tells that the fit is finished
+OUT/work/linear/plan.json                what every fit of this rung uses
+OUT/work/linear/all-seed-0/              a run folder, on all training items
 OUT/work/linear/all-seed-0.safetensors   what it predicts for the validation and the test items
-OUT/work/linear/n-200-seed-0.json   the same for a point of the learning curve, whose folder is not kept
-OUT/rungs/linear/                   the fit with the best validation score: ready for `rung predict`
+OUT/work/linear/all-seed-0.json          how it went; written last, so it tells that the fit is finished
+OUT/work/linear/n-200-seed-0.json        the same for a point of the learning curve, whose folder is not kept
+OUT/rungs/linear/                        the fit with the best validation score: ready for `rung predict`
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rung.evaluation.summed import SummedScores
 from rung.progress import Progress
+from rung.records import ItemScores
 from rung.runfolder import remove_leftovers, write_json
 from rung.tasks.loading import load_predictor
-from rung.tasks.task import FitReport, Indices, Part, Plan, Rung, Task
+from rung.tasks.task import FitReport, Part, Plan, Rung, Task
 
 _SCORED: tuple[Part, ...] = ("valid", "test")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished fit: its folder, how it went, and the primary metric on validation and test items."""
+    """A finished fit: where it is, how it went, and what it predicts for validation and test items."""
 
     folder: Path
     seed: int
     items: int
     report: FitReport
-    valid: float
-    test: float
+    predictions: dict[Part, Any]
 
 
 class Fits:
@@ -44,61 +45,75 @@ class Fits:
 
     def plan(self, rung: Rung, seconds: float | None, *, seed: int) -> Plan:
         """The plan of all fits of `rung`: decided once, then kept. Raises PlanError when nothing fits the time."""
-        path = self._work(rung) / "plan.json"
-        if path.is_file():
-            stored: Plan = json.loads(path.read_text(encoding="utf-8"))
-            return stored
-        decided = rung.plan(self.task, seconds, seed=seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, decided)
-        return decided
+        stored = self.stored(rung, "plan")
+        if stored is None:
+            stored = rung.plan(self.task, seconds, seed=seed)
+            self.store(rung, "plan", stored)
+        return stored
 
     def on_all(self, rung: Rung, plan: Plan, *, seed: int) -> Fit:
         """Fit on all training items, and keep the folder."""
-        size = len(self.task.ids("train"))
-        return self._fit(rung, plan, f"all-seed-{seed}", self.task.subset(size, seed=seed), seed)
+        return self._fit(rung, plan, f"all-seed-{seed}", len(self.task.ids("train")), seed)
 
     def on_some(self, rung: Rung, plan: Plan, size: int, *, seed: int) -> Fit:
-        """Fit on `size` training items, for the learning curve; only what it scored is kept."""
-        fit = self._fit(rung, plan, f"n-{size}-seed-{seed}", self.task.subset(size, seed=seed), seed)
+        """Fit on `size` training items, for the learning curve; only what it predicts is kept."""
+        fit = self._fit(rung, plan, f"n-{size}-seed-{seed}", size, seed)
         shutil.rmtree(fit.folder, ignore_errors=True)
         return fit
 
-    def predictions(self, fit: Fit, part: Part) -> Any:
-        """What a fit on all items predicts for a part, as stored when it was fitted."""
-        return self.task.read_predictions(fit.folder.with_suffix(".safetensors"), part)
+    def scores(self, fit: Fit, part: Part) -> ItemScores | SummedScores:
+        """The primary metric of a fit by item."""
+        return self.task.primary(fit.predictions[part], part)
 
-    def keep(self, rung: Rung, fits: list[Fit]) -> Path:
-        """Make the fit with the best validation score, the first of equals, the rung's own folder."""
-        best = max(fits, key=lambda fit: fit.valid)
-        kept = self.out / "rungs" / rung.name.replace(":", "-").replace("/", "-")
+    def keep(self, rung: Rung, best: Fit) -> Path:
+        """Make this fit the rung's own folder."""
+        kept = self.out / "rungs" / _folder_name(rung)
         if not kept.is_dir():
-            remove_leftovers(kept.parent) if kept.parent.is_dir() else kept.parent.mkdir(parents=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(kept.parent)
             temporary = kept.with_name(f".writing-{kept.name}")
             shutil.copytree(best.folder, temporary)
             temporary.rename(kept)
         return kept
 
-    def _fit(self, rung: Rung, plan: Plan, name: str, items: Indices, seed: int) -> Fit:
+    def stored(self, rung: Rung, name: str) -> dict[str, Any] | None:
+        """A JSON object kept beside the fits of `rung`, or None."""
+        path = self._work(rung) / f"{name}.json"
+        if not path.is_file():
+            return None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def store(self, rung: Rung, name: str, value: dict[str, Any]) -> None:
+        """Keep a JSON object beside the fits of `rung`."""
+        self._work(rung).mkdir(parents=True, exist_ok=True)
+        write_json(self._work(rung) / f"{name}.json", value)
+
+    def _fit(self, rung: Rung, plan: Plan, name: str, size: int, seed: int) -> Fit:
         folder = self._work(rung) / name
-        done = folder.with_suffix(".json")
-        if not done.is_file():
+        arrays = folder.with_name(f"{name}.safetensors")
+        if self.stored(rung, name) is None:
             self._clear(folder)
-            report = rung.fit(self.task, plan, items=items, seed=seed, folder=folder, progress=self.progress)
+            task, items = self.task.learning_subset(size, seed=seed)
+            report = rung.fit(task, plan, items=items, seed=seed, folder=folder, progress=self.progress)
             predictor = load_predictor(folder)
-            predicted = {part: predictor.predict(self.task.inputs(part)) for part in _SCORED}
-            self.task.write_predictions(folder.with_suffix(".safetensors"), predicted)
-            scores = {part: self.task.primary(predicted[part], part) for part in _SCORED}
-            write_json(done, {"report": asdict(report), "items": len(items), "seed": seed, **scores})
-        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return Fit(folder, seed, found["items"], FitReport(**found["report"]), found["valid"], found["test"])
+            predicted = {part: predictor.predict(self.task.inputs(part), batch_size=128) for part in _SCORED}
+            self.task.write_predictions(arrays, predicted)
+            self.store(rung, name, {"items": size, "seed": seed, "report": asdict(report)})
+        found = self.stored(rung, name) or {}
+        predictions = {part: self.task.read_predictions(arrays, part) for part in _SCORED}
+        return Fit(folder, seed, found["items"], FitReport(**found["report"]), predictions)
 
     def _work(self, rung: Rung) -> Path:
-        return self.out / "work" / rung.name.replace(":", "-").replace("/", "-")
+        return self.out / "work" / _folder_name(rung)
 
     @staticmethod
     def _clear(folder: Path) -> None:
         """Remove what a killed process left of this fit."""
-        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
         remove_leftovers(folder.parent)
+
+
+def _folder_name(rung: Rung) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in rung.name)

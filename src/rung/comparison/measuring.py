@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from rung.comparison.probe import BATCH, WARM_UP, agreement
 from rung.errors import EvaluationError
-from rung.evaluation.intervals import quantile_interval
+from rung.evaluation.quantiles import quantile_interval
 from rung.records import Record
 from rung.tasks.loading import load_predictor
 from rung.tasks.task import FitReport
@@ -28,6 +28,7 @@ class Costs:
 
     records: list[Record]
     determinism: dict[str, Any]
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def measure_costs(

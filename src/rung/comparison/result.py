@@ -53,6 +53,7 @@ class DataFound(_Part):
     rejected: dict[str, int] = Field(description="reason -> rows that were left out")
     classes: list[dict[str, Any]] = Field(description="{label, train, valid, test}, most frequent first")
     split: dict[str, Any] = Field(description="{method, sha256, train, valid, test}")
+    profile: list[str] = Field(description="sentences on lengths, words and classes")
     gates: list[dict[str, Any]] = Field(description="{name, passed: bool, count, share, sentence, examples: [..]}")
     power: dict[str, Any] = Field(description="{n, margin, detectable_difference, needed_for_margin, sentence}")
 

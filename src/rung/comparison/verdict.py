@@ -239,7 +239,7 @@ class _Wording:
                 more = (
                     f"about {about(items)} more test items would decide"
                     if items
-                    else "the difference lies so close to the margin that more test items would hardly decide"
+                    else "more test items alone would hardly decide, the difference is too close to the margin or fits vary too much"
                 )
                 said = (
                     f"not decided: {self._difference()}, neither clearly within nor beyond the margin of {margin}; "

@@ -10,7 +10,7 @@ from rung.runfolder import HEADER_NAME, read_header
 
 if TYPE_CHECKING:
     from rung.generation.matrices import Precision
-    from rung.tasks.classification.classifier import TextClassifier
+    from rung.tasks.classification.classifier import Classifier
     from rung.tasks.language_model import LanguageModel
 
 
@@ -19,10 +19,8 @@ def is_classifier(folder: Path) -> bool:
     return (folder / HEADER_NAME).is_file() and read_header(folder).get("task") == "classification"
 
 
-def load(
-    folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
-) -> TextClassifier | LanguageModel:
-    """Load a run folder: a `TextClassifier` (predict, classify) or a `LanguageModel` (generate, score).
+def load(folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False) -> Classifier | LanguageModel:
+    """Load a run folder: a `Classifier` (predict, classify) or a `LanguageModel` (generate, score).
 
     `precision` and `invariant` say how a language model computes; see `rung.tasks.language_model.load`.
 
@@ -39,7 +37,7 @@ def load(
     return load_predictor(folder)
 
 
-def load_predictor(folder: Path) -> TextClassifier:
+def load_predictor(folder: Path) -> Classifier:
     """Load a run folder that answers items, as every rung of a comparison does. Raises RunFolderError for others."""
     from rung.tasks.classification.classifier import load_classifier
 

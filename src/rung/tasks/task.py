@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rung.evaluation.summed import SummedScores
 from rung.progress import Progress
 from rung.records import ItemScores, Record
 
@@ -83,6 +84,16 @@ class Rung(Protocol):
         """Whether it stands on a language model trained before, on other text: only then may it stand for "an LLM"."""
         ...
 
+    @property
+    def is_random(self) -> bool:
+        """Whether two seeds give two different fits on the same items."""
+        ...
+
+    @property
+    def learns(self) -> bool:
+        """Whether more labels make a better fit: what does not learn has no learning curve."""
+        ...
+
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
         """Decide, perhaps by timing a few real steps, what fits into `seconds` of one fit on all training items.
 
@@ -98,9 +109,25 @@ class Rung(Protocol):
 class Task(Protocol):
     """Labelled items cut into parts, the rungs that can learn them, and how predictions are scored."""
 
-    name: str
-    primary_metric: str
-    sha256: str
+    @property
+    def name(self) -> str:
+        """The task's name in folders and reports."""
+        ...
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that the verdict rests on; larger is better."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """The identity of all items and of the part that each is in."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What `report.json` tells of the data: the fields of its `DataFound` without `power`."""
+        ...
 
     def rungs(self, names: Sequence[str] | None) -> list[Rung]:
         """The rungs that fit this task, or those named, from the lowest up. UsageError for an unknown name."""
@@ -114,8 +141,8 @@ class Task(Protocol):
         """The item ids of a part: a function of the content, not of the order of rows."""
         ...
 
-    def primary(self, predictions: Any, part: Part) -> float:
-        """The primary metric alone."""
+    def primary(self, predictions: Any, part: Part) -> ItemScores | SummedScores:
+        """The primary metric by item: larger is better."""
         ...
 
     def score(self, predictions: Any, part: Part) -> tuple[list[Record], dict[str, ItemScores]]:
@@ -126,7 +153,7 @@ class Task(Protocol):
         """What the report shows beside the records: tables by class, confusion, reliability, groups."""
         ...
 
-    def write_predictions(self, path: Path, predictions: Mapping[str, Any]) -> None:
+    def write_predictions(self, path: Path, predictions: Mapping[Part, Any]) -> None:
         """Keep predictions by part, so that a comparison can go on after a crash."""
         ...
 
@@ -142,6 +169,9 @@ class Task(Protocol):
         """Sizes of nested training subsets for a learning curve, ascending, the last one all items."""
         ...
 
-    def subset(self, size: int, *, seed: int) -> Indices:
-        """`size` training items; for one seed, a smaller subset lies inside every larger one."""
+    def learning_subset(self, size: int, *, seed: int) -> tuple[Task, Indices]:
+        """`size` training items, and this task with a validation part that is small in the same proportion.
+
+        For one seed, a smaller subset lies inside every larger one.
+        """
         ...

@@ -39,7 +39,7 @@ class Prediction:
         return 0.0 if self.label is None else self.probabilities[self.label]
 
 
-class TextClassifier:
+class Classifier:
     """A fitted rung: `predict` for scores in the order of `labels`, `classify` for people."""
 
     def __init__(self, folder: Path, predictor: Predictor, labels: tuple[str, ...], header: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class TextClassifier:
         ]
 
 
-def load_classifier(folder: Path) -> TextClassifier:
+def load_classifier(folder: Path) -> Classifier:
     """Load the classifier in `folder`, every file checked against its hash.
 
     Raises RunFolderError when the folder is damaged or holds no classifier.
@@ -80,7 +80,7 @@ def load_classifier(folder: Path) -> TextClassifier:
         )
     home = import_module(_HOMES.get(str(config.get("model_type")), _NETWORKS))
     labels = tuple(names[str(index)] for index in range(len(names)))
-    return TextClassifier(folder, home.load(folder), labels, header)
+    return Classifier(folder, home.load(folder), labels, header)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,123 @@
+"""`rung.compare`: from files and wishes to a folder with a report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rung.comparison.compare import compare as compare_task
+from rung.comparison.report import write_reports
+from rung.comparison.result import Comparison
+from rung.comparison.settings import Settings
+from rung.errors import RunFolderError, UsageError
+from rung.progress import SILENT, Progress
+from rung.runfolder import write_json
+from rung.tasks.classification.reading import DataSources, read_task
+from rung.tasks.task import Rung
+
+_WISH = "comparison.json"
+
+
+def compare(
+    files: Sequence[Path | str],
+    *,
+    out: Path | str,
+    target: str | None = None,
+    text: Sequence[str] | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    test: Sequence[Path | str] = (),
+    valid: Sequence[Path | str] = (),
+    unlabelled: Sequence[Path | str] = (),
+    allow_leaks: bool = False,
+    more_rungs: Sequence[Rung] = (),
+    plan: Path | str | None = None,
+    resume: bool = False,
+    command: str = "",
+    started: float | None = None,
+    progress: Progress = SILENT,
+    **settings: Any,
+) -> Comparison:
+    """Fit every rung of the ladder to labelled text, measure them on the same items, judge, and write the report.
+
+    `files` are tables with a label column `target` and one or more `text` columns (guessed where not named). `out` gets
+    `report.html`, `report.json`, `report.md` and a folder for each rung under `rungs/`. `settings` are those of
+    `Settings`: minutes, seed, seeds, margin, metric, rungs, reference. `plan` names a finished comparison whose plans
+    are used again: no clock is then read. With `resume` an interrupted comparison in `out` goes on.
+
+    Raises DataError for data that cannot be used, UsageError for contradictory wishes, RunFolderError when `out` holds
+    something else.
+    """
+    out = Path(out)
+    wish = Settings(**settings)
+    threads = wish.threads or os.cpu_count() or 1
+    wish = wish.model_copy(update={"threads": threads})
+    _open(out, wish, resume=resume)
+    sources = DataSources(files, target, text, group, time, test, valid, unlabelled, allow_leaks)
+    task = read_task(
+        sources, seed=wish.seed, threads=threads, metric=wish.metric, more_rungs=tuple(more_rungs), progress=progress
+    )
+    _same_data(out, wish, task.sha256)
+    if plan is not None:
+        _take_plans(Path(plan), out)
+        wish = wish.model_copy(update={"minutes": None})
+    found = compare_task(task, wish, out=out, command=command, started=started, progress=progress)
+    write_reports(found, out)
+    return found
+
+
+def _open(out: Path, wish: Settings, *, resume: bool) -> None:
+    """Make the folder, or find the interrupted comparison in it."""
+    begun = (out / _WISH).is_file()
+    if resume and not begun:
+        raise RunFolderError("there is no comparison to go on with", where=str(out), hint="leave out --resume")
+    if not resume and out.exists() and any(out.iterdir()):
+        hint = "go on with it by --resume, or choose another --out" if begun else "choose another --out"
+        raise UsageError("the output folder is not empty", where=str(out), hint=hint)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"the output folder cannot be made ({error.strerror})", where=str(out), hint="give another --out"
+        ) from error
+    if not begun:
+        write_json(out / _WISH, {"settings": wish.model_dump(mode="json"), "data": None})
+
+
+def _same_data(out: Path, wish: Settings, sha256: str) -> None:
+    """A comparison that goes on must be over the same items and wishes: otherwise its fits could not be compared."""
+    import json
+
+    stored = json.loads((out / _WISH).read_text(encoding="utf-8"))
+    wanted = {"settings": wish.model_dump(mode="json"), "data": sha256}
+    if stored["data"] is None:
+        write_json(out / _WISH, wanted)
+        return
+    if stored["data"] != sha256:
+        raise RunFolderError(
+            "the data is not the one this comparison was begun with",
+            where=str(out),
+            hint="compare anew, in another --out",
+        )
+    changed = [key for key, value in wish.model_dump(mode="json").items() if stored["settings"].get(key) != value]
+    if set(changed) - {"minutes", "threads"}:
+        raise UsageError(
+            f"this comparison was begun with another {', '.join(changed)}",
+            where=str(out),
+            hint="give the same options again with --resume, or compare anew in another --out",
+        )
+
+
+def _take_plans(source: Path, out: Path) -> None:
+    """Copy the plans of another comparison."""
+    plans = [path for name in ("plan.json", "curve.json") for path in sorted((source / "work").glob(f"*/{name}"))]
+    if not plans:
+        raise RunFolderError("there are no plans of a comparison here", where=str(source), hint="give its --out folder")
+    for path in plans:
+        target = out / path.relative_to(source)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
