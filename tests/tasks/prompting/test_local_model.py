@@ -177,9 +177,9 @@ def test_a_real_server_answers(folder: Path, task: TinyTask, tmp_path: Path) -> 
         predictor = load(tmp_path / "run")
         texts = task.items["test"].texts[:4]
         predictions = predictor.predict(texts)
-        shown = predictor.report()
+        shown = predictor.details()
     assert predictions.probabilities.shape == (4, 2)
-    assert shown["failed"] == 4, "random weights name no label"
+    assert shown["parse_failures"] == 4, "random weights name no label"
     prompts = [predictor.prompt.render(text) for text in texts]
     assert shown["prompt_tokens"] == sum(len(prompt.encode()) for prompt in prompts), "one token a byte"
     written = LocalModel(folder)._model.generate(prompts, temperature=0, max_tokens=16)

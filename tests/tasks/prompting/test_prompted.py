@@ -38,7 +38,7 @@ def test_the_whole_way(server: ScriptedServer, task: TinyTask, tmp_path: Path) -
     assert predictor.num_parameters is None
     # 100 prompt and 2 completion tokens an item, at 0.5 and 2 a million
     assert predictor.cost_per_1000.value == pytest.approx(1000 * (100 * 0.5 + 2 * 2.0) / 1e6)
-    assert predictor.report()["failed"] == 0
+    assert predictor.details()["parse_failures"] == 0
 
 
 def test_planning_sends_no_text(server: ScriptedServer, task: TinyTask) -> None:
@@ -70,7 +70,7 @@ def test_less_time_means_fewer_trials(server: ScriptedServer, task: TinyTask) ->
 def test_a_plan_above_the_cap_is_refused(server: ScriptedServer, task: TinyTask) -> None:
     with pytest.raises(PlanError, match="would cost about") as raised:
         PromptedRung(server.url, price=Price(1, 1), max_cost=1e-9).plan(task, None, seed=0)
-    assert raised.value.hint == "raise --max-cost"
+    assert raised.value.hint == "raise --spend-at-most"
 
 
 def test_examples_come_from_the_given_training_items_only(
@@ -108,8 +108,8 @@ def test_nonsense_counts_as_errors_and_is_shown(server: ScriptedServer, task: Ti
     np.testing.assert_array_equal(predictions.failed, task.items["test"].labels == 1)
     np.testing.assert_array_equal(predictions.labels[predictions.failed], -1)
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1)
-    shown = predictor.report()
-    assert shown["failed"] == 10
+    shown = predictor.details()
+    assert shown["parse_failures"] == 10
     assert shown["failures"][0] == {"text": "test 1: win a prize", "problem": "names no label: 'Who knows?'"}
 
 
@@ -181,3 +181,23 @@ def test_answers_that_vary(server: ScriptedServer, task: TinyTask, tmp_path: Pat
 def test_settings_that_make_no_sense(arguments: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         PromptedRung(**arguments)  # type: ignore[arg-type]
+
+
+def test_an_answer_has_room_for_the_longest_label(server: ScriptedServer, task: TinyTask) -> None:
+    assert PromptedRung(server.url).plan(task, None, seed=0)["options"]["max_tokens"] == 16
+    task.label_names = ("ham", "an advertisement " * 10)
+    assert PromptedRung(server.url).plan(task, None, seed=0)["options"]["max_tokens"] == 85
+
+
+def test_details_are_plain_json_for_the_report(server: ScriptedServer, task: TinyTask, tmp_path: Path) -> None:
+    server.answer = oracle
+    fitted(PromptedRung(server.url, price=Price(1, 1)), task, tmp_path / "run")
+    predictor = load(tmp_path / "run")
+    predictor.predict(task.items["test"].texts)
+    details = predictor.details()
+    assert json.loads(json.dumps(details, allow_nan=False)) == details
+    assert len(details["templates"]) == 18
+    assert details["validation_items"] == 30
+    assert details["cost_per_1000"] == pytest.approx(0.102)
+    assert (details["asked"], details["parse_failures"], details["without_probabilities"]) == (20, 0, 20)
+    assert details["request_seconds"]["p50"] > 0

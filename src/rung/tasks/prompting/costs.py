@@ -94,10 +94,10 @@ class Spending:
         """Raises UsageError for a cap without a price, or one that is not a number above 0."""
         if cap is not None and price is None:
             raise UsageError(
-                "a cap on spending needs a price to count with", where="--max-cost", hint="give --price IN/OUT"
+                "a cap on spending needs a price to count with", where="--spend-at-most", hint="give --price IN/OUT"
             )
         if cap is not None and not 0 < cap < float("inf"):
-            raise UsageError(f"a cap on spending must be a number above 0, not {cap}", where="--max-cost")
+            raise UsageError(f"a cap on spending must be a number above 0, not {cap}", where="--spend-at-most")
         self.price = price
         self.cap = cap
         self.requests = self.prompt_tokens = self.completion_tokens = 0

@@ -33,6 +33,7 @@ _LARGEST_REPLY = 2**20
 _LONGEST_WAIT = 300.0
 """Seconds; a server that asks for more is not waited for."""
 _TOP_LOGPROBS = 10  # OpenAI and vLLM allow 20, mlx-lm 11
+_REASONING_TOKENS = 1024  # on top of an answer's own, or a reasoning model has none left to answer with
 _RETRIED = {408, 409, 425, 429}
 _NOT_ACCEPTED = {400, 422}
 FORMS = ("logprobs", "plain", "reasoning")
@@ -219,7 +220,7 @@ class Endpoint:
     def _body(self, prompt: str, form: str, temperature: float) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "n": 1}
         if form == "reasoning":
-            return body | {"max_completion_tokens": self.options.max_tokens}
+            return body | {"max_completion_tokens": self.options.max_tokens + _REASONING_TOKENS}
         body |= {"max_tokens": self.options.max_tokens, "temperature": temperature}
         return body | ({"logprobs": True, "top_logprobs": _TOP_LOGPROBS} if form == "logprobs" else {})
 
@@ -242,7 +243,7 @@ class Endpoint:
         """
         for attempt in range(self.options.attempts):
             self._wait_for_turn()
-            amount = self.spending.reserve(prompt_bytes, self.options.max_tokens)
+            amount = self.spending.reserve(prompt_bytes, body.get("max_completion_tokens", self.options.max_tokens))
             started = self._clock()
             try:
                 answer = read_reply(self._send("POST", "chat/completions", body))

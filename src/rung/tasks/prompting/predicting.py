@@ -22,6 +22,7 @@ from rung.tasks.prompting.target import Target
 from rung.tasks.prompting.templates import Prompt
 
 MODEL_TYPE = "rung-prompted"
+CONFIG, CHOOSING = "config.json", "choosing.json"
 _SHOWN_FAILURES = 20
 
 
@@ -36,13 +37,21 @@ class PromptedPredictor:
     """Asks for the label of each text. Counts what it asked since it was loaded; see `report`."""
 
     def __init__(
-        self, judge: Judge, prompt: Prompt, scoring: Scoring, price: Price | None, target: Target | None
+        self,
+        judge: Judge,
+        prompt: Prompt,
+        scoring: Scoring,
+        *,
+        choosing: dict[str, Any],
+        price: Price | None = None,
+        target: Target | None = None,
     ) -> None:
         """Use `load`."""
         self.prompt = prompt
         self.scoring: Scoring = scoring
         self.data_leaves_machine = target is not None and not target.is_local
         self._judge = judge
+        self._choosing = choosing
         self._price = price
         self._target = target
         self._asked = self._failed = self._one_hot = 0
@@ -89,22 +98,26 @@ class PromptedPredictor:
             )
         return cost_per_1000(self._usages, self._price)
 
-    def report(self) -> dict[str, Any]:
-        """What the report shows beside the predictions: failures with examples, tokens, seconds, where data went.
+    def details(self) -> dict[str, Any]:
+        """What the report shows beside the predictions made so far: how the prompt was chosen, failures, cost, time.
 
         `request_seconds` are those of the requests themselves, also where the answers came from the cache since.
         """
         known = [usage for usage in self._usages if usage is not None]
         seconds = np.percentile(self._seconds, [50, 95]).tolist() if self._seconds else None
         return {
+            "data_leave_machine": self.data_leaves_machine,
+            "cost_per_1000": self.cost_per_1000.value,
+            "parse_failures": self._failed,
+            "variation": self._choosing["variation"],
+            "templates": self._choosing["settings"],
+            "validation_items": self._choosing["validation_items"],
             "asked": self._asked,
-            "failed": self._failed,
             "failures": self._failures,
             "without_probabilities": self._one_hot,
             "prompt_tokens": sum(usage.prompt_tokens for usage in known) if known else None,
             "completion_tokens": sum(usage.completion_tokens for usage in known) if known else None,
             "request_seconds": None if seconds is None else {"p50": seconds[0], "p95": seconds[1]},
-            "data_leaves_machine": self.data_leaves_machine,
         }
 
 
@@ -115,14 +128,16 @@ def load(folder: Path, *, fresh: bool = False) -> PromptedPredictor:
     Raises RunFolderError for a damaged folder, or a model folder that is gone or has other weights now.
     """
     verify(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config, choosing = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CONFIG, CHOOSING))
     if config.get("model_type") != MODEL_TYPE:
         raise RunFolderError(f"this folder holds no {MODEL_TYPE}", where=str(folder))
     prompt, named = Prompt.from_json(config["prompt"]), config["target"]
     options = EndpointOptions(**config["options"])
     if "url" not in named:
-        judge = LocalJudge(_unchanged_model(Path(named["folder"]), named["sha256"]), max_tokens=options.max_tokens)
-        return PromptedPredictor(judge, prompt, config["scoring"], None, None)
+        judge: Judge = LocalJudge(
+            _unchanged_model(Path(named["folder"]), named["sha256"]), max_tokens=options.max_tokens
+        )
+        return PromptedPredictor(judge, prompt, config["scoring"], choosing=choosing)
     price = None if config["price"] is None else Price(**config["price"])
     target = Target(named["url"], named["model"])
     endpoint = Endpoint(
@@ -132,7 +147,8 @@ def load(folder: Path, *, fresh: bool = False) -> PromptedPredictor:
         options=options,
         form=config["form"],
     )
-    return PromptedPredictor(EndpointJudge(endpoint, fresh=fresh), prompt, config["scoring"], price, target)
+    judge = EndpointJudge(endpoint, fresh=fresh)
+    return PromptedPredictor(judge, prompt, config["scoring"], choosing=choosing, price=price, target=target)
 
 
 def _unchanged_model(folder: Path, sha256: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from rung.tasks.prompting.costs import Price, Spending
 from rung.tasks.prompting.endpoint import Endpoint, EndpointOptions
 from rung.tasks.prompting.estimating import CANDIDATES, estimate
 from rung.tasks.prompting.judging import EndpointJudge, Judge, LocalJudge
-from rung.tasks.prompting.predicting import MODEL_TYPE, llm_cache
+from rung.tasks.prompting.predicting import CHOOSING, CONFIG, MODEL_TYPE, llm_cache, load
 from rung.tasks.prompting.target import Target, parse_target
 from rung.tasks.prompting.templates import TEMPLATES, Prompt, default_shots, distinct_prompts
 from rung.tasks.task import FitReport, Indices, Plan
@@ -29,6 +29,8 @@ from rung.version import __version__
 if TYPE_CHECKING:
     from rung.data.labelled import LabelledItems
     from rung.tasks.prompting.local_model import LocalModel
+
+__all__ = ["PromptedRung", "load"]
 
 LEDGER = "llm-spending.jsonl"
 
@@ -82,16 +84,17 @@ class PromptedRung:
         """
         where = parse_target(self.target, self.model)
         local = None if isinstance(where, Target) else _local_model(where)
+        # Half a token a byte is more than any label needs, and an answer that is cut off names none.
+        longest_label = max(len(name.encode()) for name in task.label_names)
+        options = replace(self.options, max_tokens=max(self.options.max_tokens, longest_label // 2))
         shots = self.shots if self.shots is not None else (0, default_shots(len(task.label_names)))
         spending = Spending(self.price, self.max_cost)
         if local is None and isinstance(where, Target):
-            target = {"url": where.url, "model": self._endpoint(where, spending, None).model}
+            target = {"url": where.url, "model": self._endpoint(where, options, spending, None).model}
         elif local is not None:
             target = {"folder": str(local.folder.resolve()), "sha256": local.sha256}
         for items, draws in CANDIDATES:
-            expected = estimate(
-                task, shots, draws, items, seed=seed, options=self.options, price=self.price, local=local
-            )
+            expected = estimate(task, shots, draws, items, seed=seed, options=options, price=self.price, local=local)
             too_long = seconds is not None and expected["seconds"] > seconds
             too_dear = self.max_cost is not None and expected["cost"] > self.max_cost
             if not too_long and not too_dear:
@@ -101,7 +104,7 @@ class PromptedRung:
                     "shots": list(shots),
                     "draws": draws,
                     "validation_items": min(items, len(task.items["valid"])),
-                    "options": asdict(self.options),
+                    "options": asdict(options),
                     "estimate": expected,
                 }
         limit = (
@@ -112,7 +115,7 @@ class PromptedRung:
         raise PlanError(
             f"trying {len(TEMPLATES)} templates and predicting the test items would {limit} ({expected['basis']})",
             where=self.name,
-            hint="raise --max-cost" if too_dear else "raise --minutes",
+            hint="raise --spend-at-most" if too_dear else "raise --minutes",
         )
 
     def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
@@ -127,7 +130,8 @@ class PromptedRung:
         if isinstance(where, Target):
             ledger.parent.mkdir(parents=True, exist_ok=True)
             spending = Spending(self.price, self.max_cost, ledger)
-            endpoint = self._endpoint(Target(where.url, plan["target"]["model"]), spending, progress.say)
+            options = EndpointOptions(**plan["options"])
+            endpoint = self._endpoint(Target(where.url, plan["target"]["model"]), options, spending, progress.say)
             judge = EndpointJudge(endpoint)
         else:
             endpoint, judge = None, LocalJudge(_local_model(Path(plan["target"]["folder"])))
@@ -146,8 +150,8 @@ class PromptedRung:
         config = self._config(plan, chosen, folder, ledger, endpoint)
 
         def fill(temporary: Path) -> None:
-            write_json(temporary / "config.json", config)
-            write_json(temporary / "choosing.json", found)
+            write_json(temporary / CONFIG, config)
+            write_json(temporary / CHOOSING, found)
 
         header = {
             "rung_version": __version__,
@@ -171,9 +175,11 @@ class PromptedRung:
             },
         )
 
-    def _endpoint(self, target: Target, spending: Spending, say: Callable[[str], None] | None) -> Endpoint:
+    def _endpoint(
+        self, target: Target, options: EndpointOptions, spending: Spending, say: Callable[[str], None] | None
+    ) -> Endpoint:
         cache = ResponseCache(llm_cache(), say or (lambda _message: None))
-        return Endpoint(target, cache=cache, spending=spending, options=self.options)
+        return Endpoint(target, cache=cache, spending=spending, options=options)
 
     def _config(
         self, plan: Plan, chosen: Setting, folder: Path, ledger: Path, endpoint: Endpoint | None
@@ -187,7 +193,7 @@ class PromptedRung:
             "scoring": chosen.scoring,
             "shots": chosen.shots,
             "prompt": chosen.prompt.to_json(),
-            "options": asdict(self.options),
+            "options": plan["options"],
         }
         if endpoint is not None:
             config |= {
