@@ -1,6 +1,11 @@
-"""Rung: raw text in, a language model out, on the machine you have.
+"""Rung: labelled data in, a verdict out; raw text in, a language model out; on the machine you have.
 
     import rung
+
+    report = rung.compare(["tickets.csv"], target="label", out="runs/tickets")
+    print(report.verdict.sentence)
+    classifier = rung.load("runs/tickets/rungs/linear")
+    print(classifier.classify("My invoice is wrong"))
 
     summary = rung.train(["my_texts/"], minutes=30)   # a folder that transformers opens too
     model = rung.load(summary.run)
@@ -29,33 +34,43 @@ from rung.errors import (
 from rung.version import __version__
 
 if TYPE_CHECKING:
+    from rung.comparison.command import compare
+    from rung.comparison.result import Comparison
     from rung.recipe import Recipe
+    from rung.tasks.classification.classifier import Classifier
+    from rung.tasks.classification.estimator import TextClassifier
     from rung.tasks.language_modelling import (
         EvaluationSummary,
         LanguageModel,
         TrainSummary,
         evaluate,
         extend,
-        load,
         plan,
         resume,
         train,
     )
+    from rung.tasks.loading import load
 
 _HOMES = {
+    "Classifier": "rung.tasks.classification.classifier",
+    "Comparison": "rung.comparison.result",
     "EvaluationSummary": "rung.tasks.language_modelling",
     "LanguageModel": "rung.tasks.language_modelling",
     "Recipe": "rung.recipe",
+    "TextClassifier": "rung.tasks.classification.estimator",
     "TrainSummary": "rung.tasks.language_modelling",
+    "compare": "rung.comparison.command",
     "evaluate": "rung.tasks.language_modelling",
     "extend": "rung.tasks.language_modelling",
-    "load": "rung.tasks.language_modelling",
+    "load": "rung.tasks.loading",
     "plan": "rung.tasks.language_modelling",
     "resume": "rung.tasks.language_modelling",
     "train": "rung.tasks.language_modelling",
 }
 
 __all__ = [
+    "Classifier",
+    "Comparison",
     "DataError",
     "EvaluationError",
     "EvaluationSummary",
@@ -67,11 +82,13 @@ __all__ = [
     "RecipeError",
     "RunFolderError",
     "RungError",
+    "TextClassifier",
     "TokenizerError",
     "TrainSummary",
     "TrainingError",
     "UsageError",
     "__version__",
+    "compare",
     "evaluate",
     "extend",
     "load",

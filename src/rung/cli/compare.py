@@ -109,8 +109,11 @@ def compare(
     from rung.cli.console import print_json, results, watching
     from rung.comparison.command import compare as run
     from rung.comparison.report import summary_lines
+    from rung.tasks.run import free_folder
 
-    out = out or Path("runs") / f"compare-{data[0].name.split('.')[0] or 'data'}"
+    if out is None:
+        name = f"compare-{data[0].name.split('.')[0] or 'data'}"
+        out = Path("runs") / name if resume else free_folder(name)
     with watching(as_json=as_json) as watcher:
         found = run(
             data,

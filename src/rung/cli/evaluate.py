@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from rung.cli.options import Json, Run, Texts, Threads, examples
 from rung.cli.threads import settle_threads
+from rung.errors import UsageError
 
 _EXAMPLES = examples(
     "rung eval runs/my_texts                       # on the validation text held out in training",
     "rung eval runs/my_texts other_texts/",
     "rung eval runs/my_texts other.txt --json",
+    "rung eval runs/compare-tickets/rungs/linear new_tickets.csv        # a classifier, on labelled data",
 )
 
 
@@ -25,6 +29,11 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
     Without TEXT: the validation text that was held out in training. Bits per byte of the source text can be compared
     between any two models, whatever their tokenizers; perplexity cannot.
     """
+    from rung.tasks.loading import is_classifier
+
+    if is_classifier(run):
+        _evaluate_classifier(run, texts or [], as_json=as_json)
+        return
     settle_threads()
     from rung.cli.console import print_json, results, watching
     from rung.cli.reports import show_bits_per_byte
@@ -37,3 +46,22 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
     else:
         what = "this text" if texts else "the text held out in training"
         show_bits_per_byte(results(), summary.bits_per_byte, summary.floors, of=what)
+
+
+def _evaluate_classifier(run: Path, files: list[Path], *, as_json: bool) -> None:
+    """Quality of a classifier on labelled tables."""
+    from rung.cli.console import print_json, results, watching
+    from rung.tasks.classification.using import evaluate_classifier
+
+    if not files:
+        raise UsageError("there is no labelled data to measure on", hint=f"rung eval {run} labelled.csv")
+    with watching(as_json=as_json) as watcher:
+        found = evaluate_classifier(run, files, progress=watcher)
+    if as_json:
+        print_json(found.to_json())
+        return
+    console = results()
+    for record in found.records:
+        console.print(str(record), markup=False)
+    for label, count in found.unseen_labels.items():
+        console.print(f"{count:,} rows are left out: this classifier has never seen the label '{label}'", markup=False)

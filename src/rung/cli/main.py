@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rung.cli import compare, data, doctor, evaluate, generate, plan, quickstart, train
+from rung.cli import compare, data, doctor, evaluate, generate, plan, predict, quickstart, train
 from rung.cli.options import AS_JSON, INTERRUPTED, examples
 from rung.errors import RungError
 from rung.version import __version__
@@ -72,7 +72,7 @@ def rung(
     """Climb only as high as you need: raw text in, a language model out, sized for this machine and this text."""
 
 
-for command in (quickstart, compare, train, plan, generate, evaluate):
+for command in (quickstart, compare, predict, train, plan, generate, evaluate):
     command.add_to(app)
 app.add_typer(data.app, name="data")
 doctor.add_to(app)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.comparison.budget import seconds_for_fitting
+from rung.comparison.card import rung_card
 from rung.comparison.climbing import Climb, Climbed
 from rung.comparison.fits import Fits
 from rung.comparison.measuring import Costs, measure_costs
@@ -99,7 +100,7 @@ def compare(
         labels_needed=needed,
         seed=settings.seed,
     )
-    return Comparison(
+    comparison = Comparison(
         rung_version=__version__,
         task=task.name,
         command=command,
@@ -115,6 +116,11 @@ def compare(
         disagreements=_disagreements(task, judged, measured, reference),
         not_measured=_not_measured(measured),
     )
+    columns = {"target": task.facts["target"], "text": list(task.facts["text_columns"])}
+    for one in measured:
+        card = rung_card(comparison.result(one.scores.name), task.facts, judged.verdict)
+        fits.describe(one.folder, card, {"columns": columns})
+    return comparison
 
 
 def _require_ladder(ladder: Sequence[Rung], settings: Settings) -> None:

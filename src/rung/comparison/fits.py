@@ -19,7 +19,7 @@ from typing import Any
 from rung.evaluation.summed import SummedScores
 from rung.progress import Progress
 from rung.records import ItemScores
-from rung.runfolder import remove_leftovers, write_json
+from rung.runfolder import read_header, remove_leftovers, write_header, write_json, write_text
 from rung.tasks.loading import load_predictor
 from rung.tasks.task import FitReport, Part, Plan, Rung, Task
 
@@ -75,6 +75,13 @@ class Fits:
             shutil.copytree(best.folder, temporary)
             temporary.rename(kept)
         return kept
+
+    @staticmethod
+    def describe(kept: Path, card: str, facts: dict[str, Any]) -> None:
+        """Give a rung's own folder its card, and `facts` beside what its header says."""
+        header = {key: value for key, value in read_header(kept).items() if key not in ("files", "format_version")}
+        write_text(kept / "README.md", card)
+        write_header(kept, {**header, **facts})
 
     def stored(self, rung: Rung, name: str) -> dict[str, Any] | None:
         """A JSON object kept beside the fits of `rung`, or None."""

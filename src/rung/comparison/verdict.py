@@ -239,7 +239,7 @@ class _Wording:
                 more = (
                     f"about {about(items)} more test items would decide"
                     if items
-                    else "more test items alone would hardly decide, the difference is too close to the margin or fits vary too much"
+                    else "more test items alone would hardly decide: it lies on the margin, or fits vary too much"
                 )
                 said = (
                     f"not decided: {self._difference()}, neither clearly within nor beyond the margin of {margin}; "

@@ -160,7 +160,11 @@ def require_empty(folder: Path) -> None:
 
 def default_folder(texts: Sequence[str | Path]) -> Path:
     """`runs/NAME`, after the first text; `runs/NAME-2` and so on where that stands already."""
-    name = Path(texts[0]).resolve().name.split(".")[0] or "run"
+    return free_folder(Path(texts[0]).resolve().name.split(".")[0] or "run")
+
+
+def free_folder(name: str) -> Path:
+    """`runs/NAME`; `runs/NAME-2` and so on where that stands already."""
     folder = Path("runs") / name
     number = 2
     while folder.exists():

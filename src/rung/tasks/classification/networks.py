@@ -68,6 +68,8 @@ class NetworkRung:
     family: Family
     training: Training
     is_pretrained_language_model: bool = False
+    is_random: bool = True
+    learns: bool = True
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
         """Choose where texts are cut off and, from timed steps, how many epochs fit into `seconds`; see `Rung.plan`."""
@@ -157,16 +159,16 @@ class NetworkRung:
         truncated = train.texts.truncated / len(train)
         notes = [start.note] if start.note else []
         notes.append(f"texts are read up to {max_length} tokens; {truncated:.1%} are longer and cut there")
-        best = result.best_checkpoint
+        epoch = training.batch_of(len(train)) / len(train)
         return FitReport(
             seconds=start.earlier_seconds + time.perf_counter() - (started if start.earlier_seconds else began),
             cpu_seconds=time.process_time() - cpu_began,
             finished=True,
             note="; ".join(notes),
             steps=result.step,
-            epochs=result.step * training.batch_of(len(train)) / len(train),
+            epochs=result.step * epoch,
             chosen={
-                "best_epoch": best and int(best.name.rpartition("-")[2]) * training.batch_of(len(train)) / len(train),
+                "best_epoch": result.best_step and result.best_step * epoch,
                 "ended": result.ended,
                 "truncated": truncated,
             },

@@ -1,0 +1,100 @@
+"""`rung predict`: labels from a fitted rung, for a few texts or for a table of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rung.cli.options import Json, examples, exclusive
+from rung.errors import UsageError
+
+if TYPE_CHECKING:
+    from rung.tasks.classification.classifier import Prediction
+
+_EXAMPLES = examples(
+    'rung predict runs/compare-tickets/rungs/linear "My invoice is wrong"',
+    "rung predict runs/compare-tickets/rungs/lstm --input new.csv --output labelled.parquet",
+    'rung predict runs/compare-tickets/rungs/linear "My invoice is wrong" --json',
+)
+_SHOWN = 5
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("predict", epilog=_EXAMPLES, short_help="Label texts or a whole table with a rung.")(predict)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a rung that `rung compare` made.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", show_default=False, help="Texts.")] = None,
+    *,
+    source: Annotated[
+        Path | None, typer.Option("--input", "-i", metavar="TABLE", help="A table: .csv .tsv .jsonl .parquet.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="TABLE", help="The same table with predictions.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", metavar="COL", help="The column of text.  [default: as when fitted]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Label texts, or every row of a table, with a fitted rung.
+
+    A table keeps all its columns, rows and their order; a row that cannot be labelled stays, with the reason in the
+    column `error`.
+    """
+    exclusive(TEXT=texts, input=source)
+    if source is None:
+        if not texts:
+            raise UsageError("there is nothing to label", hint="give a text, or a table: --input new.csv")
+        if output is not None:
+            raise UsageError("--output is for a table", hint="name the table with --input")
+        _label_texts(run, texts, as_json=as_json)
+    elif output is None:
+        raise UsageError("where the labelled table goes is missing", hint="give --output labelled.parquet")
+    else:
+        _label_table(run, source, output, text, as_json=as_json)
+
+
+def _label_texts(run: Path, texts: list[str], *, as_json: bool) -> None:
+    from rung.tasks.classification.classifier import load_classifier
+
+    found = load_classifier(run).classify(texts)
+    if as_json:
+        from rung.cli.console import print_json
+
+        predictions = [{"label": one.label, "probabilities": one.probabilities} for one in found]
+        print_json({"run": str(run), "predictions": predictions})
+        return
+    for sentence, one in zip(texts, found, strict=True):
+        if len(texts) > 1:
+            typer.echo(sentence)
+        for line in _lines(one):
+            typer.echo(line)
+
+
+def _lines(one: Prediction) -> list[str]:
+    """The most probable labels, the answer first."""
+    if one.label is None:
+        return ["no answer could be read"]
+    ranked = sorted(one.probabilities.items(), key=lambda entry: -entry[1])[:_SHOWN]
+    width = max(len(label) for label, _ in ranked)
+    return [f"{label:<{width}}  {100 * probability:5.1f} %" for label, probability in ranked]
+
+
+def _label_table(run: Path, source: Path, output: Path, text: list[str] | None, *, as_json: bool) -> None:
+    from rung.cli.console import print_json, watching
+    from rung.tasks.classification.using import predict_table
+
+    with watching(as_json=as_json) as watcher:
+        done = predict_table(run, source, output, text_columns=text, progress=watcher)
+    bad = sum(done.problems.values())
+    if as_json:
+        print_json({"output": str(output), "rows": done.rows, "not_labelled": dict(done.problems)})
+        return
+    typer.echo(f"{done.rows:,} rows in {output}, {bad:,} of them without a prediction")
+    for reason, count in done.problems.most_common():
+        typer.echo(f"  {count:,}: {reason}")
