@@ -20,9 +20,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rung.errors import RunFolderError, TrainingError
 from rung.runfolder import verify, write_folder, write_json
@@ -117,6 +118,29 @@ class Saver:
         write_folder(final, fill, {**self.header, "step": state.step})
         prune(self.run_folder, state, self.keep_last)
         return final
+
+
+class BestInMemory:
+    """Keeps the weights of the best validated step instead of checkpoints, for runs of seconds that nobody resumes.
+
+    A checkpoint of 1.5 million parameters takes 60 ms to write here, a copy of them half a millisecond.
+    """
+
+    def __init__(self, run_folder: Path, net: nn.Module) -> None:
+        self.run_folder = run_folder
+        self._net = net
+        self._best: list[Tensor] = []
+
+    def save(self, state: TrainerState, optimizer_tensors: dict[str, Tensor]) -> None:  # noqa: ARG002 - not resumed
+        """Copy the weights if those of this step are the best so far."""
+        if state.best_step == state.step:
+            self._best = [parameter.detach().clone() for parameter in self._net.parameters()]
+
+    def restore(self) -> None:
+        """Put the best weights back; without a validation, those of the last step stay."""
+        if self._best:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self._net.parameters()), self._best)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

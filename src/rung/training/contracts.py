@@ -126,7 +126,10 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """How training ended. `checkpoint` is the last one written, `best_checkpoint` the best validated one."""
+    """How training ended. `checkpoint` is the last one written, `best_checkpoint` the best validated one.
+
+    `best_step` is the step of the latter; where checkpoints are kept in memory, there is nothing at `checkpoint`.
+    """
 
     ended: Ended
     step: int
@@ -136,5 +139,6 @@ class LoopResult:
     revisions: tuple[Revision, ...]
     checkpoint: Path
     best_checkpoint: Path | None
+    best_step: int | None
     best_criterion: float | None
     skipped: dict[str, int]

@@ -23,6 +23,7 @@ from rung.errors import RecipeError, RunFolderError, TrainingError
 from rung.runfolder import remove_leftovers, write_json
 from rung.training.checkpoint import (
     CHECKPOINTS,
+    BestInMemory,
     Checkpoint,
     Saver,
     TrainerState,
@@ -54,8 +55,8 @@ def train(
     settings: LoopSettings,
     *,
     run_folder: Path,
-    save_model: Callable[[Path], None],
-    header: dict[str, Any],
+    save_model: Callable[[Path], None] | None,
+    header: dict[str, Any] | None = None,
     validate: Callable[[], Validation] | None = None,
     world: World | None = None,
     figures: Figures | None = None,
@@ -66,7 +67,8 @@ def train(
 ) -> LoopResult:
     """Train `net` in place until the schedule ends, validation stops improving, or someone interrupts.
 
-    `save_model` writes the network into a checkpoint's folder and `header` goes into its `rung.json`. `deadline` is a
+    `save_model` writes the network into a checkpoint's folder and `header` goes into its `rung.json`. With None instead
+    no checkpoint is written: the best weights are kept in memory and stand in `net` at the end. `deadline` is a
     reading of `time.monotonic()` by which the last step and checkpoint shall be done; without one no clock decides
     anything. With `resume`, `net` must hold that checkpoint's weights; its schedule, not that of `settings`, holds.
     `on_revision` hears of every change to the planned number of steps, on the main process.
@@ -83,7 +85,9 @@ def train(
     gradient = BatchGradient(
         net=net, objective=objective, batches=batches, optimizer=optimizer, settings=settings, world=world
     )
-    saver = Saver(run_folder, save_model, header, settings.keep_last)
+    saver: Saver | BestInMemory = BestInMemory(run_folder, net)
+    if save_model is not None:
+        saver = Saver(run_folder, save_model, header or {}, settings.keep_last)
     pace = Pace(deadline) if deadline is not None else None
     with Recorder(run_folder, settings, figures or Figures(), world, display, from_step=state.step) as recorder:
         trainer = _Trainer(
@@ -100,7 +104,11 @@ def train(
             on_revision=on_revision,
         )
         with Interrupts(announce=world.is_main) as interrupts:
-            return trainer.run(interrupts)
+            result = trainer.run(interrupts)
+    if isinstance(saver, BestInMemory):
+        saver.restore()
+        world.share_weights(net)
+    return result
 
 
 @dataclass
@@ -110,7 +118,7 @@ class _Trainer:
     optimizer: Optimizer
     settings: LoopSettings
     state: TrainerState
-    saver: Saver
+    saver: Saver | BestInMemory
     validate: Callable[[], Validation] | None
     world: World
     recorder: Recorder
@@ -276,6 +284,7 @@ class _Trainer:
             revisions=tuple(state.revisions),
             checkpoint=saved,
             best_checkpoint=best,
+            best_step=state.best_step,
             best_criterion=state.best_criterion,
             skipped=dict(state.guard.skipped),
         )

@@ -14,7 +14,6 @@ from statistics import mean
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rung.data.label_batches import HeldOut, LabelBatches
@@ -31,7 +30,6 @@ from rung.training.meter import StepReport
 from rung.training.optimizers import build_optimizer
 from rung.training.schedule import Schedule
 from rung.training.validation import mean_loss
-from rung.version import __version__
 
 _LEAST_BATCHES_PER_EPOCH = 20
 _SMALLEST_BATCH = 8
@@ -193,7 +191,10 @@ def train_to_best(
     label: str,
     progress: Progress,
 ) -> LoopResult:
-    """Run the loop with its checkpoints in a temporary folder, and put the best weights into `net`."""
+    """Run the loop, its log in a temporary folder beside `near`, and leave `net` with the best weights.
+
+    Raises KeyboardInterrupt when someone interrupts: nothing is left then.
+    """
     near.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=f".writing-{near.name}-", dir=near.parent) as scratch,
@@ -206,16 +207,13 @@ def train_to_best(
             optimizer,
             settings,
             run_folder=Path(scratch),
-            save_model=lambda folder: save_file(net.state_dict(), folder / "model.safetensors"),
-            header={"rung_version": __version__, "kind": "checkpoint"},
+            save_model=None,  # a fit takes seconds and is not resumed
             validate=validate,
             world=alone(next(net.parameters()).device),
             display=_Steps(advance),
         )
         if result.ended == "interrupted":
             raise KeyboardInterrupt
-        best = result.best_checkpoint or result.checkpoint
-        net.load_state_dict(load_file(best / "model.safetensors"))
     return result
 
 
