@@ -200,8 +200,9 @@ def _counted(rows: Ints, columns: Ints, num_rows: int, num_columns: int) -> Coun
 class HashedNgrams:
     """Features of bounded number: each word has a row, and n-grams of 2 to `order` words share rows by a hash.
 
-    An n-gram falls into one of `num_buckets` buckets (Joulin et al. 2017, "Bag of Tricks", section 2.2); orders share
-    them. Only `buckets`, those that occurred in training, ascending, have a row: after the rows of `words`, in order.
+    As in fastText (Joulin et al. 2017, "Bag of Tricks", section 2.2, and its source): every text ends with one more
+    word that stands for its end, n-grams with it included, and an n-gram falls into one of `num_buckets` buckets. But
+    only `buckets`, those that occurred in training, ascending, have a row: after the rows of `words` and of the end.
     An n-gram with an unknown word is nothing that training can have seen, so it is dropped whatever its bucket.
     """
 
@@ -214,12 +215,13 @@ class HashedNgrams:
     def learn(cls, texts: Sequence[str], order: int, num_buckets: int) -> HashedNgrams:
         """All words and buckets of `texts`; the order of texts does not matter."""
         words = distinct_words(texts)
-        hashed = _buckets(WordNumbers(words)(texts), order, num_buckets)
+        numbers = _with_ends(WordNumbers(words)(texts), len(words))
+        hashed = _buckets(numbers, order, num_buckets)
         return cls(tuple(words), np.unique(hashed[hashed != UNKNOWN]), num_buckets, order)
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self.words) + len(self.buckets)
+        return len(self.words) + 1 + len(self.buckets)
 
 
 class HashedNgramFinder:
@@ -229,18 +231,32 @@ class HashedNgramFinder:
         self._ngrams = ngrams
         self._numbers = WordNumbers(ngrams.words)
         self._row_of_bucket = np.full(ngrams.num_buckets, UNKNOWN, np.int32)
-        self._row_of_bucket[ngrams.buckets] = np.arange(len(ngrams.words), len(ngrams))
+        self._row_of_bucket[ngrams.buckets] = np.arange(len(ngrams.words) + 1, len(ngrams))
 
     def __call__(self, texts: Sequence[str]) -> Ragged:
-        """The rows of all known words and n-grams of each text, repeated ones repeated."""
-        words = self._numbers(texts)
+        """The rows of all known words and n-grams of each text, repeated ones repeated; none if no word is known."""
+        end = len(self._ngrams.words)
+        words = _with_ends(self._numbers(texts), end)
         hashed = _buckets(words, self._ngrams.order, self._ngrams.num_buckets)
         found = np.where(hashed == UNKNOWN, UNKNOWN, self._row_of_bucket[hashed])
         every = np.concatenate([words.values[:, None], found], axis=1)
         known = every != UNKNOWN
-        ends = np.cumsum(words.lengths)
         before = np.concatenate([[0], np.cumsum(known.sum(axis=1))])
-        return Ragged(every[known], before[ends] - before[ends - words.lengths])
+        ends = np.cumsum(words.lengths)
+        lengths = before[ends] - before[ends - words.lengths]
+        rows = every[known]
+        silent = lengths == 1  # the end alone
+        return Ragged(rows[np.repeat(~silent, lengths)], np.where(silent, 0, lengths))
+
+
+def _with_ends(words: Ragged, end: int) -> Ragged:
+    """The same rows, each with `end` as its last value."""
+    lengths = words.lengths + 1
+    values = np.full(int(lengths.sum()), end)
+    inside = np.ones(len(values), np.bool_)
+    inside[np.cumsum(lengths) - 1] = False
+    values[inside] = words.values
+    return Ragged(values, lengths)
 
 
 def _buckets(words: Ragged, order: int, num_buckets: int) -> Ints:

@@ -15,22 +15,18 @@ from torch import nn
 class BagClassifier(nn.Module):
     """Scores of items that are bags of embedding rows.
 
-    Embeddings start uniform in +-1/`hidden_size` and the output at zero, as fastText's do. In place of an end-of-text
-    word, which is how fastText learns how frequent the classes are, the scores start from the fixed `prior` (classes,):
-    a bag without any row gets just that.
+    Embeddings start uniform in +-1/`hidden_size`, the output at zero and without a bias, as fastText's do. (A fixed
+    bias at the logarithm of class shares was worse where classes are unequal: see LOG.md.)
     """
 
-    prior: torch.Tensor
-
     def __init__(
-        self, num_rows: int, hidden_size: int, prior: torch.Tensor, *, generator: torch.Generator | None = None
+        self, num_rows: int, hidden_size: int, num_classes: int, *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
         initial = torch.empty(num_rows, hidden_size).uniform_(-1 / hidden_size, 1 / hidden_size, generator=generator)
         self.embeddings = nn.EmbeddingBag.from_pretrained(initial, freeze=False, mode="mean", sparse=True)
-        self.classifier = nn.Linear(hidden_size, len(prior), bias=False)
+        self.classifier = nn.Linear(hidden_size, num_classes, bias=False)
         nn.init.zeros_(self.classifier.weight)
-        self.register_buffer("prior", prior.float())
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The embedding (total, hidden) of each row number in `input_ids` (total,)."""
@@ -38,5 +34,5 @@ class BagClassifier(nn.Module):
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Scores (batch, classes) of the bags `input_ids[offsets[i]:offsets[i + 1]]`, `offsets` (batch,)."""
-        scores: torch.Tensor = self.classifier(self.embeddings(batch["input_ids"], batch["offsets"])) + self.prior
+        scores: torch.Tensor = self.classifier(self.embeddings(batch["input_ids"], batch["offsets"]))
         return scores

@@ -80,6 +80,8 @@ class MajorityRung:
     description: str = "always the most frequent label"
     height: int = 0
     is_pretrained_language_model: bool = False
+    is_random: bool = False
+    learns: bool = False
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """Nothing to decide."""
@@ -107,6 +109,8 @@ class NaiveBayesRung:
     description: str = "which words are there, counted by label (naive Bayes)"
     height: int = 1
     is_pretrained_language_model: bool = False
+    is_random: bool = False
+    learns: bool = True
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """The orders of n-grams to choose from, [1] for words alone; counting is over before a clock could matter."""
@@ -138,6 +142,8 @@ class LinearRung:
     description: str = "weighted words and word pairs (logistic regression over TF-IDF)"
     height: int = 2
     is_pretrained_language_model: bool = False
+    is_random: bool = False
+    learns: bool = True
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """As many candidates as fit into `seconds`, the usual best first, and the most iterations of the solver.

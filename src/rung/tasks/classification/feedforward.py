@@ -57,7 +57,7 @@ class FeedForwardPredictor:
     def __init__(self, ngrams: HashedNgrams, tensors: dict[str, NDArray[Any]], loss: ClassLoss) -> None:
         self._finder = HashedNgramFinder(ngrams)
         self._embeddings, self._weights = tensors["embeddings.weight"], tensors["classifier.weight"]
-        self._prior = tensors["prior"].astype(np.float64)
+        self._shares = tensors["class_counts"] / tensors["class_counts"].sum()
         self._loss = loss
         # The network is linear: the mean of rows times weights is the mean of (rows times weights).
         self._scores = self._embeddings.astype(np.float64) @ self._weights.T.astype(np.float64)
@@ -68,13 +68,13 @@ class FeedForwardPredictor:
         return self._embeddings.size + self._weights.size
 
     def predict(self, inputs: Sequence[str], *, batch_size: int = 32) -> Predictions:  # noqa: ARG002 - rows are independent
-        """Probabilities of `inputs`; the batch size changes nothing."""
-        parts = [np.empty((0, len(self._prior)))]
+        """Probabilities of `inputs`, the shares of labels where no word is known; the batch size changes nothing."""
+        parts = [np.empty((0, len(self._shares)))]
         for start in range(0, len(inputs), _TEXTS_AT_ONCE):
             bags = self._finder(inputs[start : start + _TEXTS_AT_ONCE])
             weights = np.repeat(1 / np.maximum(bags.lengths, 1), bags.lengths)
-            scores = weighted_sums(SparseRows(bags.values, weights, bags.lengths), self._scores) + self._prior
-            parts.append(_probabilities(scores, self._loss))
+            scores = weighted_sums(SparseRows(bags.values, weights, bags.lengths), self._scores)
+            parts.append(np.where(bags.lengths[:, None], _probabilities(scores, self._loss), self._shares))
         return Predictions(np.concatenate(parts))
 
 
@@ -127,6 +127,8 @@ class FeedForwardRung:
     description: str = "averaged embeddings of words and word pairs (fastText's model)"
     height: int = 3
     is_pretrained_language_model: bool = False
+    is_random: bool = True
+    learns: bool = True
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
         """The number of epochs that fits into `seconds`, from timing a few real steps.
@@ -188,16 +190,15 @@ class _Fit:
         find = HashedNgramFinder(self.ngrams)
         self.batches = BagBatches(find(self.train.texts), self.train.labels, SampleOrder(len(items), seed))
         self.held_out = BagBatches(find(self.valid.texts), self.valid.labels, None)
-        prior = _prior(self.train.labels, len(task.label_names), plan["loss"])
         self.net: BagClassifier = BagClassifier(
             len(self.ngrams),
             plan["hidden_size"],
-            torch.from_numpy(prior),
+            len(task.label_names),
             generator=torch.Generator().manual_seed(seed),
         )
         self.objective = Classification(loss=plan["loss"])
         self.optimizer = RowAdagrad(self.net, plan["learning_rate"])
-        batch_size = max(1, min(plan["batch_size"], len(items) // _FEWEST_STEPS_PER_EPOCH))
+        batch_size: int = max(1, min(plan["batch_size"], len(items) // _FEWEST_STEPS_PER_EPOCH))
         self.steps_per_epoch = -(-len(items) // batch_size)
         self.settings = LoopSettings(
             schedule=Schedule.warmup_flat_decay(
@@ -261,6 +262,7 @@ class _Fit:
     def save(self, folder: Path, head: dict[str, Any]) -> None:
         """Write the run folder."""
         weights = {name: tensor.numpy() for name, tensor in self.net.state_dict().items()}
+        class_counts = np.bincount(self.train.labels, minlength=len(self.task.label_names))
         config = {
             **label_config(MODEL_TYPE, self.task.label_names),
             "hidden_size": self.plan["hidden_size"],
@@ -272,7 +274,7 @@ class _Fit:
             folder,
             head,
             config=config,
-            tensors={**weights, "buckets": self.ngrams.buckets},
+            tensors={**weights, "buckets": self.ngrams.buckets, "class_counts": class_counts},
             vocabulary=self.ngrams.words,
         )
 
@@ -293,14 +295,3 @@ class _Fit:
         loss, accuracy = found["loss"], found["correct"]
         tie_break = loss / (1 + loss) / len(self.valid)  # less than one error, whatever the loss
         return Validation(1 - accuracy + tie_break, {"accuracy": accuracy, "loss": loss})
-
-
-def _prior(labels: NDArray[np.int64], num_classes: int, loss: ClassLoss) -> NDArray[np.float64]:
-    """The scores (classes,) that stand for the shares of labels: logarithms, or log odds for one-vs-all.
-
-    A class without a single item counts as if it had half a one, to stay finite.
-    """
-    counts = np.maximum(np.bincount(labels, minlength=num_classes), 0.5)
-    shares = counts / (counts.sum() + 0.5)
-    result: NDArray[np.float64] = np.log(shares) if loss == "softmax" else np.log(shares) - np.log1p(-shares)
-    return result
