@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class RungScores:
                 where=self.name,
             )
 
-    @property
+    @cached_property
     def fits(self) -> list[SummedScores]:
         """The test scores as functions of sums, one for each seed."""
         return [SummedScores.of_items(one) if isinstance(one, ItemScores) else one for one in self.test]

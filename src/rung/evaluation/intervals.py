@@ -14,6 +14,8 @@ from rung.records import Interval, ItemScores, Record, paired
 LEVEL = 0.95
 FEW = 200
 """Below this many items the percentile interval is corrected for bias and skewness (BCa)."""
+ROUNDING = 1e-12
+"""Values of metrics closer than this are equal."""
 _MANY = 20_000
 """Above this many items that all differ the interval is the normal one: resampling would take long to give the same."""
 
@@ -88,7 +90,8 @@ def _normal(estimate: float, left_out: Floats) -> Interval:
 
 def _bca_shares(draws: Floats, estimate: float, left_out: Floats, shares: Floats) -> Floats:
     """Move the quantiles to read by the bias and the acceleration that the jackknife finds."""
-    below = ((draws < estimate).mean() + (draws <= estimate).mean()) / 2
+    # Scores of items are often whole numbers, so that many draws equal the estimate but for rounding.
+    below = ((draws < estimate - ROUNDING).mean() + (draws <= estimate + ROUNDING).mean()) / 2
     if not 0 < below < 1:  # all resamples on one side, as with two equal items: nothing to correct by
         return shares
     deviations = left_out[np.isfinite(left_out)]

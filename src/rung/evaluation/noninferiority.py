@@ -8,20 +8,24 @@ from the mean over fits are widened by sqrt(S / (S - 1)) (Rao and Wu 1988, resca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from rung.errors import EvaluationError
-from rung.evaluation.intervals import LEVEL, bootstrap_interval
-from rung.evaluation.power import items_needed
+from rung.evaluation.intervals import LEVEL, ROUNDING, bootstrap_interval
+from rung.evaluation.power import ALPHA, POWER, items_needed
 from rung.evaluation.summed import RESAMPLES, SummedScores, resampled
 from rung.records import Interval
 
 _HOPELESS = 100
-"""Beyond so many times the present items no number is named: the difference lies on the margin itself."""
+"""Where an estimated distance asks for more than so many times the items, it is none: the two lie on the margin."""
+
+_QUANTILES = float(ndtri(1 - ALPHA / 2) + ndtri(POWER))
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +36,7 @@ class Difference:
 
     `probability_better` is P(first > second) over draws of items and fits, ties counted half. `discordance` is the mean
     square of the items' differences: for one fit each and 0/1 scores, the share of items on which the two disagree.
+    `fit_variance` is the part of the value's variance that stems from the choice of seeds, whatever the items.
     """
 
     value: float
@@ -39,30 +44,37 @@ class Difference:
     probability_better: float
     n: int
     discordance: float
+    fit_variance: float
 
     def non_inferior(self, margin: float) -> bool:
         """Whether the first is worse by less than `margin`: the two-sided 95 % interval lies above -margin."""
-        return self.interval is not None and self.interval.low > -margin
+        return self.interval is not None and self.interval.low > -margin + ROUNDING
 
     def inferior(self, margin: float) -> bool:
         """Whether the first is worse by more than `margin`."""
-        return self.interval is not None and self.interval.high < -margin
+        return self.interval is not None and self.interval.high < -margin - ROUNDING
 
     def more_items(self, margin: float) -> int | None:
         """How many more test items would decide between the two (80 % power), or None when no number would.
 
         Planned for a distance of one margin from the border, which is that of two equally good systems: the estimated
         distance itself is far too uncertain in an undecided comparison to plan by. Only where the items are already
-        more than such a plan asks for is the estimated distance taken.
+        more than such a plan asks for is the estimated distance taken. What varies from fit to fit is not averaged away
+        by items and takes its share of the precision first.
         """
-        discordance = max(self.discordance, 2 * margin)
-        needed = items_needed(margin, discordance)
-        if needed <= self.n:
-            distance = min(margin, abs(self.value + margin))
-            if distance == 0:
+        needed = self._needed(margin, margin)
+        if needed is not None and needed <= self.n:
+            needed = self._needed(abs(self.value + margin), margin)
+            if needed is not None and not self.n < needed <= _HOPELESS * self.n:
                 return None
-            needed = items_needed(distance, discordance)
-        return needed - self.n if self.n < needed <= _HOPELESS * self.n else None
+        return None if needed is None else needed - self.n
+
+    def _needed(self, distance: float, margin: float) -> int | None:
+        if distance <= ROUNDING:
+            return None
+        needed = items_needed(distance, max(self.discordance, 2 * margin, 2 * distance))
+        left_for_items = 1 - self.fit_variance * (_QUANTILES / distance) ** 2
+        return math.ceil(needed / left_for_items) if left_for_items > 0 else None
 
 
 def difference(first: Sequence[SummedScores], second: Sequence[SummedScores], *, seed: int = 0) -> Difference:
@@ -83,9 +95,10 @@ def difference(first: Sequence[SummedScores], second: Sequence[SummedScores], *,
     return Difference(
         value=value,
         interval=None if count < 2 else _interval(draws, value, left_out, len(first), len(second)),
-        probability_better=float(((draws > 0).mean() + (draws >= 0).mean()) / 2),
+        probability_better=float(((draws > ROUNDING).mean() + (draws >= -ROUNDING).mean()) / 2),
         n=count,
-        discordance=_discordance(left_out, count, value),
+        discordance=min(1.0, float(np.mean(_pseudo_values(left_out, value) ** 2))),
+        fit_variance=_variance_of_fits(first) + _variance_of_fits(second),
     )
 
 
@@ -104,14 +117,26 @@ def _mean(fits: Sequence[SummedScores]) -> float:
     return float(np.mean([fit.value for fit in fits]))
 
 
-def _discordance(left_out: Floats, count: int, value: float) -> float:
-    """Mean square of each item's share in the difference, from the jackknife's pseudo-values.
+def _pseudo_values(left_out: Floats, value: float) -> Floats:
+    """(n,) each item's own share in the value, from the jackknife (Efron and Tibshirani 1993, chapter 11).
 
-    For a mean over items the pseudo-values are the items' differences themselves; for macro-F1 and the like they are
-    what the variance over items is made of (Efron and Tibshirani 1993, chapter 11).
+    For a mean over items these are the items' scores; for macro-F1 and the like, what its variance is made of.
     """
-    pseudo = count * value - (count - 1) * left_out
-    return min(1.0, float(np.mean(pseudo**2)))
+    count = len(left_out)
+    return np.asarray(count * value - (count - 1) * left_out)
+
+
+def _variance_of_fits(fits: Sequence[SummedScores]) -> float:
+    """Variance of the mean over fits that no number of items would remove (by moments, as in analysis of variance).
+
+    Fits scatter also because each errs on other items; that part, estimated within items, is subtracted.
+    """
+    if len(fits) == 1:
+        return 0.0
+    scatter = float(np.array([fit.value for fit in fits]).var(ddof=1))
+    items = np.stack([_pseudo_values(fit.left_out(), fit.value) for fit in fits])
+    by_items = float(items.var(axis=0, ddof=1).mean()) / items.shape[1]
+    return max(0.0, scatter - by_items) / len(fits)
 
 
 def _interval(draws: Floats, value: float, left_out: Floats, *fits: int) -> Interval:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from rung.errors import EvaluationError
+from rung.evaluation.intervals import ROUNDING
 from rung.evaluation.summed import SummedScores, require_paired
 from rung.records import ItemScores, paired
 
@@ -72,7 +73,7 @@ def approximate_randomisation(first: SummedScores, second: SummedScores, *, seed
     for done in range(0, swaps, rows):
         exchanged = generator.binomial(counts, 0.5, size=(min(rows, swaps - done), len(counts))) @ exchange
         differences = first.metric(first.totals + exchanged) - second.metric(second.totals - exchanged)
-        as_extreme += int((np.abs(differences) >= observed - 1e-12).sum())
+        as_extreme += int((np.abs(differences) >= observed - ROUNDING).sum())
     return as_extreme / (swaps + 1)
 
 
