@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scripted_server import TinyTask
+from scripted_server import TinyTask, labelled
 
 from rung.data.tokenizer import train_tokenizer
-from rung.errors import RunFolderError
+from rung.errors import PlanError, RunFolderError
 from rung.nets.decoder import CausalLM
 from rung.nets.decoder_config import DecoderConfig
 from rung.nets.pretrained import save_net
@@ -119,6 +119,12 @@ def test_the_whole_way(folder: Path, task: TinyTask, tmp_path: Path) -> None:
     assert predictor.cost_per_1000.not_measured is not None
     cold = predictor.answer_variation(texts, samples=3, temperature=0.0)
     assert cold["varying_share"] == 0
+
+
+def test_texts_that_cannot_fit_are_told_before_anything_runs(folder: Path, task: TinyTask) -> None:
+    task.items["valid"] = labelled(["x" * CONTEXT] * 3, [0, 1, 0], task.label_names)
+    with pytest.raises(PlanError, match="no validation text fits the context of 512 tokens"):
+        PromptedRung(str(folder)).plan(task, None, seed=0)
 
 
 def test_another_model_in_the_same_place_is_noticed(folder: Path, task: TinyTask, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rung.errors import PlanError
 from rung.tasks.prompting.costs import Price
 from rung.tasks.prompting.endpoint import EndpointOptions
-from rung.tasks.prompting.judging import LocalJudge
-from rung.tasks.prompting.templates import Prompt, distinct_prompts
+from rung.tasks.prompting.judging import TooLongError
+from rung.tasks.prompting.templates import distinct_prompts
 
 if TYPE_CHECKING:
     from rung.tasks.prompting.local_model import LocalModel
@@ -32,41 +33,35 @@ def estimate(
     seed: int,
     options: EndpointOptions,
     price: Price | None,
-    local: LocalModel | None,
+    seconds_per_text: float | None,
 ) -> dict[str, Any]:
-    """Requests, tokens, cost (None without a price) and seconds of choosing on `items` validation items and of one
-    prediction of the test items, and what the estimate rests on (`basis`).
+    """Requests, tokens, cost (None without a price) and seconds, and what the estimate rests on (`basis`).
 
-    `seconds` is the choosing alone: predicting is not part of a fit. The longest prompts are assumed for the test.
+    Tokens and cost are those of choosing on `items` validation items and of one prediction of the test items, with the
+    longest prompt; `seconds` is the choosing alone, for predicting is no part of a fit. `seconds_per_text` is what was
+    measured of a local model, None for an endpoint.
     """
     train, valid, test = (task.items[part] for part in ("train", "valid", "test"))
-    everything = np.arange(len(train))
-    prompts = [
-        prompt
-        for prompt, _ in distinct_prompts(task.label_names, train, everything, shots=shots, draws=draws, seed=seed)
-    ]
+    crossed = distinct_prompts(task.label_names, train, np.arange(len(train)), shots=shots, draws=draws, seed=seed)
+    around = [len(prompt.render("").encode()) for prompt, _ in crossed]
     sampled = min(items, len(valid))
-    around = [len(prompt.render("").encode()) for prompt in prompts]
-    text_bytes = {part: _mean_bytes(task.items[part].texts) for part in ("valid", "test")}
-    choosing = sampled * sum(size + text_bytes["valid"] for size in around)
-    predicting = len(test) * (max(around) + text_bytes["test"])
-    requests = len(prompts) * sampled
-    prompt_tokens = round((choosing + predicting) / _BYTES_PER_TOKEN)
-    completion_tokens = 0 if local else (requests + len(test)) * options.max_tokens
-    if local is None:
-        seconds = requests * _SECONDS_PER_REQUEST / options.concurrency
+    requests = len(crossed) * sampled
+    num_bytes = sampled * sum(around) + requests * _mean_bytes(valid.texts)
+    num_bytes += len(test) * (max(around) + _mean_bytes(test.texts))
+    prompt_tokens = round(num_bytes / _BYTES_PER_TOKEN)
+    if seconds_per_text is None:
+        completion_tokens = (requests + len(test)) * options.max_tokens
+        rate = options.concurrency / _SECONDS_PER_REQUEST
+        seconds = requests / min(rate, options.requests_per_second or rate)
         basis = (
             f"assuming {_SECONDS_PER_REQUEST:g} s a request, {options.concurrency} at a time, "
             f"{_BYTES_PER_TOKEN} bytes a token and the longest answers allowed"
         )
-        if options.requests_per_second is not None:
-            seconds = max(seconds, requests / options.requests_per_second)
     else:
-        seconds = sum(_seconds_per_text(prompt, valid.texts[:_TIMED], local) for prompt in prompts[:1] + prompts[-1:])
-        seconds *= requests / len(prompts[:1] + prompts[-1:])
-        basis = f"timed on {_TIMED} texts"
+        completion_tokens, seconds = 0, requests * seconds_per_text
+        basis = f"timed on {_TIMED} texts; {_BYTES_PER_TOKEN} bytes a token"
     return {
-        "settings": len(prompts),
+        "settings": len(crossed),
         "requests": requests,
         "test_requests": len(test),
         "prompt_tokens": prompt_tokens,
@@ -77,10 +72,33 @@ def estimate(
     }
 
 
-def _seconds_per_text(prompt: Prompt, texts: Sequence[str], local: LocalModel) -> float:
-    started = time.perf_counter()
-    LocalJudge(local).judge(prompt, texts)
-    return (time.perf_counter() - started) / max(1, len(texts))
+def seconds_per_text(task: Any, shots: Sequence[int], local: LocalModel, *, seed: int) -> float:
+    """Time a local model on a few validation texts, under its longest prompt, whose prefix is read before.
+
+    Raises PlanError when the texts do not fit its context.
+    """
+    train = task.items["train"]
+    everything = np.arange(len(train))
+    prompts = distinct_prompts(task.label_names, train, everything, shots=[max(shots)], draws=1, seed=seed)
+    prompt = max((prompt for prompt, _ in prompts), key=lambda prompt: len(prompt.prefix))
+    labels = [f" {name}" for name in prompt.label_names]
+    times: list[float] = []
+    for text in task.items["valid"].texts:
+        started = time.perf_counter()
+        try:
+            local.token_logprobs(prompt.prefix, prompt.question(text), labels)
+        except TooLongError:
+            continue
+        times.append(time.perf_counter() - started)
+        if len(times) > _TIMED:
+            break
+    if not times:
+        raise PlanError(
+            f"no validation text fits the context of {local.context_length:,} tokens together with its prompt",
+            where=str(local.folder),
+            hint="prompt a model with a longer context, or show fewer examples",
+        )
+    return float(np.median(times[1:] or times))
 
 
 def _mean_bytes(texts: Sequence[str]) -> float:

@@ -54,11 +54,10 @@ def first_token_probabilities(
         beginning = [index for index, name in enumerate(normalised) if start and name.startswith(start)]
         if len(beginning) == 1:
             mass[beginning[0]] += math.exp(min(logprob, 0.0))
-    if mass.argmax() != answer or np.count_nonzero(mass == mass[answer]) > 1:
-        return None
     total = float(mass.sum())
     probabilities: NDArray[np.float64] = mass / total if total >= 1 else mass + (1 - total) / len(mass)
-    return probabilities
+    singled_out = (probabilities < probabilities[answer]).sum() == len(mass) - 1
+    return probabilities if singled_out else None
 
 
 def _normalise(text: str) -> str:

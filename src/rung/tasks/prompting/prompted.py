@@ -18,7 +18,7 @@ from rung.tasks.prompting.cache import ResponseCache
 from rung.tasks.prompting.choosing import Setting, best, measured, variation
 from rung.tasks.prompting.costs import Price, Spending
 from rung.tasks.prompting.endpoint import Endpoint, EndpointOptions
-from rung.tasks.prompting.estimating import CANDIDATES, estimate
+from rung.tasks.prompting.estimating import CANDIDATES, estimate, seconds_per_text
 from rung.tasks.prompting.judging import EndpointJudge, Judge, LocalJudge
 from rung.tasks.prompting.predicting import CHOOSING, CONFIG, MODEL_TYPE, llm_cache, load
 from rung.tasks.prompting.target import Target, parse_target
@@ -93,8 +93,11 @@ class PromptedRung:
             target = {"url": where.url, "model": self._endpoint(where, options, spending, None).model}
         elif local is not None:
             target = {"folder": str(local.folder.resolve()), "sha256": local.sha256}
+        timed = None if local is None else seconds_per_text(task, shots, local, seed=seed)
         for items, draws in CANDIDATES:
-            expected = estimate(task, shots, draws, items, seed=seed, options=options, price=self.price, local=local)
+            expected = estimate(
+                task, shots, draws, items, seed=seed, options=options, price=self.price, seconds_per_text=timed
+            )
             too_long = seconds is not None and expected["seconds"] > seconds
             too_dear = self.max_cost is not None and expected["cost"] > self.max_cost
             if not too_long and not too_dear:
