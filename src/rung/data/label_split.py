@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rung.data.labelled import LabelledItems
-from rung.data.similar_items import ComparableTexts, keyed_chances, similar_clusters
+from rung.data.similar_items import ComparableTexts, equal_groups, keyed_chances, similar_clusters
 from rung.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -54,18 +54,35 @@ def make_split(
     wanted = np.array([1 - test_share - valid_share, valid_share, test_share])
     if min(test_share, valid_share) < 0 or wanted[_TRAIN] <= 0:
         raise DataError(f"a test share of {test_share} and a validation share of {valid_share} leave nothing to train")
+    notes: list[str] = []
     if method == "time":
         part = _by_time(items, wanted)
     else:
-        chances = keyed_chances(items.ids, seed)
-        ranks = np.empty(len(items), np.int64)
-        ranks[np.lexsort((np.array(items.ids), chances))] = np.arange(len(items))
-        clusters = similar_clusters(ComparableTexts.of(items.texts), ranks)
-        if method == "grouped":
-            part = _by_group(_joined_groups(items, clusters), ranks, wanted)
-        else:
-            part = _stratified(items.labels, clusters, ranks, wanted)
-    return _finished(items, part, method, wanted)
+        ranks = _ranks(items.ids, seed)
+        texts = ComparableTexts.of(items.texts)
+        part = _in_units(items, method, similar_clusters(texts, ranks), ranks, wanted)
+        if np.any(np.bincount(part, minlength=3) < wanted * len(items) / 2):
+            # nearly all texts are alike: a template filled in many ways
+            part = _in_units(items, method, equal_groups(texts.sequence), ranks, wanted)
+            notes.append(
+                "So many texts are nearly the same that they cannot be kept together: only equal texts are. "
+                "Expect test items to be found in training."
+            )
+    return _finished(items, part, method, wanted, notes)
+
+
+def _ranks(ids: Sequence[str], seed: int) -> Ints:
+    """(n,) the place of each id in an order by chance, keyed by `seed`."""
+    ranks = np.empty(len(ids), np.int64)
+    ranks[np.lexsort((np.array(ids), keyed_chances(ids, seed)))] = np.arange(len(ids))
+    return ranks
+
+
+def _in_units(items: LabelledItems, method: Method, clusters: Ints, ranks: Ints, wanted: NDArray[np.float64]) -> Ints:
+    """The part of each item; what shares a cluster (and a group, if by groups) goes together."""
+    if method == "grouped":
+        return _by_group(_joined_groups(items, clusters), ranks, wanted)
+    return _stratified(items.labels, clusters, ranks, wanted)
 
 
 def given_split(train: Sequence[str], valid: Sequence[str], test: Sequence[str]) -> Split:
@@ -76,16 +93,18 @@ def given_split(train: Sequence[str], valid: Sequence[str], test: Sequence[str])
     return Split(train_at, valid_at, test_at, "given", _sha256([*train, *valid, *test], part))
 
 
-def _finished(items: LabelledItems, part: Ints, method: Method, wanted: NDArray[np.float64]) -> Split:
+def _finished(items: LabelledItems, part: Ints, method: Method, wanted: NDArray[np.float64], notes: list[str]) -> Split:
     for number, name in enumerate(_PARTS):
         if wanted[number] > 0 and not (part == number).any():
             raise DataError(
                 f"{len(items):,} items cannot be split so that the {name} part has any ({method})",
                 hint="give more items, other shares, or a file for that part",
             )
-    notes = [_absence(items, part, number) for number in (_TRAIN, _TEST) if wanted[number] > 0]
+    absences = [_absence(items, part, number) for number in (_TRAIN, _TEST) if wanted[number] > 0]
     indices = [np.flatnonzero(part == number) for number in range(3)]
-    return Split(indices[0], indices[1], indices[2], method, _sha256(items.ids, part), [note for note in notes if note])
+    return Split(
+        indices[0], indices[1], indices[2], method, _sha256(items.ids, part), [*notes, *filter(None, absences)]
+    )
 
 
 def _absence(items: LabelledItems, part: Ints, number: int) -> str:
@@ -115,10 +134,14 @@ def _stratified(labels: Ints, clusters: Ints, ranks: Ints, wanted: NDArray[np.fl
     np.minimum.at(order, members, ranks)
     unit_part = np.empty(len(units), np.int64)
     stratum = _majority(labels, members, len(units))
+    quotas, done = np.zeros(3, np.int64), 0
     for label in np.unique(stratum):
         own = np.flatnonzero(stratum == label)
         own = own[np.argsort(order[own])]
-        unit_part[own] = _fill(sizes[own], wanted)
+        done += int(sizes[own].sum())
+        until = np.floor(wanted * done + 0.5).astype(np.int64)  # rounded over all classes so far: no share is lost
+        unit_part[own] = _fill(sizes[own], until - quotas, tested=wanted[_TEST] > 0)
+        quotas = until
     return unit_part[members]
 
 
@@ -130,25 +153,28 @@ def _majority(labels: Ints, members: Ints, count: int) -> Ints:
     return majority
 
 
-def _fill(sizes: Ints, wanted: NDArray[np.float64]) -> Ints:
-    """The part of each unit, in the order given: test and validation take what still fits their quotas."""
+def _fill(sizes: Ints, quotas: Ints, *, tested: bool) -> Ints:
+    """The part of each unit, in the order given: test and validation take what still fits their quotas of items.
+
+    With `tested`, two units or more leave at least one in test; at least one always trains.
+    """
     part = np.full(len(sizes), _TRAIN)
-    total = int(sizes.sum())
-    left = np.floor(wanted * total + 0.5).astype(np.int64)
-    if wanted[_TEST] > 0 and len(sizes) > 1:
+    left, total = quotas.copy(), int(sizes.sum())
+    if tested and len(sizes) > 1:
         left[_TEST] = max(left[_TEST], 1)
     left[_TEST] = min(left[_TEST], total - 1)
     left[_VALID] = min(left[_VALID], total - 1 - left[_TEST])
     for unit, size in enumerate(sizes.tolist()):
         for candidate in (_TEST, _VALID):
-            if size <= left[candidate]:
+            if size <= 2 * left[candidate]:  # the quota is met more closely with it than without
                 part[unit] = candidate
                 left[candidate] -= size
                 break
-    if wanted[_TEST] > 0 and len(sizes) > 1 and not (part == _TEST).any():  # every cluster is larger than the quota
+    if tested and len(sizes) > 1 and not (part == _TEST).any():  # every cluster is larger than the quota
         part[int(np.argmin(sizes))] = _TEST
-    if not (part == _TRAIN).any():  # a single unit, or all of them fitted
-        part[int(np.argmax(sizes))] = _TRAIN
+    if not (part == _TRAIN).any():
+        donors = np.flatnonzero(part == (_VALID if (part == _VALID).any() else _TEST))
+        part[donors[np.argmax(sizes[donors])]] = _TRAIN
     return part
 
 
@@ -179,11 +205,13 @@ def _by_group(units: Ints, ranks: Ints, wanted: NDArray[np.float64]) -> Ints:
     np.minimum.at(order, members, ranks)
     by_chance = np.argsort(order)
     unit_part = np.empty(len(names), np.int64)
-    unit_part[by_chance] = _fill(sizes[by_chance], wanted)
-    for part in (_TEST, _VALID):  # groups larger than the quotas: the smallest of the training ones moves
-        spare = by_chance[unit_part[by_chance] == _TRAIN]
-        if wanted[part] > 0 and not (unit_part == part).any() and len(spare) > 1:
-            unit_part[spare[np.argmin(sizes[spare])]] = part
+    quotas = np.floor(wanted * len(units) + 0.5).astype(np.int64)
+    unit_part[by_chance] = _fill(sizes[by_chance], quotas, tested=wanted[_TEST] > 0)
+    for part in (_TEST, _VALID):  # groups larger than the quotas: the smallest of another part moves
+        for donor in (_TRAIN, _TEST):
+            spare = by_chance[unit_part[by_chance] == donor]
+            if wanted[part] > 0 and not (unit_part == part).any() and len(spare) > 1:
+                unit_part[spare[np.argmin(sizes[spare])]] = part
     return unit_part[members]
 
 

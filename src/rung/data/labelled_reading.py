@@ -105,8 +105,10 @@ def read_labelled(
 
 def joined_text(values: Sequence[Any]) -> str:
     """The text of an item from the cells of its text columns: those that are not blank, one under the other."""
-    parts = [as_string(value) for value in values if value is not None]
-    return "\n".join(part for part in parts if part.strip())
+    parts = [value if isinstance(value, str) else as_string(value) for value in values if value is not None]
+    if len(parts) == 1:  # the usual case, and a million times
+        return parts[0] if parts[0].strip() else ""
+    return "\n".join([part for part in parts if part.strip()])
 
 
 def natural_order(names: Sequence[str]) -> list[str]:

@@ -289,21 +289,16 @@ def _take(signatures: SignatureParts, starts: Ints, documents: Ints) -> npt.NDAr
 
 def jaccard(left: list[bytes], right: list[bytes]) -> npt.NDArray[np.float64]:
     """Exact Jaccard similarity of the shingle sets of each pair (1 for two documents without shingles)."""
-    sets_left, sets_right = _shingle_sets(left), _shingle_sets(right)
-    both = np.sort(np.concatenate([sets_left, sets_right]), order=["owner", "shingle"])
-    shared = both["owner"][1:][both[1:] == both[:-1]]
-    common = np.bincount(shared, minlength=len(left))
-    union = np.bincount(both["owner"], minlength=len(left)) - common
-    return np.where(union > 0, common / np.maximum(union, 1), 1.0)
+    (owners, codes), (other_owners, other_codes) = _shingle_sets(left), _shingle_sets(right)
+    common = np.bincount(owners[np.isin(codes, other_codes, assume_unique=True)], minlength=len(left))
+    sizes = np.bincount(owners, minlength=len(left)) + np.bincount(other_owners, minlength=len(left))
+    return np.where(sizes > 0, common / np.maximum(sizes - common, 1), 1.0)
 
 
-_OWNED = np.dtype([("owner", np.int64), ("shingle", np.uint64)])
-
-
-def _shingle_sets(texts: list[bytes]) -> npt.NDArray[np.void]:
-    """The distinct shingles of each text, with the text's number."""
+def _shingle_sets(texts: list[bytes]) -> tuple[Ints, UInts]:
+    """The distinct shingles of each text: the text's number, and a hash of number and shingle (plain integers sort
+    an order of magnitude faster than pairs)."""
     offsets = np.cumsum([0, *map(len, texts)])
     shingles, owners = word_runs(*word_hashes(b"".join(texts), offsets), SHINGLE_WORDS)
-    owned = np.empty(len(shingles), _OWNED)
-    owned["owner"], owned["shingle"] = owners, shingles
-    return np.unique(owned)
+    codes, first = np.unique(mix64(shingles ^ mix64(owners.astype(np.uint64))), return_index=True)
+    return owners[first], codes

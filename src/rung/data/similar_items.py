@@ -34,9 +34,13 @@ from rung.data.near_duplicates import (
 THRESHOLD = 0.8
 """Jaccard similarity of word 5-grams from which two texts of at least `SHORT_WORDS` words are near-duplicates."""
 NGRAM_WORDS = 8
-_MOST_ROUNDS = 256
-"""In a bucket of the near-duplicate lookup this many distinct texts are compared with all others of the bucket. Larger
-buckets are templates filled in thousands of ways; what then is missed has been compared in up to 23 other bands."""
+_MOST_ROUNDS = 64
+_COMPARISONS = 200_000
+"""About how many pairs may be compared in vain, shared out evenly over the texts (8 to 256 each).
+
+Only templates filled in thousands of ways come near it: there every text meets every other and is not quite alike. What
+then is missed, two texts alike among thousands that nearly are, the leak check looks for again, by 8-grams too.
+"""
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -151,16 +155,16 @@ def similar_clusters(texts: ComparableTexts, ranks: Ints, threshold: float = THR
     parents = _Parents(first)
     distinct = np.flatnonzero(first == np.arange(len(texts)))
     long = distinct[texts.num_words[distinct] >= SHORT_WORDS]
-    for keys in _band_buckets(texts.signatures, long):
+    in_vain = _InVain(len(texts))
 
-        def together(leaders: Ints, members: Ints) -> Flags:
-            """Whether these pairs need no comparison (any more)."""
-            same: Flags = parents.roots(leaders) == parents.roots(members)
-            return same
+    def settled(leaders: Ints, members: Ints) -> Flags:
+        known: Flags = parents.roots(leaders) == parents.roots(members)
+        return known | in_vain.enough(members)
 
-        for leaders, members in _rounds(long, keys, ranks, together):
-            same = alike([texts.signatures], leaders, members, texts.texts, threshold)
-            parents.join(leaders[same], members[same])
+    for leaders, members in _met(texts.signatures, long, ranks, settled):
+        same = alike([texts.signatures], leaders, members, texts.texts, threshold)
+        parents.join(leaders[same], members[same])
+        in_vain.add(members[~same])
     return parents.roots(np.arange(len(texts)))
 
 
@@ -173,14 +177,15 @@ def similar_to(texts: ComparableTexts, others: ComparableTexts, threshold: float
     numbers = np.concatenate([distinct_others, np.arange(start, count)])
     long = numbers[joined.num_words[numbers] >= SHORT_WORDS]
     match = np.full(count, -1, np.int64)
-    for keys in _band_buckets(joined.signatures, long):
+    in_vain = _InVain(count)
 
-        def settled(leaders: Ints, members: Ints) -> Flags:
-            return (leaders >= start) | (members < start) | (match[members] >= 0)
+    def settled(leaders: Ints, members: Ints) -> Flags:
+        return (leaders >= start) | (members < start) | (match[members] >= 0) | in_vain.enough(members)
 
-        for leaders, members in _rounds(long, keys, np.arange(count), settled):
-            same = alike([joined.signatures], leaders, members, joined.texts, threshold)
-            match[members[same]] = leaders[same]
+    for leaders, members in _met(joined.signatures, long, np.arange(count), settled, first=start):
+        same = alike([joined.signatures], leaders, members, joined.texts, threshold)
+        match[members[same]] = leaders[same]
+        in_vain.add(members[~same])
     return match[start:]
 
 
@@ -194,20 +199,44 @@ def _joined(first: ComparableTexts, second: ComparableTexts) -> ComparableTexts:
     )
 
 
-def _band_buckets(signatures: NDArray[np.uint16], members: Ints) -> Iterator[UInts]:
-    """For each band the bucket key of each member."""
+class _InVain:
+    """How often each text was compared and found to be unlike, and when that is enough."""
+
+    def __init__(self, count: int) -> None:
+        self._times = np.zeros(count, np.int32)
+        self._most = int(np.clip(_COMPARISONS // max(count, 1), 8, 256))
+
+    def enough(self, members: Ints) -> Flags:
+        return self._times[members] >= self._most
+
+    def add(self, members: Ints) -> None:
+        self._times[members] += 1  # no member is twice in a round
+
+
+def _met(
+    signatures: NDArray[np.uint16],
+    members: Ints,
+    ranks: Ints,
+    settled: Callable[[Ints, Ints], Flags],
+    *,
+    first: int = 0,
+) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs (leaders, members) that share a bucket of some band and are not settled when their turn comes.
+
+    In each bucket one leads and is paired with all others, then the next; who leads first differs from band to band,
+    by the ranks alone, except that numbers below `first` lead before all others.
+    """
     if not members.size:
         return
     for band in range(BANDS):
-        yield band_keys([signatures[members]], band)
+        keys = band_keys([signatures[members]], band)
+        turn = mix64(ranks[members].astype(np.uint64) * np.uint64(BANDS) + np.uint64(band))
+        order = np.lexsort((turn, members >= first, keys))
+        yield from _rounds(members[order], keys[order], settled)
 
 
-def _rounds(
-    members: Ints, keys: UInts, ranks: Ints, settled: Callable[[Ints, Ints], Flags]
-) -> Iterator[tuple[Ints, Ints]]:
-    """Pairs to compare, but for settled ones: in each bucket the lowest-ranked with all after it, then the next."""
-    order = np.lexsort((ranks[members], keys))
-    members, keys = members[order], keys[order]
+def _rounds(members: Ints, keys: UInts, settled: Callable[[Ints, Ints], Flags]) -> Iterator[tuple[Ints, Ints]]:
+    """Pairs within runs of equal keys: the first of each run with all after it, then the second, and so on."""
     alone = np.ones(len(keys), bool)
     alone[1:] &= keys[1:] != keys[:-1]
     alone[:-1] &= keys[1:] != keys[:-1]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rung.data.documents import Rejection, excerpt
 from rung.data.formats import (
@@ -38,8 +38,7 @@ _PARQUET_ROWS = 10_000
 Advance = Callable[[float], None]
 
 
-@dataclass(frozen=True, slots=True)
-class TableRow:
+class TableRow(NamedTuple):
     """One row. `number` is the line it begins in (CSV, TSV, JSON Lines; the header is line 1), or the row (Parquet).
 
     `values` has one value a column, None where there is none. `problem` is empty, or says why the row cannot be used;
