@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtri
 
 from rung.errors import EvaluationError
-from rung.evaluation.intervals import LEVEL, interval
+from rung.evaluation.intervals import LEVEL, intervals
 from rung.evaluation.proportions import wilson
 from rung.evaluation.summed import SummedScores
 from rung.records import Interval, ItemScores, Record
@@ -161,13 +161,15 @@ def records(classified: Classified, *, data_sha256: str | None = None, seed: int
     count = len(classified.ids)
     f1, correlation = classified.summed("macro_f1"), classified.summed("mcc")
     losses, squares = classified.negative_log_likelihood, classified.squared_error
+    of_f1, of_correlation = intervals([f1, correlation], seed=seed)
+    of_losses, of_squares = intervals([losses, squares], seed=seed)
     brier = "half the sum" if classified.classes == 2 else "the sum"
     found: list[tuple[str, float, str, Interval | None, str]] = [
         ("accuracy", right / count, "share", wilson(right, count), ""),
-        ("macro_f1", f1.value, "share", interval(f1, seed=seed), "over classes among labels or predictions"),
-        ("mcc", correlation.value, "", interval(correlation, seed=seed), ""),
-        ("log_loss", losses.mean, "nats per item", interval(losses, seed=seed), f"clipped at {CLIP:.3g}"),
-        ("brier", squares.mean, "", interval(squares, seed=seed), f"{brier} over classes of squared differences"),
+        ("macro_f1", f1.value, "share", of_f1, "over classes among labels or predictions"),
+        ("mcc", correlation.value, "", of_correlation, ""),
+        ("log_loss", losses.mean, "nats per item", of_losses, f"clipped at {CLIP:.3g}"),
+        ("brier", squares.mean, "", of_squares, f"{brier} over classes of squared differences"),
     ]
     plain = [
         Record(

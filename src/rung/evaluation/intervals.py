@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +29,18 @@ def interval(scores: ItemScores | SummedScores, *, seed: int = 0) -> Interval | 
     Bootstrap with 10,000 resamples: percentile, or BCa (Efron 1987, section 14.3 of Efron and Tibshirani 1993) below
     200 items. Above 20,000 items with scores that all differ: normal, with the jackknife's variance.
     """
-    summed = SummedScores.of_items(scores) if isinstance(scores, ItemScores) else scores
-    if len(summed.ids) < 2:
-        return None
-    if len(summed.rows) > _MANY:
-        return _normal(summed.value, summed.left_out())
-    draws = resampled([summed], np.random.default_rng(seed))[:, 0]
-    return bootstrap_interval(draws, summed.value, summed.left_out())
+    return intervals([scores], seed=seed)[0]
+
+
+def intervals(scores: Sequence[ItemScores | SummedScores], *, seed: int = 0) -> list[Interval | None]:
+    """Return the interval of each metric, as `interval`, all from the same draws of the items that they share."""
+    summed = [SummedScores.of_items(one) if isinstance(one, ItemScores) else one for one in scores]
+    if len(summed[0].ids) < 2:
+        return [None] * len(summed)
+    if any(len(one.rows) > _MANY for one in summed):
+        return [_normal(one.value, one.left_out()) for one in summed]
+    draws = resampled(summed, np.random.default_rng(seed))
+    return [bootstrap_interval(draws[:, column], one.value, one.left_out()) for column, one in enumerate(summed)]
 
 
 def difference_interval(first: SummedScores, second: SummedScores, *, seed: int = 0) -> Interval | None:

@@ -133,9 +133,11 @@ def _variance_of_fits(fits: Sequence[SummedScores]) -> float:
     """
     if len(fits) == 1:
         return 0.0
-    scatter = float(np.array([fit.value for fit in fits]).var(ddof=1))
-    items = np.stack([_pseudo_values(fit.left_out(), fit.value) for fit in fits])
+    values: Floats = np.array([fit.value for fit in fits])
+    scatter = float(values.var(ddof=1))
+    items: Floats = np.stack([_pseudo_values(fit.left_out(), fit.value) for fit in fits])
     by_items = float(items.var(axis=0, ddof=1).mean()) / items.shape[1]
+    by_items = float(items.var(axis=0, ddof=1).mean()) / len(fits[0].ids)
     return max(0.0, scatter - by_items) / len(fits)
 
 

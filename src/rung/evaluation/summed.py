@@ -9,7 +9,7 @@ drawing items one by one, at a cost that does not grow with their number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from rung.errors import EvaluationError
 from rung.records import ItemScores, require_same_items
 
 RESAMPLES = 10_000
-_CHUNK = 4_000_000  # counts held in memory at a time
+_CHUNK = 60_000  # counts at a time: they stay in the cache, which makes drawing items half as fast again
+_SPARSE = 32  # columns from which rows of counts (three ones among 3 x classes) are multiplied as sparse ones
 
 Floats = NDArray[np.float64]
 Metric = Callable[[Floats], Floats]
@@ -83,12 +84,20 @@ def resampled(scores: Sequence[SummedScores], generator: np.random.Generator, *,
     """
     require_paired(scores)
     patterns, joint = _joint_patterns(scores)
-    rows = [one.rows[patterns[:, column]] for column, one in enumerate(scores)]
+    rows = [_multiplier(one.rows[patterns[:, column]]) for column, one in enumerate(scores)]
     chunks = [
         np.stack([one.metric(counts @ added) for one, added in zip(scores, rows, strict=True)], axis=1)
         for counts in _draws(joint, len(patterns), generator, resamples)
     ]
     return np.concatenate(chunks)
+
+
+def _multiplier(rows: Floats) -> Any:
+    if rows.shape[1] < _SPARSE:
+        return rows
+    from scipy.sparse import csr_array
+
+    return csr_array(rows)
 
 
 def _joint_patterns(scores: Sequence[SummedScores]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
