@@ -127,6 +127,11 @@ def test_texts_that_cannot_fit_are_told_before_anything_runs(folder: Path, task:
         PromptedRung(str(folder)).plan(task, None, seed=0)
 
 
+def test_examples_that_do_not_fit_the_context_are_left_out(folder: Path, task: TinyTask) -> None:
+    task.items["train"] = labelled([f"{n} " * 60 for n in range(40)], [n % 2 for n in range(40)], task.label_names)
+    assert PromptedRung(str(folder)).plan(task, None, seed=0)["shots"] == [0]
+
+
 def test_another_model_in_the_same_place_is_noticed(folder: Path, task: TinyTask, tmp_path: Path) -> None:
     import shutil
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripted_server import ScriptedServer, TinyTask, completion, oracle, prompt_of
+from scripted_server import ScriptedServer, TinyTask, completion, labelled, oracle, prompt_of
 
 from rung.errors import PlanError, RunFolderError, UsageError
 from rung.progress import SILENT
@@ -172,7 +172,7 @@ def test_answers_that_vary(server: ScriptedServer, task: TinyTask, tmp_path: Pat
     "arguments",
     [
         {"target": "http://"},
-        {"target": "runs/gpt", "price": Price(1, 1)},
+        {"target": "runs/gpt", "model": "x"},
         {"target": "http://127.0.0.1/v1", "max_cost": 1.0},
         {"target": "http://127.0.0.1/v1", "price": Price(1, 1), "max_cost": -1.0},
         {"target": "http://127.0.0.1/v1#one", "model": "two"},
@@ -201,3 +201,10 @@ def test_details_are_plain_json_for_the_report(server: ScriptedServer, task: Tin
     assert details["cost_per_1000"] == pytest.approx(0.102)
     assert (details["asked"], details["parse_failures"], details["without_probabilities"]) == (20, 0, 20)
     assert details["request_seconds"]["p50"] > 0
+
+
+def test_long_training_texts_are_not_shown(server: ScriptedServer, task: TinyTask, tmp_path: Path) -> None:
+    server.answer = oracle
+    texts = [f"train {n}: " + "prize " * 300 for n in range(40)]
+    task.items["train"] = labelled(texts, [n % 2 for n in range(40)], task.label_names)
+    assert "examples were not tried" in fitted(PromptedRung(server.url), task, tmp_path / "run").note

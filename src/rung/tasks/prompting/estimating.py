@@ -72,15 +72,25 @@ def estimate(
     }
 
 
-def seconds_per_text(task: Any, shots: Sequence[int], local: LocalModel, *, seed: int) -> float:
-    """Time a local model on a few validation texts, under its longest prompt, whose prefix is read before.
+def seconds_per_text(task: Any, shots: Sequence[int], local: LocalModel, *, seed: int) -> dict[int, float]:
+    """Time a local model on a few validation texts for each number of examples whose prompts fit its context.
 
-    Raises PlanError when the texts do not fit its context.
+    What a prompt's texts share is read before. Raises PlanError when not even the shortest prompts fit.
     """
+    times = {count: seconds for count in shots if (seconds := _timed(task, count, local, seed)) is not None}
+    if not times:
+        raise PlanError(
+            f"no validation text fits the context of {local.context_length:,} tokens together with its prompt",
+            where=str(local.folder),
+            hint="prompt a model with a longer context",
+        )
+    return times
+
+
+def _timed(task: Any, count: int, local: LocalModel, seed: int) -> float | None:
     train = task.items["train"]
-    everything = np.arange(len(train))
-    prompts = distinct_prompts(task.label_names, train, everything, shots=[max(shots)], draws=1, seed=seed)
-    prompt = max((prompt for prompt, _ in prompts), key=lambda prompt: len(prompt.prefix))
+    crossed = distinct_prompts(task.label_names, train, np.arange(len(train)), shots=[count], draws=1, seed=seed)
+    prompt = max((prompt for prompt, _ in crossed), key=lambda prompt: len(prompt.prefix))
     labels = [f" {name}" for name in prompt.label_names]
     times: list[float] = []
     for text in task.items["valid"].texts:
@@ -92,13 +102,7 @@ def seconds_per_text(task: Any, shots: Sequence[int], local: LocalModel, *, seed
         times.append(time.perf_counter() - started)
         if len(times) > _TIMED:
             break
-    if not times:
-        raise PlanError(
-            f"no validation text fits the context of {local.context_length:,} tokens together with its prompt",
-            where=str(local.folder),
-            hint="prompt a model with a longer context, or show fewer examples",
-        )
-    return float(np.median(times[1:] or times))
+    return float(np.median(times[1:] or times)) if times else None
 
 
 def _mean_bytes(texts: Sequence[str]) -> float:

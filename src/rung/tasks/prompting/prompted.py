@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rung.errors import PlanError, UsageError
+from rung.errors import PlanError
 from rung.progress import Progress
 from rung.runfolder import write_folder, write_json
 from rung.tasks.prompting.cache import ResponseCache
@@ -22,7 +22,7 @@ from rung.tasks.prompting.estimating import CANDIDATES, estimate, seconds_per_te
 from rung.tasks.prompting.judging import EndpointJudge, Judge, LocalJudge
 from rung.tasks.prompting.predicting import CHOOSING, CONFIG, MODEL_TYPE, llm_cache, load
 from rung.tasks.prompting.target import Target, parse_target
-from rung.tasks.prompting.templates import TEMPLATES, Prompt, default_shots, distinct_prompts
+from rung.tasks.prompting.templates import LONGEST_EXAMPLE, TEMPLATES, Prompt, default_shots, distinct_prompts
 from rung.tasks.task import FitReport, Indices, Plan
 from rung.version import __version__
 
@@ -58,10 +58,8 @@ class PromptedRung:
 
     def __post_init__(self) -> None:
         """Raises UsageError for a target, price or cap that makes no sense."""
-        where = parse_target(self.target, self.model)
+        parse_target(self.target, self.model)
         Spending(self.price, self.max_cost)
-        if isinstance(where, Path) and self.price is not None:
-            raise UsageError("a folder on this machine has no price per token", where="--price", hint="leave it out")
 
     @property
     def description(self) -> str:
@@ -83,23 +81,24 @@ class PromptedRung:
         Raises PlanError when even the smallest choice does not fit `seconds` or the cap.
         """
         where = parse_target(self.target, self.model)
-        local = None if isinstance(where, Target) else _local_model(where)
         # Half a token a byte is more than any label needs, and an answer that is cut off names none.
         longest_label = max(len(name.encode()) for name in task.label_names)
         options = replace(self.options, max_tokens=max(self.options.max_tokens, longest_label // 2))
-        shots = self.shots if self.shots is not None else (0, default_shots(len(task.label_names)))
-        spending = Spending(self.price, self.max_cost)
-        if local is None and isinstance(where, Target):
-            target = {"url": where.url, "model": self._endpoint(where, options, spending, None).model}
-        elif local is not None:
+        shots, timed = self._drawable_shots(task), None
+        if isinstance(where, Target):
+            endpoint = self._endpoint(where, options, Spending(self.price, self.max_cost), None)
+            target = {"url": where.url, "model": endpoint.model}
+        else:
+            local = _local_model(where)
             target = {"folder": str(local.folder.resolve()), "sha256": local.sha256}
-        timed = None if local is None else seconds_per_text(task, shots, local, seed=seed)
+            times = seconds_per_text(task, shots, local, seed=seed)
+            shots, timed = tuple(times), max(times.values())
         for items, draws in CANDIDATES:
             expected = estimate(
                 task, shots, draws, items, seed=seed, options=options, price=self.price, seconds_per_text=timed
             )
             too_long = seconds is not None and expected["seconds"] > seconds
-            too_dear = self.max_cost is not None and expected["cost"] > self.max_cost
+            too_dear = self.max_cost is not None and (expected["cost"] or 0) > self.max_cost
             if not too_long and not too_dear:
                 return {
                     "target": target,
@@ -110,16 +109,22 @@ class PromptedRung:
                     "options": asdict(options),
                     "estimate": expected,
                 }
-        limit = (
-            f"cost about {expected['cost']:.4g} of at most {self.max_cost}"
-            if too_dear
-            else (f"take about {expected['seconds']:.0f} s of {seconds:.0f} s")
-        )
+        limit = f"take about {expected['seconds']:.0f} s of {seconds} s"
+        if too_dear:
+            limit = f"cost about {expected['cost']:.4g} of at most {self.max_cost}"
         raise PlanError(
             f"trying {len(TEMPLATES)} templates and predicting the test items would {limit} ({expected['basis']})",
             where=self.name,
             hint="raise --spend-at-most" if too_dear else "raise --minutes",
         )
+
+    def _drawable_shots(self, task: Any) -> tuple[int, ...]:
+        """The numbers of examples to try; by default none and a few, or none alone where too few texts are short."""
+        if self.shots is not None:
+            return self.shots
+        count = default_shots(len(task.label_names))
+        short = sum(len(text) <= LONGEST_EXAMPLE for text in task.items["train"].texts)
+        return (0, count) if short >= count else (0,)
 
     def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
         """Try every prompt of the plan on a sample of validation items, and write the best into a run folder.
@@ -169,7 +174,7 @@ class PromptedRung:
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu_started,
             finished=True,
-            note=_note(chosen, len(settings), len(sampled)),
+            note=_note(chosen, settings, len(sampled)),
             chosen={
                 **chosen.to_json(),
                 "validation_items": len(sampled),
@@ -219,13 +224,17 @@ def _measure_all(
     return settings
 
 
-def _note(chosen: Setting, settings: int, sample: int) -> str:
+def _note(chosen: Setting, settings: Sequence[Setting], sample: int) -> str:
     examples = f"{chosen.shots} examples (draw {chosen.draw})" if chosen.shots else "no examples"
-    failed = f"; {chosen.failed} of them without a readable answer" if chosen.failed else ""
-    return (
+    note = (
         f"template '{chosen.prompt.template.name}' with {examples}, scored by '{chosen.scoring}', was the best of "
-        f"{settings} settings on {sample} validation items{failed}"
+        f"{len(settings)} settings on {sample} validation items"
     )
+    if chosen.failed:
+        note += f"; {chosen.failed} of them without a readable answer"
+    if not any(setting.shots for setting in settings):
+        note += "; prompts with examples were not tried"
+    return note
 
 
 def _local_model(folder: Path) -> LocalModel:
