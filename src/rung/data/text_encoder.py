@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PAD, UNKNOWN, CLASS, SEPARATOR, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 _ENCODED_AT_ONCE = 4096  # texts: their encodings as Python objects take some hundred bytes a token
 
 
@@ -168,51 +169,33 @@ def train_words(texts: Iterable[str], *, max_vocabulary: int, min_frequency: int
     tokenizer.train_from_iterator((clean(text) for text in texts), trainer=trainer)
     return TextEncoder(
         tokenizer.to_str(pretty=True),
-        {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": PAD, "unk_token": UNKNOWN},
+        {**_CONFIG, "pad_token": PAD, "unk_token": UNKNOWN},
         where="the new tokenizer",
     )
 
 
-def train_word_pieces(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
-    """Lower-cased word pieces in `[CLS] text [SEP]`, as uncased BERT reads it; the order of the texts does not matter.
-
-    Pieces are chosen by the frequency of pairs, as BPE does: Google's WordPiece trainer was never published.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    special = [PAD, UNKNOWN, CLASS, SEPARATOR, MASK]
-    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, min_frequency=2, show_progress=False, special_tokens=special
-    )
-    tokenizer.train_from_iterator((clean(text) for text in texts), trainer=trainer)
-    ids = [(token, tokenizer.token_to_id(token)) for token in (CLASS, SEPARATOR)]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLASS} $A {SEPARATOR}", pair=f"{CLASS} $A {SEPARATOR} $B:1 {SEPARATOR}:1", special_tokens=ids
-    )
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "pad_token": PAD,
-        "unk_token": UNKNOWN,
-        "cls_token": CLASS,
-        "sep_token": SEPARATOR,
-        "mask_token": MASK,
-    }
-    return TextEncoder(tokenizer.to_str(pretty=True), config, where="the new tokenizer")
-
-
 def train_byte_pairs(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
     """The byte-level BPE of Rung's language models (`rung.data.tokenizer`); nothing is put around a text."""
-    tokenizer = train_tokenizer((clean(text) for text in texts), vocab_size=vocab_size)
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": tokenizer.eos_token,
-        "eos_token": tokenizer.eos_token,
-        "pad_token": tokenizer.eos_token,
-        "add_prefix_space": False,
-        "clean_up_tokenization_spaces": False,
-    }
+    tokenizer = train_tokenizer(map(clean, texts), vocab_size=vocab_size)
+    end = tokenizer.eos_token
+    config = {**_CONFIG, "bos_token": end, "eos_token": end, "pad_token": end, "add_prefix_space": False}
     return TextEncoder(tokenizer.definition, config, where="the new tokenizer")
+
+
+def train_bracketed_byte_pairs(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
+    """The same BPE of lower-cased text, as `[CLS] text [SEP]`, with a `[MASK]`: what a BERT encoder reads.
+
+    Not WordPiece: the trainer of the tokenizers library gives other pieces to the same texts in another order.
+    """
+    from tokenizers import Tokenizer, normalizers, processors
+
+    special = [PAD, CLASS, SEPARATOR, MASK]
+    learned = train_tokenizer((f" {clean(text).lower()}" for text in texts), vocab_size=vocab_size - len(special))
+    tokenizer = Tokenizer.from_str(learned.definition)
+    # With a space before it, the first word of a text is the word that it is elsewhere.
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Prepend(" ")])
+    tokenizer.add_special_tokens(special)
+    brackets = [(token, tokenizer.token_to_id(token)) for token in (CLASS, SEPARATOR)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{CLASS} $A {SEPARATOR}", special_tokens=brackets)
+    config = {**_CONFIG, "pad_token": PAD, "cls_token": CLASS, "sep_token": SEPARATOR, "mask_token": MASK}
+    return TextEncoder(tokenizer.to_str(pretty=True), config, where="the new tokenizer")

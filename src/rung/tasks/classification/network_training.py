@@ -28,6 +28,7 @@ from rung.training.guards import GuardSettings
 from rung.training.machine import has_bf16_instructions
 from rung.training.meter import StepReport
 from rung.training.optimizers import build_optimizer
+from rung.training.precision import tune_allocator
 from rung.training.schedule import Schedule
 from rung.training.validation import mean_loss
 
@@ -108,7 +109,8 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def threads_of(count: int) -> Iterator[None]:
-    """Let torch compute with `count` threads for the time being."""
+    """Let torch compute with `count` threads for the time being, in memory that it keeps from step to step."""
+    tune_allocator()
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

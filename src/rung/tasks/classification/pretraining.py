@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from rung.data.language_batches import MaskedTokenBatches, NextTokenBatches
-from rung.data.text_encoder import EncodedTexts, TextEncoder, train_byte_pairs, train_word_pieces
+from rung.data.text_encoder import EncodedTexts, TextEncoder, train_bracketed_byte_pairs, train_byte_pairs
 from rung.errors import PlanError
 from rung.nets.classifier import Classifier, build_classifier
 from rung.nets.decoder import CausalLM
@@ -101,7 +101,7 @@ class TransformerNetworks:
     kind: Kind
     pretrained: bool
     hidden_size: int = 128
-    num_hidden_layers: int = 3
+    num_hidden_layers: int = 2
     dropout: float = 0.1
     longest: int = 256
 
@@ -197,7 +197,7 @@ class TransformerNetworks:
     def _encoder(self, texts: list[str]) -> TextEncoder:
         wanted = sum(map(len, texts)) // _BYTES_PER_TOKEN_OF_VOCABULARY
         vocab_size = min(max(wanted, _SMALLEST_VOCABULARY), _LARGEST_VOCABULARY)
-        train = train_word_pieces if self.kind == "encoder" else train_byte_pairs
+        train = train_bracketed_byte_pairs if self.kind == "encoder" else train_byte_pairs
         return train(texts, vocab_size=vocab_size)
 
     def _classifier(self, encoder: TextEncoder, num_labels: int) -> Classifier:
