@@ -28,7 +28,7 @@ def guesses(columns: dict[str, list]) -> tuple[str, list[str]]:
         ({"id": KEYS, "text": REVIEWS, "label": LABELS}, "label", ["text"]),
         ({"when": DATES, "Intent": LABELS, "utterance": TITLES}, "Intent", ["utterance"]),
         ({"c1": KEYS, "c2": REVIEWS, "c3": LABELS, "c4": DATES, "c5": PRICES}, "c3", ["c2"]),
-        ({"subject": TITLES, "body": REVIEWS, "queue": LABELS, "priority": ["high", "low"] * 20}, "queue", ["subject", "body"]),
+        ({"subject": TITLES, "body": REVIEWS, "queue": LABELS, "priority": LABELS}, "queue", ["subject", "body"]),
         ({"target": ["1", "0"] * 20, "extra": ["x", "y"] * 20, "notes": REVIEWS}, "target", ["notes"]),
         ({"word": [f"w{n}" for n in range(40)], "class": LABELS}, "class", ["word"]),
     ],

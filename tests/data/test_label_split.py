@@ -113,7 +113,9 @@ def test_copies_and_near_copies_stay_together() -> None:
 
 
 def test_a_template_filled_in_many_ways_is_split_all_the_same() -> None:
-    line = "ticket {} was received and will be answered by the next free person of our team within two working days or sooner"
+    line = (
+        "ticket {} was received and will be answered by the next free one of our team within two working days or sooner"
+    )
     items = items_of([number % 2 for number in range(100)], [line.format(number) for number in range(100)])
     split = make_split(items, seed=1)
     assert (len(split.train), len(split.valid), len(split.test)) == (70, 10, 20)

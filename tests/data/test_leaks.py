@@ -90,9 +90,9 @@ def test_conflicting_labels_of_shared_texts() -> None:
 
 
 def test_movie_reviews_hold_most_of_sst2(rung_data: Path) -> None:
-    """72.9 % word for word, 1,523 of 1,596 by 8-grams, labels conflict in 3.5 %, with words of ASCII letters and digits.
+    """72.9 % word for word, 1,523 of 1,596 by 8-grams, 3.5 % with other labels, if words are ASCII.
 
-    Here a word may hold any letter; the two sets garble accents differently, so a few sentences are not equal.
+    Here a word may hold any letter, and the two sets garble accents differently, so a few sentences are not equal.
     """
     train = read_labelled(rung_data / "mr" / "all.jsonl").items
     test = read_labelled(rung_data / "sst" / "sst2.test.jsonl").items
