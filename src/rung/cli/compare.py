@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,14 @@ _EXAMPLES = examples(
     "rung compare tickets.csv --resume                      # after Ctrl-C or a crash",
 )
 _POINT = 0.01
+
+
+class Split(StrEnum):
+    """How the items are cut into train, validation and test."""
+
+    STRATIFIED = "stratified"
+    GROUPED = "grouped"
+    TIME = "time"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,10 +71,13 @@ def compare(
         str | None, typer.Option("--curves", metavar="A,B,...", help="Rungs with a learning curve.  [default: all]")
     ] = None,
     group: Annotated[
-        str | None, typer.Option("--group", metavar="COL", help="Keep groups together; show gaps between them.")
+        str | None, typer.Option("--group", metavar="COL", help="Show gaps between groups; keep many groups together.")
     ] = None,
     time: Annotated[
         str | None, typer.Option("--time", metavar="COL", help="Split by time: the latest rows test.")
+    ] = None,
+    split: Annotated[
+        Split | None, typer.Option("--split", help="How to cut test items off.  [default: see --group and --time]")
     ] = None,
     test: Annotated[list[Path] | None, typer.Option("--test", metavar="DATA", help="Test items of their own.")] = None,
     valid: Annotated[list[Path] | None, typer.Option("--valid", metavar="DATA", help="Validation items.")] = None,
@@ -125,6 +137,7 @@ def compare(
             test=test or (),
             valid=valid or (),
             unlabelled=unlabelled or (),
+            split=None if split is None else split.value,
             allow_leaks=allow_leaks,
             more_rungs=_prompted(llm or (), price, spend_at_most),
             plan=plan,

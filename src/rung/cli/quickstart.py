@@ -17,8 +17,8 @@ MESSAGES = ASSETS / "sms_spam.csv.xz"
 _LADDER_MINUTES, _NOVEL_MINUTES = 4.5, 2.5
 _RUNGS = "majority,naive-bayes,linear,feedforward,cnn,lstm,encoder-pretrained,decoder"
 _CURVES = "naive-bayes,linear,feedforward"
-_LADDER = """Which text messages are spam, and do you need a large network to tell? Rung climbs a ladder on 4,574 labelled
-messages (SMS Spam Collection, CC BY 4.0): from counting words to a small GPT that first reads 1,000 more without labels.
+_LADDER = """Which text messages are spam, and do you need a large network to tell? Rung climbs a ladder on 4,574
+labelled messages (SMS Spam Collection, CC BY 4.0): from counting words to a small GPT that first reads 1,000 more.
 It takes {minutes:g} minutes and starts from nothing: no pretrained weights, nothing is downloaded.
 """
 _ABOUT_NOVEL = """Rung trains a language model on "Bleak House" by Charles Dickens (1.9 MB of text) on this machine.

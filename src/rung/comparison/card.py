@@ -17,7 +17,7 @@ def rung_card(rung: RungResult, facts: Mapping[str, Any], verdict: Verdict) -> s
         f"| {record.name} | {record.value:.6g} {record.unit}{_interval(record)} | {record.n:,} |" for record in rows
     )
     labels = ", ".join(str(one["label"]) for one in facts["classes"])
-    split = facts["split"]
+    split, columns = facts["split"], ", ".join(facts["text_columns"])
     return f"""---
 library_name: rung
 pipeline_tag: text-classification
@@ -28,8 +28,8 @@ pipeline_tag: text-classification
 {rung.description[0].upper()}{rung.description[1:]}. One rung of a ladder that `rung compare` climbed.
 
 - Labels: {labels}
-- Fitted on {split["train"]:,} items, chosen on {split["valid"]:,}, measured on {split["test"]:,} (split {split["method"]},
-  SHA-256 `{split["sha256"][:16]}`); text from {", ".join(facts["text_columns"])}, label from {facts["target"]}
+- Fitted on {split["train"]:,} items, chosen on {split["valid"]:,}, measured on {split["test"]:,}
+  (split {split["method"]}, SHA-256 `{split["sha256"][:16]}`); text from {columns}, label from {facts["target"]}
 - Chosen on validation: {rung.chosen or "nothing to choose"}
 
 | metric | on the test items | n |

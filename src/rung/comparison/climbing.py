@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from rung.comparison.budget import Workload, seconds_per_fit
+from rung.comparison.budget import share_of_time
 from rung.comparison.fits import Fit, Fits
 from rung.comparison.settings import Settings
 from rung.errors import PlanError
@@ -32,6 +32,14 @@ class Climbed:
         return bool(self.fits)
 
 
+@dataclass(frozen=True)
+class _Fitting:
+    """Which fits a rung gets: on all items with each of `seeds`, and those of a learning curve."""
+
+    seeds: range
+    with_curve: bool
+
+
 class Climb:
     """Works through a ladder by the clock; without `deadline` (a reading of `time.monotonic()`) no clock is read."""
 
@@ -42,41 +50,75 @@ class Climb:
         """Fit each rung on all items and measure its curve; what does not fit the time says so and is left out."""
         climbed = []
         for position, rung in enumerate(ladder):
+            self._fits.progress.say(f"{rung.name}: {rung.description}")
             one = Climbed(rung)
             climbed.append(one)
-            workload = self._workload(rung, with_curve=rung.name in curves_of)
-            seconds = deadline = None
-            if self._deadline is not None:
-                left = max(0.0, self._deadline - time.monotonic())
-                seconds = seconds_per_fit(ladder, position, left, workload)
-                deadline = time.monotonic() + seconds * workload.units
-            self._fits.progress.say(f"{rung.name}: {rung.description}")
-            try:
-                one.plan = self._fits.plan(rung, seconds, seed=self._settings.seed)
-            except PlanError as error:
-                one.notes.append(str(error))
-                self._fits.progress.say(f"{rung.name} is left out: {error.problem}")
+            deadline = self._share_ends(ladder, position)
+            planned = self._plan(one, deadline, with_curve=rung.name in curves_of)
+            if planned is None:
                 continue
-            one.fits = [self._fits.on_all(rung, one.plan, seed=seed) for seed in self._seeds(rung)]
+            one.fits = [self._fits.on_all(rung, one.plan, seed=seed) for seed in planned.seeds]
             one.notes += sorted({fit.report.note for fit in one.fits if fit.report.note})
-            if rung.name in curves_of:
-                self._measure_curve(one, deadline)
+            if planned.with_curve:
+                self._measure_curve(one, planned.seeds, deadline)
         return climbed
 
-    def _measure_curve(self, one: Climbed, deadline: float | None) -> None:
+    def _share_ends(self, ladder: Sequence[Rung], position: int) -> float | None:
+        """When the time of this rung is over."""
+        if self._deadline is None:
+            return None
+        return time.monotonic() + share_of_time(ladder, position, max(0.0, self._deadline - time.monotonic()))
+
+    def _plan(self, one: Climbed, deadline: float | None, *, with_curve: bool) -> _Fitting | None:
+        """Plan as much as fits the time of this rung: all seeds and a curve, or no curve, or a single fit."""
+        everything = _Fitting(self._seeds(one.rung), with_curve)
+        stored = self._fits.stored(one.rung, "fitting")
+        if stored is not None and stored["fits"] == 0 and self._deadline is None:
+            one.notes += stored["notes"]  # it was left out where these plans were made
+            return None
+        if stored is not None and stored["fits"]:
+            one.plan = self._fits.plan(one.rung, None, seed=self._settings.seed)
+            one.notes += stored["notes"]
+            return _Fitting(everything.seeds[: stored["fits"]], stored["with_curve"])
+        ways = [everything, _Fitting(everything.seeds, False), _Fitting(everything.seeds[:1], False)]
+        problem = ""
+        for fitting in dict.fromkeys(ways):
+            seconds = None if deadline is None else (deadline - time.monotonic()) / self._units(fitting)
+            try:
+                one.plan = self._fits.plan(one.rung, seconds, seed=self._settings.seed)
+            except PlanError as error:
+                problem = str(error)
+                continue
+            if fitting != everything:
+                left_out = "" if fitting.with_curve or not with_curve else "no learning curve"
+                one.notes.append(f"for want of time: {len(fitting.seeds)} fit(s), {left_out}".rstrip(", "))
+            stored = {"fits": len(fitting.seeds), "with_curve": fitting.with_curve, "notes": list(one.notes)}
+            self._fits.store(one.rung, "fitting", stored)
+            return fitting
+        one.notes.append(problem)
+        self._fits.store(one.rung, "fitting", {"fits": 0, "with_curve": False, "notes": list(one.notes)})
+        self._fits.progress.say(f"{one.rung.name} is left out: {problem.splitlines()[0]}")
+        return None
+
+    def _measure_curve(self, one: Climbed, fitted: range, deadline: float | None) -> None:
         """Fit at the sizes for which there is time; the last point is known already.
 
         The sizes are kept, so that the same comparison can be had again without a clock.
         """
         stored = self._fits.stored(one.rung, "curve")
         *smaller, everything = self._fits.task.learning_sizes()
-        seeds = self._curve_seeds
+        seeds = self._all_seeds if len(fitted) == 1 else fitted  # without chance only the items differ by seed
+        sizes = smaller if stored is None else stored["sizes"]
         done: dict[int, list[SummedScores]] = {}
-        for size in smaller if stored is None else stored["sizes"]:
-            if stored is None and self._is_too_late(one, len(seeds) * size / everything, deadline):
-                one.notes.append(f"the learning curve ends early: no time for {size:,} and more labels")
-                break
-            done[size] = [self._summed(self._fits.on_some(one.rung, one.plan, size, seed=seed)) for seed in seeds]
+        with self._fits.progress.task(f"{one.rung.name}: learning curve", len(sizes) * len(seeds), "fits") as advance:
+            for size in sizes:
+                if stored is None and self._is_too_late(one, len(seeds) * size / everything, deadline):
+                    one.notes.append(f"the learning curve ends early: no time for {size:,} and more labels")
+                    break
+                done[size] = []
+                for seed in seeds:
+                    done[size].append(self._summed(self._fits.on_some(one.rung, one.plan, size, seed=seed)))
+                    advance(1)
         if stored is None:
             self._fits.store(one.rung, "curve", {"sizes": list(done)})
         last = [self._summed(fit) for fit in one.fits]
@@ -88,15 +130,18 @@ class Climb:
         return SummedScores.of_items(scores) if isinstance(scores, ItemScores) else scores
 
     @property
-    def _curve_seeds(self) -> range:
+    def _all_seeds(self) -> range:
         return range(self._settings.seed, self._settings.seed + self._settings.seeds)
 
     def _seeds(self, rung: Rung) -> range:
-        return self._curve_seeds if rung.is_random else self._curve_seeds[:1]
+        return self._all_seeds if rung.is_random else self._all_seeds[:1]
 
-    def _workload(self, rung: Rung, *, with_curve: bool) -> Workload:
-        *sizes, items = self._fits.task.learning_sizes()
-        return Workload(len(self._seeds(rung)), sizes if with_curve else (), self._settings.seeds, items)
+    def _units(self, fitting: _Fitting) -> float:
+        """What all its fits cost, in fits on all items: that is taken to grow in proportion to the items."""
+        if not fitting.with_curve:
+            return len(fitting.seeds)
+        *sizes, everything = self._fits.task.learning_sizes()
+        return len(fitting.seeds) + self._settings.seeds * sum(sizes) / everything
 
     @staticmethod
     def _is_too_late(one: Climbed, fits: float, deadline: float | None) -> bool:

@@ -12,6 +12,7 @@ from rung.comparison.compare import compare as compare_task
 from rung.comparison.report import write_reports
 from rung.comparison.result import Comparison
 from rung.comparison.settings import Settings
+from rung.data.label_split import Method
 from rung.errors import RunFolderError, UsageError
 from rung.progress import SILENT, Progress
 from rung.runfolder import write_json
@@ -32,6 +33,7 @@ def compare(
     test: Sequence[Path | str] = (),
     valid: Sequence[Path | str] = (),
     unlabelled: Sequence[Path | str] = (),
+    split: Method | None = None,
     allow_leaks: bool = False,
     more_rungs: Sequence[Rung] = (),
     plan: Path | str | None = None,
@@ -56,7 +58,7 @@ def compare(
     threads = wish.threads or os.cpu_count() or 1
     wish = wish.model_copy(update={"threads": threads})
     _open(out, wish, resume=resume)
-    sources = DataSources(files, target, text, group, time, test, valid, unlabelled, allow_leaks)
+    sources = DataSources(files, target, text, group, time, test, valid, unlabelled, split, allow_leaks)
     task = read_task(
         sources, seed=wish.seed, threads=threads, metric=wish.metric, more_rungs=tuple(more_rungs), progress=progress
     )
@@ -113,7 +115,11 @@ def _same_data(out: Path, wish: Settings, sha256: str) -> None:
 
 def _take_plans(source: Path, out: Path) -> None:
     """Copy the plans of another comparison."""
-    plans = [path for name in ("plan.json", "curve.json") for path in sorted((source / "work").glob(f"*/{name}"))]
+    plans = [
+        path
+        for name in ("plan.json", "fitting.json", "curve.json")
+        for path in sorted((source / "work").glob(f"*/{name}"))
+    ]
     if not plans:
         raise RunFolderError("there are no plans of a comparison here", where=str(source), hint="give its --out folder")
     for path in plans:

@@ -13,7 +13,7 @@ from typing import Any
 from rung.comparison.budget import seconds_for_fitting
 from rung.comparison.card import rung_card
 from rung.comparison.climbing import Climb, Climbed
-from rung.comparison.fits import Fits
+from rung.comparison.fits import Fit, Fits
 from rung.comparison.measuring import Costs, measure_costs
 from rung.comparison.result import (
     Comparison,
@@ -138,7 +138,8 @@ def _deadline(settings: Settings, started: float, rungs: int) -> float | None:
 
 def _counted_items(task: Task) -> int:
     """Test items that count: without those that leaked."""
-    return int(task.facts["split"]["test"])
+    split = task.facts["split"]
+    return int(split["test"]) - int(split["leaked"])
 
 
 def _with_curves(ladder: Sequence[Rung], settings: Settings) -> set[str]:
@@ -156,19 +157,25 @@ def _measure(fits: Fits, climbed: list[Climbed], settings: Settings, progress: P
             scores = RungScores(one.rung.name, test, valid, one.rung.is_pretrained_language_model)
             best = one.fits[scores.chosen_fit]
             folder = fits.keep(one.rung, best)
-            costs: Costs = measure_costs(
-                folder,
-                best.report,
-                fits.task.inputs("test"),
-                threads=settings.threads or 1,
-                watts_per_core=settings.watts_per_core,
-            )
+            costs = _costs(fits, one.rung, best, settings)
             predictions = best.predictions["test"]
             metrics, _ = fits.task.score(predictions, "test")
-            details = fits.task.details(predictions, "test") | {"determinism": costs.determinism} | costs.details
+            details = fits.task.details(predictions, "test") | {"determinism": costs.determinism}
             measured.append(_Measured(one, scores, folder, [*metrics, *costs.records], details, predictions))
             advance(1)
     return measured
+
+
+def _costs(fits: Fits, rung: Rung, best: Fit, settings: Settings) -> Costs:
+    """What a rung costs: measured once."""
+    stored = fits.stored(rung, "costs")
+    if stored is not None:
+        return Costs.from_json(stored)
+    inputs = fits.task.inputs("test")
+    threads, watts = settings.threads or 1, settings.watts_per_core
+    costs = measure_costs(best.folder, best.report, inputs, threads=threads, watts_per_core=watts)
+    fits.store(rung, "costs", costs.to_json())
+    return costs
 
 
 def _reference(measured: list[_Measured], settings: Settings) -> _Measured:

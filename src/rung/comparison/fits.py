@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.evaluation.summed import SummedScores
-from rung.progress import Progress
+from rung.progress import SILENT, Progress
 from rung.records import ItemScores
 from rung.runfolder import read_header, remove_leftovers, write_header, write_json, write_text
 from rung.tasks.loading import load_predictor
@@ -102,7 +102,8 @@ class Fits:
         if self.stored(rung, name) is None:
             self._clear(folder)
             task, items = self.task.learning_subset(size, seed=seed)
-            report = rung.fit(task, plan, items=items, seed=seed, folder=folder, progress=self.progress)
+            progress = self.progress if size == len(self.task.ids("train")) else SILENT  # a curve has its own bar
+            report = rung.fit(task, plan, items=items, seed=seed, folder=folder, progress=progress)
             predictor = load_predictor(folder)
             predicted = {part: predictor.predict(self.task.inputs(part), batch_size=128) for part in _SCORED}
             self.task.write_predictions(arrays, predicted)

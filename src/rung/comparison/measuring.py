@@ -6,9 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -28,7 +28,16 @@ class Costs:
 
     records: list[Record]
     determinism: dict[str, Any]
-    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, to keep."""
+        records = [record.model_dump(mode="json") for record in self.records]
+        return {"records": records, "determinism": self.determinism}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """What `to_json` gave."""
+        return cls([Record.model_validate(record) for record in stored["records"]], stored["determinism"])
 
 
 def measure_costs(

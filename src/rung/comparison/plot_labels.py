@@ -40,7 +40,7 @@ def place_labels(
     """
     figure = axes.figure
     figure.canvas.draw()
-    pixels = [tuple(map(float, axes.transData.transform(point))) for point in points]
+    pixels = [(float(place[0]), float(place[1])) for place in map(axes.transData.transform, points)]
     frame = axes.get_window_extent()
     bounds = (frame.x0, frame.y0, frame.x1 + 4, frame.y1 + 14)
     hard = [(x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER) for x, y in pixels]
@@ -54,7 +54,7 @@ def place_labels(
         )  # fmt: skip
         text.set_in_layout(False)
         extent = text.get_window_extent()
-        box, distance = _best_place(x, y, extent.width, extent.height, bounds, hard, soft)
+        box, distance = _best_place((x, y), (extent.width, extent.height), bounds, hard, soft)
         hard.append(box)
         boxes[index] = box
         text.set_position((box[0] - x, box[1] - y))
@@ -64,8 +64,9 @@ def place_labels(
 
 
 def _best_place(
-    x: float, y: float, width: float, height: float, bounds: Box, hard: Sequence[Box], soft: Sequence[Box]
+    point: tuple[float, float], size: tuple[float, float], bounds: Box, hard: Sequence[Box], soft: Sequence[Box]
 ) -> tuple[Box, float]:
+    (x, y), (width, height) = point, size
     best: tuple[float, Box, float] | None = None
     for distance in _DISTANCES:
         for angle in _ANGLES:

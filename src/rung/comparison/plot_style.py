@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rung.comparison.report_table import Table
 
@@ -38,7 +38,7 @@ _VARIABLES = {
 }
 _ROLES = {"chosen": (CHOSEN, "s"), "reference": (REFERENCE, "D"), "other": (OTHER, "o")}
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rung",
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same measure of text on every machine

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from rung.comparison import report_text as words
 from rung.comparison.plot_labels import Box, place_labels
-from rung.comparison.plot_style import FONT, INK, MUTED, ZONE, Drawing, canvas, inline_svg, role_style
+from rung.comparison.plot_style import FONT, INK, MUTED, PAPER, ZONE, Drawing, canvas, inline_svg, role_style
 from rung.comparison.report_table import Table, columns
 from rung.comparison.result import Comparison, LearningCurve, PairResult, RungResult
 from rung.records import Record
@@ -16,7 +19,28 @@ from rung.records import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ERROR_TICKS = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001)
+_ERROR_TICKS = (
+    0.5,
+    0.1,
+    0.2,
+    0.05,
+    0.01,
+    0.02,
+    0.005,
+    0.001,
+    0.3,
+    0.7,
+    0.15,
+    0.07,
+    0.03,
+    0.002,
+    0.12,
+    0.08,
+    0.09,
+    0.06,
+)
+_TICK_GAP = 0.07  # ticks closer than this share of the axis would run into each other
+_FOREST_MARGINS = 12  # rungs that are worse by more margins than this stand at the edge, as an arrow
 _LOG_FROM_RATIO = 4.0  # errors that span less than this are drawn on a linear axis
 
 
@@ -65,12 +89,11 @@ def forest(comparison: Comparison) -> Drawing | None:
     )
     with canvas(70 + 27 * len(pairs)) as figure:
         axes = figure.add_subplot()
+        low, high = _forest_range(comparison, pairs)
+        axes.set_xlim(low * unit, high * unit)
         for row, pair in enumerate(reversed(pairs)):
             _forest_row(axes, comparison, pair, row)
-        low, high = axes.get_xlim()
-        low, high = min(low, -2.2 * margin * unit), max(high, 1.2 * margin * unit)
-        axes.set_xlim(low, high)
-        axes.axvspan(low, -margin * unit, color=ZONE, linewidth=0, zorder=0)
+        axes.axvspan(low * unit, -margin * unit, color=ZONE, linewidth=0, zorder=0)
         axes.axvline(0, color=INK, linewidth=1)
         axes.axvline(-margin * unit, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_ylim(-0.6, len(pairs) - 0.1)
@@ -85,22 +108,45 @@ def forest(comparison: Comparison) -> Drawing | None:
     return Drawing("forest", title, description, svg, (pairs_table(comparison),))
 
 
+def _ends(pair: PairResult) -> tuple[float, float]:
+    """The interval's ends; without an interval the difference itself."""
+    value, interval = float(pair.difference.value or 0.0), pair.difference.interval
+    return (interval.low, interval.high) if interval else (value, value)
+
+
+def _forest_range(comparison: Comparison, pairs: list[PairResult]) -> tuple[float, float]:
+    """What the axis shows: all that lies near the margin. A hopeless rung far out would squeeze what matters."""
+    margin = comparison.verdict.margin
+    best = max(pairs, key=lambda pair: float(pair.difference.value or 0.0))
+    near = [
+        _ends(pair)
+        for pair in pairs
+        if pair is best or pair.rung == comparison.verdict.chosen or _ends(pair)[0] >= -_FOREST_MARGINS * margin
+    ]
+    low, high = min(-2.2 * margin, *(end for end, _ in near)), max(1.2 * margin, *(end for _, end in near))
+    room = 0.04 * (high - low)
+    return low - room, high + room
+
+
 def _forest_row(axes: Axes, comparison: Comparison, pair: PairResult, row: int) -> None:
     metric = words.primary_metric(comparison)
     unit = 100 if words.is_percentage(metric) else 1
     value = float(pair.difference.value or 0.0) * unit
     colour, marker = role_style(role(comparison, pair.rung))
-    if pair.difference.interval is not None:
-        low, high = pair.difference.interval.low * unit, pair.difference.interval.high * unit
-        axes.plot([low, high], [row, row], color=colour, linewidth=2, solid_capstyle="round")
-    filled = pair.non_inferior
+    left, right = axes.get_xlim()
+    low, high = (end * unit for end in _ends(pair))
+    if low < high and high > left:
+        axes.plot([max(low, left), min(high, right)], [row, row], color=colour, linewidth=2)
+    face = colour if pair.non_inferior else PAPER
+    if value < left:
+        marker, value = "<", left + 0.015 * (right - left)
     axes.plot(
-        [value], [row], marker=marker, markersize=7, color=colour, zorder=3,
-        markerfacecolor=colour if filled else "#fffffe", markeredgewidth=1.6,
+        [value], [row], marker=marker, markersize=7, color=colour, zorder=3, markerfacecolor=face,
+        markeredgewidth=1.6, clip_on=False,
     )  # fmt: skip
     axes.text(
-        1.015, row, f"{_difference(pair, metric)}\n{pair_judgement(pair)}".split("\n")[0],
-        transform=axes.get_yaxis_transform(), va="center", ha="left", fontsize=FONT - 1, color=INK,
+        1.015, row, _difference(pair, metric), transform=axes.get_yaxis_transform(), va="center", ha="left",
+        fontsize=FONT - 1, color=INK,
     )  # fmt: skip
 
 
@@ -149,7 +195,7 @@ def pareto(comparison: Comparison, key: str, against: str, axis_label: str) -> D
     """Quality against the record `against` (a time, a size, a price), logarithmic; the Pareto set is filled."""
     rungs = [r for r in comparison.rungs if has_primary(comparison, r) and (measured(r, against))]
     rungs = [rung for rung in rungs if float(rung.metric(against).value or 0) > 0]
-    if not rungs:
+    if len(rungs) < 2:
         return None
     metric = words.primary_metric(comparison)
     members = list(comparison.pareto.get(key, []))
@@ -161,15 +207,24 @@ def pareto(comparison: Comparison, key: str, against: str, axis_label: str) -> D
         f"cheaper than these (the Pareto set): {frontier}."
         + (f" Not drawn, because not measured: {', '.join(left_out)}." if left_out else "")
     )
+    from matplotlib.ticker import FuncFormatter
+
     with canvas(370) as figure:
         axes = figure.add_subplot()
         axes.set_xscale("log")
         _draw_points(axes, comparison, rungs, set(members), against)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick_words(rungs[0].metric(against), value)))
         axes.set_xlabel(f"{axis_label} (logarithmic; further left is better)")
         axes.set_ylabel(f"{words.label(metric)} (95 % interval)")
         axes.grid(visible=True)
         svg = inline_svg(figure, name=key.replace("_", "-"), title=title, description=description)
     return Drawing(key.replace("_", "-"), title, description, svg, (_pareto_table(comparison, key, against),))
+
+
+def _tick_words(record: Record, value: float) -> str:
+    """A power of ten in the record's unit: `10 ms`, `1 MB`."""
+    text = words.record_value(record.model_copy(update={"value": float(value)}))
+    return re.sub(r"(\d)\.0+(?=\s|$)", r"\1", text)
 
 
 def _draw_points(axes: Axes, comparison: Comparison, rungs: list[RungResult], members: set[str], against: str) -> None:
@@ -190,13 +245,20 @@ def _draw_points(axes: Axes, comparison: Comparison, rungs: list[RungResult], me
         colour, marker = role_style(role(comparison, rung.name))
         if span:
             axes.plot([x, x], span, color=colour, linewidth=1, alpha=0.55)
-        face = colour if rung.name in members else "#fffffe"
+        face = colour if rung.name in members else PAPER
         axes.plot(
             [x], [y], marker=marker, markersize=8, color=colour, markerfacecolor=face, markeredgewidth=1.6, zorder=3
         )
     frontier = sorted((x, y) for rung, x, y in zip(rungs, xs, ys, strict=True) if rung.name in members)
     if frontier:
-        axes.plot(*zip(*frontier, strict=True), color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        axes.plot(
+            *zip(*frontier, strict=True),
+            color=MUTED,
+            linewidth=1,
+            linestyle=(0, (2, 2)),
+            drawstyle="steps-post",
+            zorder=1,
+        )
     axes.figure.canvas.draw()
     bars = [
         (*axes.transData.transform((x, max(span))), *axes.transData.transform((x, min(span))))
@@ -204,6 +266,8 @@ def _draw_points(axes: Axes, comparison: Comparison, rungs: list[RungResult], me
         if span
     ]
     soft: list[Box] = [(x0 - 1, y0, x1 + 1, y1) for x0, y0, x1, y1 in bars]
+    for (x0, y0), (x1, y1) in itertools.pairwise(axes.transData.transform(frontier) if frontier else []):
+        soft += [(x0, y0 - 2, x1, y0 + 2), (x1 - 2, min(y0, y1), x1 + 2, max(y0, y1))]
     colours = [role_style(role(comparison, rung.name))[0] for rung in rungs]
     place_labels(axes, list(zip(xs, ys, strict=True)), [words.short(r.name, 24) for r in rungs], colours, soft)
 
@@ -214,7 +278,7 @@ def _quality_axis(axes: Axes, errors: list[float], metric: str) -> None:
     if high / low > _LOG_FROM_RATIO:
         axes.set_yscale("log")
         axes.set_ylim(high * 1.25, low / 1.25)
-        ticks = [tick for tick in _ERROR_TICKS if low / 1.25 <= tick <= high * 1.25]
+        ticks = _spaced_ticks(low / 1.25, high * 1.25)
     else:
         room = 0.08 * (high - low) or 0.05
         axes.set_ylim(high + room, low - room)
@@ -223,6 +287,16 @@ def _quality_axis(axes: Axes, errors: list[float], metric: str) -> None:
     names = [words.percent(1 - t, decimals) if words.is_percentage(metric) else f"{1 - t:.3f}" for t in ticks]
     axes.set_yticks(ticks, names)
     axes.minorticks_off()
+
+
+def _spaced_ticks(low: float, high: float) -> list[float]:
+    """Round errors within low..high, the roundest first, that do not crowd on a logarithmic axis."""
+    found: list[float] = []
+    for tick in _ERROR_TICKS:
+        gaps = (abs(math.log(tick / other)) / math.log(high / low) for other in found)
+        if low <= tick <= high and all(gap >= _TICK_GAP for gap in gaps):
+            found.append(tick)
+    return sorted(found)
 
 
 def _pareto_table(comparison: Comparison, key: str, against: str) -> Table:
@@ -259,7 +333,7 @@ def curves(comparison: Comparison) -> Drawing | None:
     title = "How quality grows with the number of labels"
     sentences = [f"{words.short(rung.name)}: {curve.sentence}" for rung, curve in found if curve is not None]
     description = "One panel for each rung, labels on a logarithmic axis. " + " ".join(sentences)
-    across = min(3, len(found))
+    across = 2 if len(found) in {2, 4} else min(3, len(found))
     down = -(-len(found) // across)
     with canvas(230 * down if across > 1 else 300) as figure:
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
@@ -301,7 +375,11 @@ def _draw_curve(
         panel.fill_between(
             fit.at, [1 - e for e in fit.high], [1 - e for e in fit.low], color=colour, alpha=0.16, linewidth=0
         )
-        panel.plot(fit.at, [1 - e for e in fit.fitted], color=colour, linewidth=1.6)
+        seen = max(point.items for point in curve.points)
+        within = [(n, 1 - e) for n, e in zip(fit.at, fit.fitted, strict=True) if n <= seen]
+        beyond = within[-1:] + [(n, 1 - e) for n, e in zip(fit.at, fit.fitted, strict=True) if n > seen]
+        for line, style in ((within, "-"), (beyond, (0, (2, 2)))):
+            panel.plot([n for n, _ in line], [quality for _, quality in line], color=colour, linestyle=style)
     panel.plot(
         [p.items for p in curve.points], [1 - p.error for p in curve.points], linestyle="", marker=marker,
         markersize=4, color=colour, alpha=0.75, markeredgewidth=0,
@@ -321,7 +399,9 @@ def _curve_axes(panel: Axes, comparison: Comparison, curves_found: list[Learning
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
+    sizes = [point.items for curve in curves_found for point in curve.points]
+    narrow = max(sizes) / min(sizes) < 30
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=9))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     if words.is_percentage(words.primary_metric(comparison)):

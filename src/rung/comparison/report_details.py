@@ -64,7 +64,7 @@ class Prompting(_Read):
     cost_per_1000: float | None = None
     currency: str | None = None
     parse_failures: float | None = None
-    variation: Any = None
+    variation: list[dict[str, Any]] = []
     templates: list[dict[str, Any]] = []
 
 

@@ -14,6 +14,7 @@ from rung.comparison.result import Comparison, Disagreement
 
 # The page promises to fetch nothing; this makes the browser hold it to that, and forbids any script.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_LONG_SENTENCE = 110  # characters; longer verdicts are set smaller
 _SECTIONS = (
     ("ladder", "The ladder at a glance"),
     ("differences", "How far from the reference"),
@@ -61,11 +62,12 @@ def _header(comparison: Comparison) -> str:
         for figure in story.key_figures(comparison)
     )
     css = verdict.answer.replace(" ", "-")
+    long = ' class="long"' if len(verdict.sentence) > _LONG_SENTENCE else ""
     figures = f'<dl class="cards">{cards}</dl>' if cards else ""
     return (
         f'<header><p class="question">{esc(story.question(comparison))} '
         f'<span class="answer {css}">{esc(words.answer_words(verdict.answer))}</span></p>'
-        f"<h1>{esc(verdict.sentence)}</h1>{paragraph(' '.join(verdict.reasons), 'why')}"
+        f"<h1{long}>{esc(verdict.sentence, 2_000)}</h1>{paragraph(' '.join(verdict.reasons), 'why')}"
         f"{paragraph(story.terms(comparison), 'terms')}"
         f"{figures}</header>"
     )
@@ -77,7 +79,8 @@ def _ladder(comparison: Comparison) -> str:
 
 def _differences(comparison: Comparison) -> str:
     legend = (
-        "A filled mark is not inferior: its whole interval lies right of the margin. A square is the best small rung. "
+        "A filled mark is not inferior: its whole interval lies right of the margin. A square is the best small rung, an "
+        "arrow at the edge a rung further left than the axis reaches. "
         "P-values are exact McNemar tests, corrected by Holm for the number of rungs."
     )
     absent = "Paired differences: not measured, because fewer than two rungs gave predictions."
@@ -98,7 +101,7 @@ def _trade_offs(comparison: Comparison) -> str:
     for key, record, axis in shown:
         drawing = plots.pareto(comparison, key, record, axis)
         if drawing is not None or key != "quality_cost":
-            absent = f"Quality against {words.label(record).lower()}: not measured."
+            absent = f"Quality against {words.label(record).lower()}: measured for fewer than two rungs."
             drawn.append(figure(drawing, absent, comparison.command))
     return paragraph(legend) + "".join(drawn)
 
@@ -109,8 +112,8 @@ def _labels(comparison: Comparison) -> str:
     ]
     drawing = plots.curves(comparison)
     legend = (
-        "Each point is one fit on so many labels; the line is a fitted power law with its 90 % band, which may reach "
-        "beyond the data at hand. The dashed line is the break-even. Thin lines are the other rungs."
+        "Each point is one fit on so many labels; the line is a fitted power law with its 90 % band, dotted beyond "
+        "the data at hand. The dashed line is the break-even. Thin lines are the other rungs."
     )
     told = paragraph(legend) + bullets(sentences) if drawing else ""
     return told + figure(drawing, "Learning curves: not measured.", comparison.command)
@@ -129,6 +132,7 @@ def _data(comparison: Comparison) -> str:
         f'<p class="power"><strong>What this test set can decide.</strong> '
         f"{esc(str(data.power.get('sentence', words.NOT_MEASURED)))}</p>"
         f"{facts(tables.facts_of_data(comparison))}"
+        f"{'<h3>Profile</h3>' + bullets(data.profile) if data.profile else ''}"
         f"{'<h3>What was guessed</h3>' + bullets(data.guessed) if data.guessed else ''}"
         f"<h3>Gates</h3>{table(tables.gate_table(comparison))}"
         f"{fold('Examples of what the gates found', examples) if examples else ''}"

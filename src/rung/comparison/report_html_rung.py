@@ -84,5 +84,5 @@ def _matrix_row(labels: list[str], counts: list[int], row: int) -> str:
 def _prompting(rung: RungResult, details: ClassificationDetails) -> str:
     if details.prompting is None:
         return ""
-    templates = tables.template_table(rung, details.prompting)
-    return facts(tables.prompting_facts(details.prompting)) + (table(templates) if templates else "")
+    shown = "".join(table(content) for content in tables.prompting_tables(rung, details.prompting))
+    return facts(tables.prompting_facts(details.prompting)) + shown

@@ -89,7 +89,7 @@ def _data(comparison: Comparison) -> list[str]:
     return [
         escape(str(data.power.get("sentence", words.NOT_MEASURED))),
         _bullets(f"{name}: {escape(value)}" for name, value in tables.facts_of_data(comparison)),
-        _bullets(escape(sentence) for sentence in data.guessed),
+        _bullets(escape(sentence) for sentence in [*data.profile, *data.guessed]),
         _table(tables.gate_table(comparison)),
         _table(tables.class_table(comparison)),
     ]

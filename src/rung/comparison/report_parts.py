@@ -12,7 +12,7 @@ from rung.comparison.report_table import Column, Table
 
 def esc(text: str, limit: int = words.TEXT_LIMIT) -> str:
     """Text made harmless for HTML, as content or attribute; deceiving characters written out, long texts cut."""
-    return html.escape(words.clean(text, limit))
+    return html.escape(words.clean(text, limit)).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def foreign(text: str, limit: int = words.TEXT_LIMIT) -> str:
@@ -55,8 +55,16 @@ def _row(row: Sequence[str], columns: Sequence[Column], css: str) -> str:
     cells = [f'<th scope="row">{foreign(row[0], 160)}</th>']
     for cell, column in zip(row[1:], columns[1:], strict=True):
         names = ["num" if column.numeric else "", "absent" if cell == words.NOT_MEASURED else ""]
-        cells.append(f"<td{_class(' '.join(filter(None, names)))}>{foreign(cell, 400)}</td>")
+        cells.append(
+            f"<td{_class(' '.join(filter(None, names)))}>{_number(cell) if column.numeric else foreign(cell, 400)}</td>"
+        )
     return f"<tr{_class(css)}>{''.join(cells)}</tr>"
+
+
+def _number(cell: str) -> str:
+    """A number, its interval (in brackets) in smaller type on a line of its own."""
+    value, bracket, interval = cell.partition(" (")
+    return esc(value) + (f' <span class="interval">({esc(interval)}</span>' if bracket else "")
 
 
 def fold(summary: str, content: str, *, unfolded: bool = False, css: str = "") -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 from rung.comparison import report_text as words
 from rung.comparison.plots import measured
-from rung.comparison.result import Comparison, PairResult
+from rung.comparison.result import Comparison, PairResult, RungResult
 
 QUESTION = "Do you need a large language model for this?"
 QUESTION_WITHOUT_PRETRAINED = "Which of the networks trained here is enough?"
@@ -30,7 +31,7 @@ def terms(comparison: Comparison) -> str:
     """What the reference is and what margin was agreed, in one paragraph."""
     verdict, metric = comparison.verdict, words.primary_metric(comparison)
     kind = "" if verdict.about_pretrained else " No pretrained language model took part."
-    margin = f"{words.difference_value(verdict.margin, metric).lstrip('+')} {words.difference_unit(metric)}"
+    margin = words.margin(verdict.margin, metric)
     return (
         f"The reference is {words.clean(verdict.reference, 200)}.{kind} A rung counts as enough when its "
         f"{words.label(metric).lower()} is at most {margin} below the reference's, with 95 % confidence: that margin "
@@ -52,11 +53,12 @@ def key_figures(comparison: Comparison) -> list[KeyFigure]:
         if name in names and (found := measured(names[name], metric)):
             interval = words.record_interval(found)
             value = words.record_value(found)
-            figures.append(KeyFigure(f"{title}: {name}", value, f"{words.label(metric)}, 95 % interval {interval}"))
+            detail = f"{words.label(metric)}, 95 % interval {interval}{_over_seeds(names[name], metric)}"
+            figures.append(KeyFigure(f"{title}: {name}", value, detail))
     pair = chosen_pair(comparison)
     if pair is not None and pair.difference.value is not None:
-        interval = pair.difference.interval
-        ends = (interval.low, interval.high) if interval else None
+        spread = pair.difference.interval
+        ends = (spread.low, spread.high) if spread else None
         text = " to ".join(words.difference_value(end, metric) for end in ends) if ends else words.NOT_MEASURED
         value = words.difference_value(pair.difference.value, metric)
         figures.append(KeyFigure("Difference", value, f"{words.difference_unit(metric)}, 95 % interval {text}"))
@@ -68,6 +70,14 @@ def key_figures(comparison: Comparison) -> list[KeyFigure]:
             figure = _ratio(comparison, record_name, more, less)
             figures.extend([figure] if figure else [])
     return figures
+
+
+def _over_seeds(rung: RungResult, metric: str) -> str:
+    """The mean over seeds, which paired differences rest on; the value beside it is that of the fit that was kept."""
+    if len(rung.seeds) < 2:
+        return ""
+    mean = statistics.fmean(float(found["value"]) for found in rung.seeds)
+    return f"; mean of {len(rung.seeds)} seeds {words.primary_value(mean, metric)}"
 
 
 def _ratio(comparison: Comparison, name: str, more: str, less: str) -> KeyFigure | None:

@@ -21,6 +21,7 @@ _REPEATS = {
     "same_process": "again in the same process",
     "fresh_process": "in a fresh process",
     "batch_size": "with another batch size",
+    "companions": "among other texts in the batch",
     "threads": "with another number of threads",
 }
 
@@ -240,20 +241,22 @@ def prompting_facts(prompting: Prompting) -> list[tuple[str, str]]:
         ("Data leave this machine", leave),
         ("Cost per 1,000 texts", cost),
         ("Answers that could not be read (counted as errors)", _plain(prompting.parse_failures)),
-        ("Variation over templates and examples", _plain(prompting.variation)),
     ]
 
 
-def template_table(rung: RungResult, prompting: Prompting) -> Table | None:
-    """One row for each template and draw of examples."""
-    if not prompting.templates:
-        return None
-    keys = list(dict.fromkeys(key for template in prompting.templates for key in template))
-    rows = [tuple(_plain(template.get(key)) for key in keys) for template in prompting.templates]
-    head = columns(*(key.replace("_", " ") for key in keys))
-    return Table(
-        f"Templates of {words.short(rung.name)}", head, rows, f"rungs[{rung.name}].details.prompting.templates"
-    )
+def prompting_tables(rung: RungResult, prompting: Prompting) -> list[Table]:
+    """Each template and draw of examples, and how accuracy varies over them."""
+    shown = {"templates": prompting.templates, "variation": prompting.variation}
+    captions = {"templates": "Templates and draws of examples", "variation": "Variation over templates and draws"}
+    found = []
+    for key, given in shown.items():
+        if given:
+            keys = list(dict.fromkeys(name for row in given for name in row))
+            rows = [tuple(_plain(row.get(name)) for name in keys) for row in given]
+            head = columns(*(name.replace("_", " ") for name in keys))
+            source = f"rungs[{rung.name}].details.prompting.{key}"
+            found.append(Table(f"{captions[key]}: {words.short(rung.name)}", head, rows, source))
+    return found
 
 
 def _share(value: float | None) -> str:

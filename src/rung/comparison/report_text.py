@@ -42,6 +42,7 @@ LABELS = {
     "cost_per_1000": "Cost per 1,000 texts",
 }
 _PERCENTAGES = frozenset({"accuracy", "macro_f1", "ece"})
+_PLAIN = frozenset({"mcc", "auroc", "auprc", "brier", "aurc"})
 _SECONDS = {"s": 1.0, "seconds": 1.0, "ms": 1e-3, "milliseconds": 1e-3}
 _BYTES = {"bytes": 1, "byte": 1, "B": 1}
 # Characters that reorder, hide or join what stands around them (Unicode TR 36): written out instead of obeyed.
@@ -158,20 +159,14 @@ def _with_unit(record: Record, value: float) -> str:
         return duration(value * _SECONDS[record.unit])
     if record.unit in _BYTES:
         return size(value)
-    if record.name == "parameters":
-        return f"{value:,.0f}"
     if record.name == "cost_per_1000":
         return (
             f"{value:,.2f} {record.unit}" if value >= 0.01 or value == 0 else f"{significant(value, 2)} {record.unit}"
         )
-    if record.unit in {"", "share", "fraction", "ratio"} or record.name in {"mcc", "auroc", "auprc", "brier", "aurc"}:
+    if record.unit in {"", "share", "fraction", "ratio"} or record.name in _PLAIN:
         return minus(f"{value:.3f}")
-    return f"{significant(value)} {record.unit}".rstrip()
-
-
-def in_seconds(record: Record) -> float | None:
-    """A measured time in seconds; None when there is none."""
-    return None if record.value is None else record.value * _SECONDS.get(record.unit, 1.0)
+    counted = f"{value:,.0f}" if value.is_integer() else significant(value)
+    return counted if record.unit == record.name else f"{counted} {record.unit}"
 
 
 def primary_value(value: float, metric: str) -> str:
@@ -182,6 +177,14 @@ def primary_value(value: float, metric: str) -> str:
 def difference_value(value: float, metric: str) -> str:
     """A difference of the primary metric: points for shares, else the metric's own unit with a sign."""
     return points(value) if metric in _PERCENTAGES else minus(f"{value:+.3f}")
+
+
+def margin(value: float, metric: str) -> str:
+    """The margin with its unit: `1 percentage point`."""
+    if not is_percentage(metric):
+        return f"{value:g} ({label(metric)})"
+    amount = f"{100 * value:g}"
+    return f"{amount} percentage point{'' if amount == '1' else 's'}"
 
 
 def difference_unit(metric: str) -> str:

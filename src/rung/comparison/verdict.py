@@ -1,7 +1,8 @@
 """The verdict by rule: is a small rung enough, and if that cannot be said, what would it take to know.
 
 The rule, for a margin fixed before the run, two-sided 95 % intervals of the differences on the test items (over items
-and training seeds), and the small rung that was best on validation:
+and training seeds), and the small rung that was best on validation. Rungs that stand on a pretrained language model are
+not small: they are compared with the reference, but no verdict rests on them unless there are no others.
 
 1. **no** (an LLM is not needed): that small rung is non-inferior, its interval against the reference above -margin.
 2. **more labels**: it is worse than the reference now (interval below 0), but its learning curve reaches the
@@ -112,9 +113,21 @@ def judge(
         _result(pair, reference, float(p), margin=margin, metric=metric)
         for pair, p in zip(pairs, adjusted, strict=True)
     ]
-    best = max(range(len(pairs)), key=lambda index: float(np.mean(pairs[index].rung.validation)))
+    is_small = [not pair.rung.is_pretrained_language_model for pair in pairs]
+    candidates = [index for index, small_enough in enumerate(is_small) if small_enough or not any(is_small)]
+    best = max(candidates, key=lambda index: float(np.mean(pairs[index].rung.validation)))
     reached = (labels_needed or {}).get(pairs[best].rung.name)
-    verdict = _verdict(pairs, results, best, reference, margin=margin, metric=metric, reached=reached)
+    everywhere_worse = all(results[index].reference_superior for index in candidates)
+    verdict = _verdict(
+        pairs,
+        results,
+        best,
+        reference,
+        everywhere_worse=everywhere_worse,
+        margin=margin,
+        metric=metric,
+        reached=reached,
+    )
     return Judgement(pairs=results, verdict=verdict)
 
 
@@ -179,6 +192,7 @@ def _verdict(
     best: int,
     reference: RungScores,
     *,
+    everywhere_worse: bool,
     margin: float,
     metric: str,
     reached: LabelsNeeded | None,
@@ -192,7 +206,7 @@ def _verdict(
         answer = "no"
     elif worse_now and reached and labels and labels > reached.largest_measured:
         answer = "more labels"
-    elif all(result.reference_superior for result in results):
+    elif everywhere_worse:
         answer = "yes"
     else:
         answer = "not decided"

@@ -24,6 +24,7 @@ from rung.tasks.text_preparation import cache_folder
 
 Paths = Sequence[Path | str]
 _TEST_SHARE, _VALID_SHARE = 0.2, 0.1
+_FEWEST_GROUPS = 10
 _PARTS: tuple[Part, ...] = ("train", "valid", "test")
 
 
@@ -39,6 +40,7 @@ class DataSources:
     test: Paths = ()
     valid: Paths = ()
     unlabelled: Paths = ()
+    split: Method | None = None
     allow_leaks: bool = False
 
 
@@ -53,8 +55,9 @@ def read_task(
 ) -> ClassificationTask:
     """Read labelled data, cut it in three parts and look for what would spoil a comparison.
 
-    A split is by time if a time column is named, else by group if one is named, else stratified. Rows without a label
-    and the texts of `unlabelled` files serve pretraining, without any that give away a validation or test item.
+    Without `split` the cut is by time if a time column is named, else by group if one with at least 10 groups is, else
+    stratified: a few groups (two sexes, five regions) are there to be compared, not to be kept apart. Rows without a
+    label and the texts of `unlabelled` files serve pretraining, without any that give away a validation or test item.
 
     Raises DataError for data that cannot be used, or when more than 5 % of the test items leaked and that was not
     allowed; UsageError for contradictory sources.
@@ -85,7 +88,7 @@ def read_task(
         primary_metric=metric,
         more_rungs=more_rungs,
         leaked=leaks.leaked,
-        facts=_facts(table, items, split, gates),
+        facts=_facts(table, items, split, gates, leaked=int(leaks.leaked.sum())),
     )
 
 
@@ -94,7 +97,10 @@ def _parts(
 ) -> tuple[dict[Part, LabelledItems], Split]:
     everything = table.items
     if not sources.test:
-        method: Method = "time" if sources.time else "grouped" if sources.group else "stratified"
+        method = sources.split or _usual_method(everything)
+        if everything.groups is not None and method == "stratified":
+            said = f"The groups of '{sources.group}' are compared; items of one group may be in several parts."
+            table.guessed.append(said)
         split = make_split(everything, seed=seed, method=method, test_share=_TEST_SHARE, valid_share=_VALID_SHARE)
         indices = {"train": split.train, "valid": split.valid, "test": split.test}
         return {part: everything.take(indices[part]) for part in _PARTS}, split
@@ -106,6 +112,12 @@ def _parts(
         train, valid = everything.take(cut.train), everything.take(cut.valid)
     items: dict[Part, LabelledItems] = {"train": train, "valid": valid, "test": test}
     return items, given_split(*(items[part].ids for part in _PARTS))
+
+
+def _usual_method(items: LabelledItems) -> Method:
+    if items.times is not None:
+        return "time"
+    return "grouped" if items.groups is not None and len(set(items.groups)) >= _FEWEST_GROUPS else "stratified"
 
 
 def _like(table: LabelledTable, paths: Paths, sources: DataSources, progress: Progress) -> LabelledItems:
@@ -158,7 +170,7 @@ def _gate(
 
 
 def _facts(
-    table: LabelledTable, items: Mapping[Part, LabelledItems], split: Split, gates: list[dict[str, Any]]
+    table: LabelledTable, items: Mapping[Part, LabelledItems], split: Split, gates: list[dict[str, Any]], *, leaked: int
 ) -> dict[str, Any]:
     names = table.items.label_names
     counts = {part: np.bincount(items[part].labels, minlength=len(names)).tolist() for part in _PARTS}
@@ -172,7 +184,7 @@ def _facts(
         "rows": len(table.items) + len(table.rejected),
         "rejected": dict(Counter(row.reason for row in table.rejected)),
         "classes": sorted(classes, key=lambda one: (-one["train"], one["label"])),
-        "split": {"method": split.method, "sha256": split.sha256, "notes": split.notes}
+        "split": {"method": split.method, "sha256": split.sha256, "notes": split.notes, "leaked": leaked}
         | {part: len(items[part]) for part in _PARTS},
         "profile": profile(table.items).sentences,
         "gates": gates,
