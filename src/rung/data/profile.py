@@ -101,9 +101,9 @@ def profile(items: LabelledItems) -> Profile:
     return Profile(len(items), characters, words, texts.num_distinct_words(), classes, plain, without_words, sentences)
 
 
-def find_exact_duplicates(items: LabelledItems) -> Finding:
+def find_exact_duplicates(items: LabelledItems, texts: ComparableTexts | None = None) -> Finding:
     """Items whose words an earlier item (in the order of ids) has as well; the first of each is not counted."""
-    first = equal_groups(ComparableTexts.of(items.texts).sequence)
+    first = equal_groups((texts or ComparableTexts.of(items.texts)).sequence)
     copies = np.flatnonzero(first != np.arange(len(items)))
     sentence = "No two texts are the same."
     if copies.size:
@@ -114,9 +114,9 @@ def find_exact_duplicates(items: LabelledItems) -> Finding:
     return _finding("exact duplicates", items, copies, first[copies], sentence)
 
 
-def find_near_duplicates_of_items(items: LabelledItems) -> Finding:
+def find_near_duplicates_of_items(items: LabelledItems, texts: ComparableTexts | None = None) -> Finding:
     """Items that are alike (Jaccard of word 5-grams >= 0.8) to an earlier one without being equal to it."""
-    texts = ComparableTexts.of(items.texts)
+    texts = texts or ComparableTexts.of(items.texts)
     distinct = np.flatnonzero(equal_groups(texts.sequence) == np.arange(len(items)))
     clusters = similar_clusters(texts, np.arange(len(items)))
     _, first, inverse = np.unique(clusters[distinct], return_index=True, return_inverse=True)
@@ -131,9 +131,9 @@ def find_near_duplicates_of_items(items: LabelledItems) -> Finding:
     return _finding("near duplicates", items, distinct[alike], leaders[alike], sentence)
 
 
-def find_conflicts(items: LabelledItems) -> Finding:
+def find_conflicts(items: LabelledItems, texts: ComparableTexts | None = None) -> Finding:
     """Items whose words occur under several labels: no classifier can get all of them right."""
-    first = equal_groups(ComparableTexts.of(items.texts).sequence)
+    first = equal_groups((texts or ComparableTexts.of(items.texts)).sequence)
     lowest, highest = items.labels.copy(), items.labels.copy()
     np.minimum.at(lowest, first, items.labels)
     np.maximum.at(highest, first, items.labels)
@@ -173,5 +173,10 @@ def _finding(name: str, items: LabelledItems, found: Ints, partners: Ints, sente
 
 
 def all_findings(items: LabelledItems) -> Sequence[Finding]:
-    """Exact duplicates, near-duplicates and conflicts."""
-    return find_exact_duplicates(items), find_near_duplicates_of_items(items), find_conflicts(items)
+    """Exact duplicates, near-duplicates and conflicts; the texts are made comparable once."""
+    texts = ComparableTexts.of(items.texts)
+    return (
+        find_exact_duplicates(items, texts),
+        find_near_duplicates_of_items(items, texts),
+        find_conflicts(items, texts),
+    )
