@@ -1,1 +1,1 @@
-"""Evaluation: numbers with intervals. Import from `bits_per_byte`, `compressors`, `intervals` and `scoring`."""
+"""Evaluation: numbers with intervals, paired tests, learning curves. Import from the modules; each names its own."""
