@@ -101,6 +101,21 @@ def test_the_small_rung_is_chosen_on_validation_and_judged_on_test() -> None:
     assert "Also within the margin: lucky." in found.verdict.reasons
 
 
+def test_another_pretrained_model_is_compared_but_is_not_the_small_rung() -> None:
+    good, large = pattern(10_000, only_small=100, only_large=110, both=8_900)
+    poor, _ = pattern(10_000, only_small=0, only_large=0, both=7_000)
+    small = {
+        "llama": RungScores("llama", [good], [0.95], is_pretrained_language_model=True),
+        "linear": RungScores("linear", [poor], [0.70]),
+    }
+    reference = RungScores("gpt", [large], [0.9], is_pretrained_language_model=True)
+    found = judge(small, reference, margin=MARGIN)
+    assert (found.verdict.answer, found.verdict.chosen) == ("yes", "linear")
+    assert [pair.rung for pair in found.pairs if pair.non_inferior] == ["llama"]
+    only = judge({"llama": small["llama"]}, reference, margin=MARGIN).verdict
+    assert (only.answer, only.chosen) == ("no", "llama")
+
+
 def test_seeds_widen_the_interval_and_the_test_is_on_the_fit_chosen_on_validation() -> None:
     small, large = pattern(4_000, only_small=40, only_large=42, both=3_600)
     worse, _ = pattern(4_000, only_small=40, only_large=42, both=3_400)

@@ -61,7 +61,8 @@ def details(items: LabelledItems, predictions: Predictions) -> dict[str, Any]:
     shown = np.unique(np.linspace(0, len(coverage) - 1, _COVERAGE_POINTS).round().astype(np.int64))
     columns = zip(items.label_names, by_class.precision, by_class.recall, by_class.f1, by_class.support, strict=True)
     return {
-        "labels": list(items.label_names),
+        # Failed items have a row and a column of their own, the last.
+        "labels": [*items.label_names, *(["(no answer)"] if found.failures.any() else [])],
         "confusion": confusion_matrix(found).tolist(),
         "per_class": [
             {
