@@ -39,7 +39,7 @@ def error(status: int, message: str, **headers: str) -> Reply:
 
 
 def prompt_of(body: dict[str, Any]) -> str:
-    return str(body["messages"][0]["content"])
+    return "\n\n".join(message["content"] for message in body["messages"])
 
 
 @dataclass

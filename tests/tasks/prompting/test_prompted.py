@@ -19,9 +19,11 @@ from rung.tasks.task import FitReport
 ALL = np.arange(40)
 
 
-def fitted(rung: PromptedRung, task: TinyTask, folder: Path, seconds: float | None = None) -> FitReport:
-    plan = rung.plan(task, seconds, seed=0)
+def fitted(rung: PromptedRung, task: TinyTask, folder: Path) -> FitReport:
+    """Fit with a smaller sample and fewer draws than planned: 9 prompts x 8 items."""
+    plan = rung.plan(task, None, seed=0)
     assert json.loads(json.dumps(plan)) == plan, "a plan is plain JSON"
+    plan |= {"validation_items": 8, "draws": 2}
     return rung.fit(task, plan, items=ALL, seed=0, folder=folder, progress=SILENT)
 
 
@@ -94,7 +96,7 @@ def test_the_best_template_on_validation_is_taken(server: ScriptedServer, task: 
     report = fitted(PromptedRung(server.url), task, tmp_path / "run")
     assert report.chosen["template"] == "question"
     zero_shot = report.chosen["variation"][0]
-    assert (zero_shot["low"], zero_shot["high"]) == (0.5, 1.0)
+    assert zero_shot["low"] < zero_shot["high"] == 1
     assert "'question'" in report.note
 
 
@@ -196,8 +198,8 @@ def test_details_are_plain_json_for_the_report(server: ScriptedServer, task: Tin
     predictor.predict(task.items["test"].texts)
     details = predictor.details()
     assert json.loads(json.dumps(details, allow_nan=False)) == details
-    assert len(details["templates"]) == 18
-    assert details["validation_items"] == 30
+    assert len(details["templates"]) == 9
+    assert details["validation_items"] == 8
     assert details["cost_per_1000"] == pytest.approx(0.102)
     assert (details["asked"], details["parse_failures"], details["without_probabilities"]) == (20, 0, 20)
     assert details["request_seconds"]["p50"] > 0

@@ -27,11 +27,20 @@ NAMES = ("ham", "spam")
 def test_a_prompt_reads_as_intended() -> None:
     prompt = Prompt(TEMPLATES[0], NAMES, (Example("Win!", "spam"), Example("Lunch?", "ham")))
     assert prompt.render("Hello {labels} {text}") == (
-        "Classify the text. The labels are: ham, spam.\n\n"
+        "Classify the text. The labels are: ham, spam. Answer with the label only.\n\n"
         "Text: Win!\nLabel: spam\n\n"
         "Text: Lunch?\nLabel: ham\n\n"
         "Text: Hello {labels} {text}\nLabel:"
     )
+
+
+def test_a_chat_shows_examples_as_answers_given() -> None:
+    prompt = Prompt(TEMPLATES[1], NAMES, (Example("Win!", "spam"),))
+    (_, first), second, third = prompt.conversation("Hello")
+    assert first.endswith("no other word.\n\nWin!\nAnswer:")
+    assert (second, third) == (("assistant", "spam"), ("user", "Hello\nAnswer:"))
+    no_examples = Prompt(TEMPLATES[1], NAMES)
+    assert no_examples.conversation("Hello") == (("user", no_examples.render("Hello")),)
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)

@@ -25,6 +25,7 @@ from rung.tasks.prompting.replies import (
     retry_after,
 )
 from rung.tasks.prompting.target import Target
+from rung.tasks.prompting.templates import Conversation
 
 if TYPE_CHECKING:
     import httpx
@@ -154,24 +155,26 @@ class Endpoint:
 
     def ask(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Conversation],
         *,
         temperature: float = 0.0,
         sample: int = 0,
         workers: int | None = None,
         fresh: bool = False,
     ) -> list[Answer | Failed]:
-        """Answer each prompt, at most `workers` (and never more than `concurrency`) at a time; equal ones once.
+        """Answer each prompt: a text, or a chat so far. Equal ones are asked once.
 
-        `sample` tells repetitions of one question apart in the cache; `fresh` asks again whatever the cache holds.
+        At most `workers`, and never more than `concurrency`, are asked at a time. `sample` tells repetitions of one
+        question apart in the cache; `fresh` asks again whatever the cache holds.
+
         Raises EndpointError when it is pointless to go on, SpendingCapReached before the cap could be passed.
         """
-        answers: dict[str, Answer | Failed] = {}
+        answers: dict[str | Conversation, Answer | Failed] = {}
         errors: list[RungError] = []
         waiting = list(dict.fromkeys(prompts))
         self._stop.clear()
 
-        def one(prompt: str) -> None:
+        def one(prompt: str | Conversation) -> None:
             try:
                 answers[prompt] = self._answer(prompt, temperature, sample, fresh=fresh)
             except RungError as error:
@@ -192,18 +195,19 @@ class Endpoint:
             raise errors[0]
         return [answers[prompt] for prompt in prompts]
 
-    def _answer(self, prompt: str, temperature: float, sample: int, *, fresh: bool) -> Answer | Failed:
+    def _answer(self, prompt: str | Conversation, temperature: float, sample: int, *, fresh: bool) -> Answer | Failed:
         """One answer, from the cache or the server. While the form is unknown, each is tried in its turn."""
+        turns = (("user", prompt),) if isinstance(prompt, str) else prompt
         forms = FORMS if self.form is None else (self.form,)
         for form in forms:
-            body = self._body(prompt, form, temperature)
+            body = self._body(turns, form, temperature)
             key = content_key({"url": self.target.url, "request": body, "sample": sample})
             stored = None if fresh else self._cache.get(key)
             if stored is not None:
                 self.form = form
                 return replace(Answer.from_json(stored), from_cache=True)
             try:
-                answer = self._try(body, key, len(prompt.encode()))
+                answer = self._try(body, key, sum(len(text.encode()) for _, text in turns))
             except _RejectedError as error:
                 if error.status in _NOT_ACCEPTED and form != forms[-1]:
                     continue
@@ -217,8 +221,9 @@ class Endpoint:
             return answer
         raise AssertionError("the last form returns")
 
-    def _body(self, prompt: str, form: str, temperature: float) -> dict[str, Any]:
-        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "n": 1}
+    def _body(self, turns: Conversation, form: str, temperature: float) -> dict[str, Any]:
+        messages = [{"role": role, "content": text} for role, text in turns]
+        body: dict[str, Any] = {"model": self.model, "messages": messages, "n": 1}
         if form == "reasoning":
             return body | {"max_completion_tokens": self.options.max_tokens + _REASONING_TOKENS}
         body |= {"max_tokens": self.options.max_tokens, "temperature": temperature}

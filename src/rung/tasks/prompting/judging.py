@@ -70,7 +70,7 @@ class EndpointJudge:
 
     def judge(self, prompt: Prompt, texts: Sequence[str], *, workers: int | None = None) -> Judgement:
         """Ask once per text. An answer that names no label, or no answer, is a failure."""
-        answers = self.endpoint.ask([prompt.render(text) for text in texts], workers=workers, fresh=self._fresh)
+        answers = self.endpoint.ask([prompt.conversation(text) for text in texts], workers=workers, fresh=self._fresh)
         classes = len(prompt.label_names)
         probabilities = np.full((len(texts), classes), 1 / classes)
         failures, one_hot = {}, 0
@@ -96,7 +96,7 @@ class EndpointJudge:
 
     def sample(self, prompt: Prompt, text: str, *, samples: int, temperature: float) -> list[str]:
         """Ask the same question again and again; a question that failed counts as an empty answer."""
-        question = prompt.render(text)
+        question = prompt.conversation(text)
         answers = [
             self.endpoint.ask([question], temperature=temperature, sample=number)[0] for number in range(samples)
         ]

@@ -175,6 +175,7 @@ class PromptedRung:
             cpu_seconds=time.process_time() - cpu_started,
             finished=True,
             note=_note(chosen, settings, len(sampled)),
+            validation_score=chosen.accuracy,
             chosen={
                 **chosen.to_json(),
                 "validation_items": len(sampled),

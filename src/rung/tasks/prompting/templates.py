@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from rung.data.labelled import LabelledItems
 from rung.errors import DataError
 
+Conversation = tuple[tuple[str, str], ...]
+"""Turns of a chat: who speaks ("user" or "assistant"), and what."""
+
 CONTENT_FREE = "N/A"
 """Stands in for the text where a prompt's own leaning towards a label is measured (Zhao et al. 2021)."""
 LONGEST_EXAMPLE = 1_000
@@ -37,7 +40,9 @@ class Template:
 
 
 TEMPLATES: tuple[Template, ...] = (
-    Template("fields", "Classify the text. The labels are: {labels}.", "Text: {text}", "Label:"),
+    Template(
+        "fields", "Classify the text. The labels are: {labels}. Answer with the label only.", "Text: {text}", "Label:"
+    ),
     Template(
         "question",
         "Read the text and say which of these it is: {labels}. Answer with one of them, copied exactly, and no "
@@ -47,7 +52,7 @@ TEMPLATES: tuple[Template, ...] = (
     ),
     Template(
         "bare",
-        "Possible categories: {labels}.",
+        "Possible categories: {labels}. Name one, without any comment.",
         "Input: {text}\nWhich category fits the input best?",
         "Category:",
     ),
@@ -73,9 +78,8 @@ class Prompt:
     @property
     def prefix(self) -> str:
         """What every question of this prompt begins with; it ends before the question, on a line end."""
-        instruction = self.template.instruction.replace("{labels}", ", ".join(self.label_names))
         shown = (f"{self._question(example.text)} {example.label}" for example in self.examples)
-        return "\n\n".join([instruction, *shown]) + "\n"
+        return "\n\n".join([self._instruction, *shown]) + "\n"
 
     def question(self, text: str) -> str:
         """What follows the prefix: the text, and the word after which the label is expected."""
@@ -84,6 +88,23 @@ class Prompt:
     def render(self, text: str) -> str:
         """The whole prompt for `text`."""
         return self.prefix + self.question(text)
+
+    def conversation(self, text: str) -> Conversation:
+        """The prompt as a chat: each example is a question and its answer, for chat models follow what they "said".
+
+        The instruction opens the first question: not every chat format knows a system's role.
+        """
+        turns = [
+            turn
+            for example in self.examples
+            for turn in (("user", self._question(example.text)), ("assistant", example.label))
+        ]
+        (role, first), *others = [*turns, ("user", self._question(text))]
+        return ((role, f"{self._instruction}\n\n{first}"), *others)
+
+    @property
+    def _instruction(self) -> str:
+        return self.template.instruction.replace("{labels}", ", ".join(self.label_names))
 
     def _question(self, text: str) -> str:
         return f"{self.template.text.replace('{text}', text)}\n{self.template.answer}"
