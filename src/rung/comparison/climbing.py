@@ -126,7 +126,7 @@ class Climb:
         one.curve = CurveScores([*done, everything], [*done.values(), last])
 
     def _summed(self, fit: Fit) -> SummedScores:
-        scores = self._fits.scores(fit, "test")
+        scores = self._fits.scores(fit)
         return SummedScores.of_items(scores) if isinstance(scores, ItemScores) else scores
 
     @property

@@ -152,15 +152,15 @@ def _measure(fits: Fits, climbed: list[Climbed], settings: Settings, progress: P
     measured = []
     with progress.task("measuring", len(climbed), "rungs") as advance:
         for one in climbed:
-            test = [fits.scores(fit, "test") for fit in one.fits]
-            valid = [RungScores(one.rung.name, [fits.scores(fit, "valid")], [0.0]).value for fit in one.fits]
+            test = [fits.scores(fit) for fit in one.fits]
+            valid = [fits.validation(fit) for fit in one.fits]
             scores = RungScores(one.rung.name, test, valid, one.rung.is_pretrained_language_model)
             best = one.fits[scores.chosen_fit]
             folder = fits.keep(one.rung, best)
             costs = _costs(fits, one.rung, best, settings)
-            predictions = best.predictions["test"]
+            predictions = fits.predictions(best, "test")
             metrics, _ = fits.task.score(predictions, "test")
-            details = fits.task.details(predictions, "test") | {"determinism": costs.determinism}
+            details = fits.task.details(predictions, "test") | costs.details
             measured.append(_Measured(one, scores, folder, [*metrics, *costs.records], details, predictions))
             advance(1)
     return measured

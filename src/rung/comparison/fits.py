@@ -23,18 +23,16 @@ from rung.runfolder import read_header, remove_leftovers, write_header, write_js
 from rung.tasks.loading import load_predictor
 from rung.tasks.task import FitReport, Part, Plan, Rung, Task
 
-_SCORED: tuple[Part, ...] = ("valid", "test")
-
 
 @dataclass(frozen=True)
 class Fit:
-    """A finished fit: where it is, how it went, and what it predicts for validation and test items."""
+    """A finished fit: its run folder, how it went, and the file with what it predicts."""
 
     folder: Path
     seed: int
     items: int
     report: FitReport
-    predictions: dict[Part, Any]
+    predictions: Path
 
 
 class Fits:
@@ -61,9 +59,20 @@ class Fits:
         shutil.rmtree(fit.folder, ignore_errors=True)
         return fit
 
-    def scores(self, fit: Fit, part: Part) -> ItemScores | SummedScores:
-        """The primary metric of a fit by item."""
-        return self.task.primary(fit.predictions[part], part)
+    def predictions(self, fit: Fit, part: Part) -> Any:
+        """What a fit predicts for the validation or the test items."""
+        return self.task.read_predictions(fit.predictions, part)
+
+    def scores(self, fit: Fit) -> ItemScores | SummedScores:
+        """The primary metric of a fit by test item."""
+        return self.task.primary(self.predictions(fit, "test"), "test")
+
+    def validation(self, fit: Fit) -> float:
+        """The primary metric of a fit on validation items."""
+        if fit.report.validation_score is not None:
+            return fit.report.validation_score
+        scores = self.task.primary(self.predictions(fit, "valid"), "valid")
+        return scores.mean if isinstance(scores, ItemScores) else scores.value
 
     def keep(self, rung: Rung, best: Fit) -> Path:
         """Make this fit the rung's own folder."""
@@ -105,12 +114,12 @@ class Fits:
             progress = self.progress if size == len(self.task.ids("train")) else SILENT  # a curve has its own bar
             report = rung.fit(task, plan, items=items, seed=seed, folder=folder, progress=progress)
             predictor = load_predictor(folder)
-            predicted = {part: predictor.predict(self.task.inputs(part), batch_size=128) for part in _SCORED}
+            parts: tuple[Part, ...] = ("valid", "test") if report.validation_score is None else ("test",)
+            predicted = {part: predictor.predict(self.task.inputs(part), batch_size=128) for part in parts}
             self.task.write_predictions(arrays, predicted)
             self.store(rung, name, {"items": size, "seed": seed, "report": asdict(report)})
         found = self.stored(rung, name) or {}
-        predictions = {part: self.task.read_predictions(arrays, part) for part in _SCORED}
-        return Fit(folder, seed, found["items"], FitReport(**found["report"]), predictions)
+        return Fit(folder, seed, found["items"], FitReport(**found["report"]), arrays)
 
     def _work(self, rung: Rung) -> Path:
         return self.out / "work" / _folder_name(rung)

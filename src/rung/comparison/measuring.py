@@ -17,36 +17,43 @@ from rung.errors import EvaluationError
 from rung.evaluation.quantiles import quantile_interval
 from rung.records import Record
 from rung.tasks.loading import load_predictor
-from rung.tasks.task import FitReport
+from rung.tasks.task import AskedPredictor, FitReport
 
 PROBED_ITEMS = 100
+_VARIED_ITEMS = 10
+_NOT_OURS = (("peak_memory", "bytes"), ("load_seconds", "s"), ("energy", "J per 1,000 items"))
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Records of cost, and the table of determinism for the report."""
+    """Records of cost, and what the report shows beside them: determinism, and of a model that is asked its answers."""
 
     records: list[Record]
-    determinism: dict[str, Any]
+    details: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, to keep."""
         records = [record.model_dump(mode="json") for record in self.records]
-        return {"records": records, "determinism": self.determinism}
+        return {"records": records, "details": self.details}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:
         """What `to_json` gave."""
-        return cls([Record.model_validate(record) for record in stored["records"]], stored["determinism"])
+        return cls([Record.model_validate(record) for record in stored["records"]], stored["details"])
 
 
 def measure_costs(
     folder: Path, report: FitReport, inputs: Sequence[str], *, threads: int, watts_per_core: float | None
 ) -> Costs:
-    """Measure the rung in `folder` on up to 100 inputs, in a fresh process and compared with this one."""
+    """Measure the rung in `folder` on up to 100 inputs, in a fresh process and compared with this one.
+
+    A model that is asked is not asked again: its figures are those of the requests that were made for the test items.
+    """
+    predictor = load_predictor(folder)
+    if (asked := predictor.asked) is not None:
+        return _costs_of_asking(asked, folder, report, inputs)
     inputs = list(inputs[:PROBED_ITEMS])
     answer = _probe(folder, inputs, threads=threads, watts_per_core=watts_per_core)
-    predictor = load_predictor(folder)
     here = predictor.predict(inputs, batch_size=BATCH).numbers
     determinism = answer["determinism"] | {"fresh_process": agreement([here], [np.array(answer["numbers"])])}
     setting = f"{threads} threads, tokenisation included, after {WARM_UP} warm-ups"
@@ -68,7 +75,37 @@ def measure_costs(
         ),
         _energy(answer["energy"], len(inputs)),
     ]
-    return Costs(records, determinism)
+    return Costs(records, {"determinism": determinism})
+
+
+def _costs_of_asking(asked: AskedPredictor, folder: Path, report: FitReport, inputs: Sequence[str]) -> Costs:
+    asked.predict(inputs)  # from the cache
+    told = asked.details()
+    told["answer_variation"] = asked.answer_variation(list(inputs[:_VARIED_ITEMS]))
+    reason = "the model runs elsewhere"
+    records = [
+        _seconds("train_seconds", report.seconds, "wall time of choosing the prompt"),
+        _seconds("train_cpu_seconds", report.cpu_seconds, "CPU time of choosing the prompt"),
+        _count("parameters", asked.num_parameters, "numbers", "learned numbers of the model that is asked"),
+        _count("bytes_on_disk", bytes_on_disk(folder), "bytes", "the prompt; the model lies elsewhere"),
+        asked.cost_per_1000,
+        *(Record(name=name, value=None, unit=unit, n=0, not_measured=reason) for name, unit in _NOT_OURS),
+    ]
+    for name in ("p50", "p95"):
+        seconds = told["request_seconds"] and told["request_seconds"][name]
+        missing = None if seconds is not None else "the model answers in this process"
+        signature = "one request, as timed when the test items were asked"
+        records.append(
+            Record(
+                name=f"latency_batch1_{name}",
+                value=seconds,
+                unit="s",
+                n=len(inputs),
+                signature=signature,
+                not_measured=missing,
+            )
+        )
+    return Costs(records, {"prompting": told})
 
 
 def bytes_on_disk(folder: Path) -> int:

@@ -27,7 +27,11 @@ Plan = dict[str, Any]
 
 @dataclass(frozen=True)
 class FitReport:
-    """How a fit went. `note` is for people: what was chosen, or why it ended early."""
+    """How a fit went. `note` is for people: what was chosen, or why it ended early.
+
+    `validation_score`: the primary metric on validation items where the fit has measured it itself, because asking for
+    it again would cost money.
+    """
 
     seconds: float
     cpu_seconds: float
@@ -35,7 +39,7 @@ class FitReport:
     note: str = ""
     steps: int | None = None
     epochs: float | None = None
-    peak_memory_bytes: int | None = None
+    validation_score: float | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)  # hyper-parameters, chosen on validation only
 
 
@@ -58,6 +62,23 @@ class Predictor(Protocol):
 
     def predict(self, inputs: Sequence[Any], *, batch_size: int = 32) -> Predicted:
         """Predictions for `inputs`, in their order."""
+        ...
+
+
+class AskedPredictor(Predictor, Protocol):
+    """A predictor that asks a model elsewhere, and pays for it: it tells what it was told and what that cost."""
+
+    @property
+    def cost_per_1000(self) -> Record:
+        """The cost of 1,000 items, from what was asked so far."""
+        ...
+
+    def details(self) -> dict[str, Any]:
+        """What the report shows of prompts, failures, tokens, cost and time."""
+        ...
+
+    def answer_variation(self, texts: Sequence[str], *, samples: int = 5) -> dict[str, Any]:
+        """How much answers to the same texts vary over samples."""
         ...
 
 

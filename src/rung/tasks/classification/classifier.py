@@ -13,7 +13,7 @@ from rung.runfolder import verify
 
 if TYPE_CHECKING:
     from rung.tasks.classification.predictions import Predictions
-    from rung.tasks.task import Predictor
+    from rung.tasks.task import AskedPredictor, Predictor
 
 _PACKAGE = "rung.tasks.classification"
 _HOMES = {
@@ -21,7 +21,7 @@ _HOMES = {
     "rung-naive-bayes": f"{_PACKAGE}.counting",
     "rung-linear": f"{_PACKAGE}.counting",
     "rung-feedforward": f"{_PACKAGE}.feedforward",
-    "rung-prompted": "rung.tasks.prompting.prompted",
+    "rung-prompted": "rung.tasks.prompting.predicting",
 }
 _NETWORKS = f"{_PACKAGE}.networks"
 
@@ -50,6 +50,13 @@ class Classifier:
     def num_parameters(self) -> int | None:
         """Learned numbers; None when nobody knows (an endpoint)."""
         return self._predictor.num_parameters
+
+    @property
+    def asked(self) -> AskedPredictor | None:
+        """The predictor, if it asks a model elsewhere."""
+        from rung.tasks.prompting.predicting import PromptedPredictor
+
+        return self._predictor if isinstance(self._predictor, PromptedPredictor) else None
 
     def predict(self, inputs: Sequence[str], *, batch_size: int = 32) -> Predictions:
         """Probabilities (texts, labels) of `inputs`, in their order."""
