@@ -11,7 +11,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rung.data.text_encoder import TextEncoder, train_byte_pairs, train_bracketed_byte_pairs, train_words
+from rung.data.text_encoder import TextEncoder, train_bracketed_byte_pairs, train_byte_pairs, train_words
 from rung.errors import TokenizerError
 
 TEXTS = [
