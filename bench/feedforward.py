@@ -81,7 +81,7 @@ def seconds_per_epoch(task: ClassificationTask, folder: Path, threads: int, roun
         mine.append((spent[LONG] - spent[SHORT]) / (LONG - SHORT))
         for epochs in (SHORT, LONG):
             began = time.perf_counter()
-            fasttext.train_supervised(file, lr=0.5, epoch=epochs, thread=threads, **COMMON)
+            fasttext.train_supervised(file, lr=0.1, epoch=epochs, thread=threads, **COMMON)
             spent[epochs] = time.perf_counter() - began
         theirs.append((spent[LONG] - spent[SHORT]) / (LONG - SHORT))
     return {"rung": median(mine), "fasttext": median(theirs), "ratio": median(theirs) / median(mine)}
