@@ -1,4 +1,4 @@
-"""A headless Chromium driven through its debugging pipe (Chrome DevTools Protocol): no driver, no web socket, no port."""
+"""A headless Chromium driven through its debugging pipe (Chrome DevTools Protocol): no driver, no socket, no port."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Browser:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.terminate()
         self._process.wait()
         os.close(self._commands)

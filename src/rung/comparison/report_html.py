@@ -79,8 +79,8 @@ def _ladder(comparison: Comparison) -> str:
 
 def _differences(comparison: Comparison) -> str:
     legend = (
-        "A filled mark is not inferior: its whole interval lies right of the margin. A square is the best small rung, an "
-        "arrow at the edge a rung further left than the axis reaches. "
+        "A filled mark is not inferior: its whole interval lies right of the margin. A square is the best small rung, "
+        "an arrow at the edge a rung further left than the axis reaches. "
         "P-values are exact McNemar tests, corrected by Holm for the number of rungs."
     )
     absent = "Paired differences: not measured, because fewer than two rungs gave predictions."
