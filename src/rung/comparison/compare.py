@@ -159,7 +159,8 @@ def _measure(fits: Fits, climbed: list[Climbed], settings: Settings, progress: P
             folder = fits.keep(one.rung, best)
             costs = _costs(fits, one.rung, best, settings)
             predictions = fits.predictions(best, "test")
-            metrics, _ = fits.task.score(predictions, "test")
+            valid_predictions = fits.predictions(best, "valid") if best.report.validation_score is None else None
+            metrics, _ = fits.task.score(predictions, valid_predictions)
             details = fits.task.details(predictions, "test") | costs.details
             measured.append(_Measured(one, scores, folder, [*metrics, *costs.records], details, predictions))
             advance(1)

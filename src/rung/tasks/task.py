@@ -166,8 +166,11 @@ class Task(Protocol):
         """The primary metric by item: larger is better."""
         ...
 
-    def score(self, predictions: Any, part: Part) -> tuple[list[Record], dict[str, ItemScores]]:
-        """All quality records, and the per-item scores of those metrics that are means over items."""
+    def score(self, predictions: Any, validation: Any) -> tuple[list[Record], dict[str, ItemScores]]:
+        """All quality records of test predictions, and per-item scores of those metrics that are means over items.
+
+        `validation`: the same rung's predictions for validation items, for what is fitted there; None without.
+        """
         ...
 
     def details(self, predictions: Any, part: Part) -> dict[str, Any]:

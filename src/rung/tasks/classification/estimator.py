@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -66,19 +68,21 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 f"the rung '{self.net}' has no setting {', '.join(sorted(unknown))}",
                 hint=f"its settings are: {', '.join(sorted(plan))}",
             )
-        self._folder = tempfile.TemporaryDirectory(prefix="rung-")  # gone with the estimator
+        parent = tempfile.mkdtemp(prefix="rung-")
+        weakref.finalize(self, shutil.rmtree, parent, ignore_errors=True)  # gone with the estimator
+        self._folder = Path(parent) / "rung"
         items = np.arange(len(task.items["train"]))
         self.report_ = rung.fit(
-            task, {**plan, **(self.settings or {})}, items=items, seed=self.seed, folder=self.folder, progress=SILENT
+            task, {**plan, **(self.settings or {})}, items=items, seed=self.seed, folder=self._folder, progress=SILENT
         )
-        self._classifier = load_classifier(self.folder)
+        self._classifier = load_classifier(self._folder)
         return self
 
     @property
     def folder(self) -> Path:
         """The run folder of the fitted rung; copy it to keep it."""
         check_is_fitted(self, "classes_")
-        return Path(self._folder.name) / "rung"
+        return self._folder
 
     def predict_proba(self, X: Sequence[str]) -> NDArray[np.float64]:  # noqa: N803
         """(texts, classes) probabilities, in the order of `classes_`."""

@@ -10,8 +10,10 @@ from rung.data.labelled import LabelledItems
 from rung.evaluation.calibration import (
     area_under_risk_coverage,
     expected_calibration_error,
+    fit_temperature,
     reliability,
     risk_coverage,
+    temperature_record,
 )
 from rung.evaluation.classification import (
     DECISIVE_METRICS,
@@ -52,6 +54,11 @@ def scores(items: LabelledItems, predictions: Predictions) -> tuple[list[Record]
         area_under_risk_coverage(found, data_sha256=sha256),
     ]
     return measured, item_scores(found)
+
+
+def temperature(items: LabelledItems, predictions: Predictions) -> Record:
+    """The temperature that suits validation items best: above 1 the classifier was too sure of itself."""
+    return temperature_record(fit_temperature(classified(items, predictions)), validation_items=len(items))
 
 
 def details(items: LabelledItems, predictions: Predictions) -> dict[str, Any]:

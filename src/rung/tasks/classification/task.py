@@ -18,7 +18,7 @@ from rung.evaluation.summed import SummedScores
 from rung.records import ItemScores, Record
 from rung.tasks.classification.predictions import Predictions
 from rung.tasks.classification.rungs import NAMES, make_rungs
-from rung.tasks.classification.scoring import METRICS, details, primary, scores
+from rung.tasks.classification.scoring import METRICS, details, primary, scores, temperature
 from rung.tasks.task import Indices, Part, Rung
 
 _SMALLEST_SIZE = 50
@@ -71,9 +71,14 @@ class ClassificationTask:
         """The primary metric of these predictions by item."""
         return primary(self.primary_metric, *self._counted(predictions, part))
 
-    def score(self, predictions: Predictions, part: Part) -> tuple[list[Record], dict[str, ItemScores]]:
-        """All quality records, and per-item scores of those that are means over items."""
-        return scores(*self._counted(predictions, part))
+    def score(
+        self, predictions: Predictions, validation: Predictions | None
+    ) -> tuple[list[Record], dict[str, ItemScores]]:
+        """All quality records of test predictions, and per-item scores of those that are means over items."""
+        records, by_item = scores(*self._counted(predictions, "test"))
+        if validation is not None:
+            records.append(temperature(self.items["valid"], validation))
+        return records, by_item
 
     def details(self, predictions: Predictions, part: Part) -> dict[str, Any]:
         """Tables by class and by group, confusion, reliability, risk and coverage."""
