@@ -1,8 +1,8 @@
 """Recurrent bodies: Elman's RNN, the LSTM and the GRU, reading texts in both directions.
 
 Each direction is a network of its own, and the backward one reads every text reversed within its own length: padding
-comes last for both, where it cannot touch a real token. The states equal those of packed sequences, whose kernels on a
-CPU take twice as long (batch 50, time 30, 2 x 128: 234 ms a step packed, 72 ms so, one core).
+comes last for both, where it cannot touch a real token. The states equal those of packed sequences, with which training
+on a CPU takes 1.5 to 1.8 times as long (`bench/classifier_training.py`, one thread of a busy machine).
 """
 
 from __future__ import annotations
