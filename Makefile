@@ -24,7 +24,7 @@ help:  ## list the targets
 install: $(VENV)/.installed  ## make .venv with the `rung` command in it
 	@echo "Rung is installed: run $(RUNG) --help, or: . $(VENV)/bin/activate"
 
-quickstart: $(VENV)/.installed  ## install, then train a small language model on a novel that ships with Rung
+quickstart: $(VENV)/.installed  ## install, then climb the whole ladder on messages that ship with Rung
 	@$(RUNG) quickstart
 
 check: $(VENV)/.installed-dev  ## lint, formatting, types, and the rule that imports only go down the floors
@@ -36,7 +36,7 @@ check: $(VENV)/.installed-dev  ## lint, formatting, types, and the rule that imp
 test: $(VENV)/.installed-dev  ## run the tests, without the slow ones
 	$(VENV)/bin/python -m pytest -m "not slow"
 
-test-all: $(VENV)/.installed-dev  ## run every test
+test-all: $(VENV)/.installed-slow  ## run every test
 	$(VENV)/bin/python -m pytest
 
 bench: $(VENV)/.installed-dev  ## run every measurement in bench/, one after another
@@ -53,6 +53,11 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Rung and what it stands on into $(VENV) (torch is the large part)"
 	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-slow: $(VENV)/.installed-dev
+	@echo "Installing what the slow tests run against"
+	@$(PIP_INSTALL) -e '.[slow]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
