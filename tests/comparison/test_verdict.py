@@ -46,8 +46,8 @@ def test_no() -> None:
     found = verdict(*pattern(10_000, only_small=100, only_large=110, both=8_900))
     assert found.verdict.answer == "no"
     assert found.verdict.sentence == (
-        "No, linear is enough: linear is 0.1 points behind gpt (95 % interval -0.4 to +0.2), "
-        "within the margin of 1 point."
+        "No, linear is enough: linear is 0.1 points behind gpt (95 % interval −0.4 to +0.2), "
+        "not worse by more than the margin of 1 point."
     )
     pair = found.pairs[0]
     assert (pair.non_inferior, pair.superior, pair.reference_superior) == (True, False, False)
@@ -59,7 +59,7 @@ def test_no() -> None:
 def test_yes() -> None:
     found = verdict(*pattern(2_000, only_small=30, only_large=150, both=1_700))
     assert found.verdict.answer == "yes"
-    assert found.verdict.sentence.startswith("Yes, use gpt: linear is 6.0 points behind gpt (95 % interval -7.")
+    assert found.verdict.sentence.startswith("Yes, gpt is needed: linear is 6.0 points behind gpt (95 % interval −7.")
     assert found.pairs[0].reference_superior
     assert found.verdict.items_needed is None
 
@@ -79,14 +79,14 @@ def test_not_decided() -> None:
     found = verdict(*pattern(300, only_small=15, only_large=15, both=250))
     assert (found.verdict.answer, found.verdict.items_needed) == ("not decided", 7_547)
     assert found.verdict.sentence == (
-        "Not decided: linear and gpt score the same (95 % interval -3.7 to +3.7), neither clearly within nor "
+        "Not decided: linear and gpt score the same (95 % interval −3.7 to +3.7), neither clearly within nor "
         "beyond the margin of 1 point; about 7,600 more test items would decide."
     )
 
 
 def test_without_a_pretrained_model_it_says_so() -> None:
     found = verdict(*pattern(10_000, only_small=100, only_large=110, both=8_900), pretrained=False).verdict
-    assert found.sentence.startswith("Among the networks trained here: no, linear is enough")
+    assert found.sentence.startswith("No, among the networks trained here, linear is enough")
     assert found.sentence.endswith("No pretrained language model took part, so this says nothing about one.")
     assert not found.about_pretrained
 

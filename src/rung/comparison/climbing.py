@@ -83,7 +83,7 @@ class Climb:
         ways = [everything, _Fitting(everything.seeds, False), _Fitting(everything.seeds[:1], False)]
         problem = ""
         for fitting in dict.fromkeys(ways):
-            seconds = None if deadline is None else (deadline - time.monotonic()) / self._units(fitting)
+            seconds = None if deadline is None else (deadline - time.monotonic()) / self._units(one.rung, fitting)
             try:
                 one.plan = self._fits.plan(one.rung, seconds, seed=self._settings.seed)
             except PlanError as error:
@@ -136,12 +136,11 @@ class Climb:
     def _seeds(self, rung: Rung) -> range:
         return self._all_seeds if rung.is_random else self._all_seeds[:1]
 
-    def _units(self, fitting: _Fitting) -> float:
-        """What all its fits cost, in fits on all items: that is taken to grow in proportion to the items."""
-        if not fitting.with_curve:
-            return len(fitting.seeds)
+    def _units(self, rung: Rung, fitting: _Fitting) -> float:
+        """What all fits cost, in single fits on all items: that is taken to grow in proportion to the items."""
         *sizes, everything = self._fits.task.learning_sizes()
-        return len(fitting.seeds) + self._settings.seeds * sum(sizes) / everything
+        fits = len(fitting.seeds) + (self._settings.seeds * sum(sizes) / everything if fitting.with_curve else 0.0)
+        return rung.shared_share + (1 - rung.shared_share) * fits
 
     @staticmethod
     def _is_too_late(one: Climbed, fits: float, deadline: float | None) -> bool:

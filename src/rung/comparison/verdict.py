@@ -238,17 +238,17 @@ class _Wording:
     def sentence(self, answer: Answer, labels: int | None, items: int | None) -> str:
         """One line that a manager can read."""
         small, large, margin = self.chosen.name, self.reference.name, _points(self.margin)
-        scope = "" if self.reference.is_pretrained_language_model else "Among the networks trained here: "
+        scope = "" if self.reference.is_pretrained_language_model else "among the networks trained here, "
         match answer:
             case "no":
-                said = f"no, {small} is enough: {self._difference()}, within the margin of {margin}."
+                said = f"no, {scope}{small} is enough: {self._difference()}, not worse by more than the margin of {margin}."
             case "yes":
-                said = f"yes, use {large}: {self._difference()}, more than the margin of {margin}."
+                said = f"yes, {scope}{large} is needed: {self._difference()}, more than the margin of {margin}."
             case "more labels":
                 assert labels is not None  # noqa: S101 - the rule gives this answer with a number only
                 said = (
-                    f"not with this much data: about {about(labels)} labels would bring {small} within {margin} of "
-                    f"{large}; now {self._difference()}."
+                    f"{scope}not with this much data: about {about(labels)} labels would bring {small} within {margin} "
+                    f"of {large}; now {self._difference()}."
                 )
             case _:
                 more = (
@@ -257,15 +257,15 @@ class _Wording:
                     else "more test items alone would hardly decide: it lies on the margin, or fits vary too much"
                 )
                 said = (
-                    f"not decided: {self._difference()}, neither clearly within nor beyond the margin of {margin}; "
-                    f"{more}."
+                    f"{scope}not decided: {self._difference()}, neither clearly within nor beyond the margin of "
+                    f"{margin}; {more}."
                 )
         caveat = (
             ""
             if self.reference.is_pretrained_language_model
             else " No pretrained language model took part, so this says nothing about one."
         )
-        return (scope + said if scope else said[0].upper() + said[1:]) + caveat
+        return said[0].upper() + said[1:] + caveat
 
     def reasons(self, results: Sequence[PairResult], reached: LabelsNeeded | None) -> list[str]:
         """What the sentence rests on, a line each."""
@@ -292,7 +292,7 @@ class _Wording:
         spread = ""
         if self.found.interval is not None:
             low, high = 100 * self.found.interval.low, 100 * self.found.interval.high
-            spread = f" (95 % interval {low:+.1f} to {high:+.1f})"
+            spread = f" (95 % interval {low:+.1f} to {high:+.1f})".replace("-", "−")
         if abs(value) < 0.05:
             return f"{small} and {large} score the same{spread}"
         side = "ahead of" if value > 0 else "behind"

@@ -115,6 +115,11 @@ class Rung(Protocol):
         """Whether more labels make a better fit: what does not learn has no learning curve."""
         ...
 
+    @property
+    def shared_share(self) -> float:
+        """The share of the `seconds` of a plan that is spent once for all fits: on pretraining."""
+        ...
+
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
         """Decide, perhaps by timing a few real steps, what fits into `seconds` of one fit on all training items.
 

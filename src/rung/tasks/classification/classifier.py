@@ -23,7 +23,7 @@ _HOMES = {
     "rung-feedforward": f"{_PACKAGE}.feedforward",
     "rung-prompted": "rung.tasks.prompting.predicting",
 }
-_NETWORKS = f"{_PACKAGE}.networks"
+_NETWORKS = f"{_PACKAGE}.network_predictor"
 
 
 @dataclass(frozen=True)

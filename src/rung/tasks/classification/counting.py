@@ -82,6 +82,7 @@ class MajorityRung:
     is_pretrained_language_model: bool = False
     is_random: bool = False
     learns: bool = False
+    shared_share: float = 0.0
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """Nothing to decide."""
@@ -111,6 +112,7 @@ class NaiveBayesRung:
     is_pretrained_language_model: bool = False
     is_random: bool = False
     learns: bool = True
+    shared_share: float = 0.0
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """The orders of n-grams to choose from, [1] for words alone; counting is over before a clock could matter."""
@@ -144,6 +146,7 @@ class LinearRung:
     is_pretrained_language_model: bool = False
     is_random: bool = False
     learns: bool = True
+    shared_share: float = 0.0
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """As many candidates as fit into `seconds`, the usual best first, and the most iterations of the solver.

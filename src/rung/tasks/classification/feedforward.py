@@ -129,6 +129,7 @@ class FeedForwardRung:
     is_pretrained_language_model: bool = False
     is_random: bool = True
     learns: bool = True
+    shared_share: float = 0.0
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
         """The number of epochs that fits into `seconds`, from timing a few real steps.

@@ -71,6 +71,11 @@ class NetworkRung:
     is_random: bool = True
     learns: bool = True
 
+    @property
+    def shared_share(self) -> float:
+        """Pretraining is done once; see `Rung`."""
+        return self.family.earlier_share
+
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
         """Choose where texts are cut off and, from timed steps, how many epochs fit into `seconds`; see `Rung.plan`."""
         began = time.perf_counter()

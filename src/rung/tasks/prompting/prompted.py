@@ -55,6 +55,7 @@ class PromptedRung:
     is_pretrained_language_model: bool = True
     is_random: bool = False
     learns: bool = False
+    shared_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises UsageError for a target, price or cap that makes no sense."""
