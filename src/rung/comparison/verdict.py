@@ -241,7 +241,10 @@ class _Wording:
         scope = "" if self.reference.is_pretrained_language_model else "among the networks trained here, "
         match answer:
             case "no":
-                said = f"no, {scope}{small} is enough: {self._difference()}, not worse by more than the margin of {margin}."
+                said = (
+                    f"no, {scope}{small} is enough: {self._difference()}, "
+                    f"not worse by more than the margin of {margin}."
+                )
             case "yes":
                 said = f"yes, {scope}{large} is needed: {self._difference()}, more than the margin of {margin}."
             case "more labels":
