@@ -22,13 +22,16 @@ class Progress(Protocol):
         ...
 
 
-class _Silent:
+class SilentProgress:
+    """Tells nobody."""
+
     @contextmanager
     def task(self, label: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:  # noqa: ARG002
+        """Do nothing with what is told."""
         yield lambda _amount: None
 
     def say(self, message: str) -> None:
-        pass
+        """Do nothing with what is told."""
 
 
-SILENT: Progress = _Silent()
+SILENT: Progress = SilentProgress()

@@ -162,3 +162,18 @@ def test_clipping_equals_torch_and_reports_what_is_not_finite() -> None:
     assert not torch.isfinite(optimizer.clip_grad_norm(0.5))
     optimizer.zero_grad()
     assert all(p.grad is None for p in ours.parameters())
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_loaded_state_lies_where_the_parameters_do(name: OptimizerName) -> None:
+    """As torch's own `load_state_dict` has it for fused AdamW: the count of steps too (meta stands for a GPU here)."""
+    net = small_net()
+    optimizer = build_optimizer(net, name=name, learning_rate=0.1)
+    give_gradients(net, 0)
+    optimizer.step(1.0)
+    saved = {key: value.cpu() for key, value in optimizer.state_tensors().items()}
+    elsewhere = build_optimizer(small_net().to("meta"), name=name, learning_rate=0.1)
+    elsewhere.load_state_tensors(saved)
+    loaded = elsewhere.state_tensors()
+    assert loaded.keys() == saved.keys()
+    assert {value.device.type for value in loaded.values()} == {"meta"}

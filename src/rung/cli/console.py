@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rung.data.report import human_bytes
+from rung.progress import SilentProgress
 
 if TYPE_CHECKING:
     from rung.training.meter import StepReport
@@ -78,14 +79,7 @@ def watching(*, as_json: bool) -> Iterator[Watcher]:
         yield _Log()
 
 
-class _Silent:
-    @contextmanager
-    def task(self, label: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:  # noqa: ARG002
-        yield lambda _amount: None
-
-    def say(self, message: str) -> None:
-        pass
-
+class _Silent(SilentProgress):
     def update(self, report: StepReport) -> None:
         pass
 

@@ -11,6 +11,8 @@ from typing import Protocol
 import psutil
 import torch
 
+from rung.progress import SilentProgress
+
 _WINDOW = 32  # steps
 
 
@@ -67,14 +69,11 @@ class Display(Protocol):
         ...
 
 
-class _Silent:
+class _Silent(SilentProgress):
     def update(self, report: StepReport) -> None:
         pass
 
     def validated(self, step: int, metrics: dict[str, float]) -> None:
-        pass
-
-    def say(self, message: str) -> None:
         pass
 
 

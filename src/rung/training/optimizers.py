@@ -143,7 +143,7 @@ class Optimizer:
             p = by_name[name]
             if value.ndim and value.shape != p.shape:
                 raise RunFolderError(f"optimiser state {key} is {list(value.shape)}, not {list(p.shape)}")
-            slots_of[p][slot] = value.to(p.device if value.ndim else "cpu", copy=True)
+            slots_of[p][slot] = value.to(p.device, copy=True)  # `step` too: fused AdamW counts where it computes
         for part in self._parts:
             for group in part.param_groups:
                 for p in group["params"]:
