@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rung.data.label_split import Split, given_split, make_split
+from rung.data.label_split import Split, given_split, make_split, one_of_each
 from rung.data.labelled import LabelledItems, item_ids
 from rung.data.labelled_reading import read_labelled
 from rung.data.leaks import find_leaks
@@ -179,3 +179,13 @@ def test_a_made_split_of_real_messages_leaks_nothing_word_for_word(rung_data: Pa
     assert found.share < 0.05
     shares = [len(part) / len(items) for part in (split.train, split.valid, split.test)]
     assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.005)
+
+
+def test_one_of_each_keeps_the_lowest_id_of_copies() -> None:
+    copy = "free entry in a weekly competition to win cup final tickets text now to receive the question"
+    texts = [copy, copy + " today", "something else entirely", copy.upper(), "and one more of its own"]
+    ids = ["d", "b", "c", "e", "a"]
+    found = LabelledItems(ids, texts, np.zeros(5, np.int64), ("x",))
+    assert [ids[at] for at in one_of_each(found)] == ["b", "c", "a"]
+    backwards = found.take(np.arange(5)[::-1])
+    assert sorted(backwards.ids[at] for at in one_of_each(backwards)) == ["a", "b", "c"]

@@ -13,7 +13,7 @@ from rung.tasks.task import Rung
 
 _MEASURING_SHARE = 0.1
 _MEASURING_SECONDS_PER_RUNG = 4.0
-_WEIGHT_BY_HEIGHT = {0: 0.2, 1: 0.5, 2: 1.0, 3: 1.0, 4: 2.0, 5: 3.0, 6: 3.0, 7: 5.0, 8: 5.0, 9: 5.0}
+_WEIGHT_BY_HEIGHT = {0: 0.2, 1: 1.0, 2: 3.0, 3: 2.0, 4: 2.0, 5: 3.0, 6: 3.0, 7: 5.0, 8: 5.0, 9: 5.0}
 
 
 def seconds_for_fitting(seconds: float, rungs: int) -> float:

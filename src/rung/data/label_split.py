@@ -85,6 +85,20 @@ def _in_units(items: LabelledItems, method: Method, clusters: Ints, ranks: Ints,
     return _stratified(items.labels, clusters, ranks, wanted)
 
 
+def one_of_each(items: LabelledItems) -> Ints:
+    """The items, ascending, of which none is equal or nearly equal to another: the lowest id of each cluster.
+
+    Copies are not independent measurements: thirty of one message, all right or all wrong, would count as thirty items
+    in every interval and test.
+    """
+    order = np.argsort(np.array(items.ids))
+    ranks = np.empty(len(items), np.int64)
+    ranks[order] = np.arange(len(items))
+    clusters = similar_clusters(ComparableTexts.of(items.texts), ranks)
+    _, first = np.unique(clusters[order], return_index=True)
+    return np.sort(order[first])
+
+
 def given_split(train: Sequence[str], valid: Sequence[str], test: Sequence[str]) -> Split:
     """The split of items that came in files of their own: of their ids, laid one part after the other."""
     sizes = np.cumsum([0, len(train), len(valid), len(test)])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rung.data.corpus import prepare_corpus
-from rung.data.label_split import Method, Split, given_split, make_split
+from rung.data.label_split import Method, Split, given_split, make_split, one_of_each
 from rung.data.labelled import LabelledItems
 from rung.data.labelled_reading import LabelledTable, read_labelled
 from rung.data.leaks import Leaks, find_leaks, require_no_leaks, without_items
@@ -58,6 +58,7 @@ def read_task(
     Without `split` the cut is by time if a time column is named, else by group if one with at least 10 groups is, else
     stratified: a few groups (two sexes, five regions) are there to be compared, not to be kept apart. Rows without a
     label and the texts of `unlabelled` files serve pretraining, without any that give away a validation or test item.
+    Of near-copies among validation or test items that are cut off here, one is kept.
 
     Raises DataError for data that cannot be used, or when more than 5 % of the test items leaked and that was not
     allowed; UsageError for contradictory sources.
@@ -102,8 +103,12 @@ def _parts(
             said = f"The groups of '{sources.group}' are compared; items of one group may be in several parts."
             table.guessed.append(said)
         split = make_split(everything, seed=seed, method=method, test_share=_TEST_SHARE, valid_share=_VALID_SHARE)
-        indices = {"train": split.train, "valid": split.valid, "test": split.test}
-        return {part: everything.take(indices[part]) for part in _PARTS}, split
+        held_out = {"valid": everything.take(split.valid), "test": everything.take(split.test)}
+        once = {part: items.take(one_of_each(items)) for part, items in held_out.items()}
+        copies = sum(len(held_out[part]) - len(once[part]) for part in held_out)
+        if copies:
+            table.guessed.append(f"{copies:,} validation and test items are near-copies of others there and left out.")
+        return {"train": everything.take(split.train), "valid": once["valid"], "test": once["test"]}, split
     test = _like(table, sources.test, sources, progress)
     if sources.valid:
         train, valid = everything, _like(table, sources.valid, sources, progress)
