@@ -38,7 +38,7 @@ class RowAdagrad:
         """Scale gradients down to a global norm of `max_norm`; the norm before, 0-dimensional."""
         for p in self._names:
             if p.grad is not None and p.grad.is_sparse:
-                p.grad = p.grad.coalesce()  # each row once, and a norm that is one
+                p.grad = _each_row_once(p.grad)  # else its norm would not be one
         values = [_values(p.grad) for p in self._names if p.grad is not None]
         norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
         if norm > max_norm and torch.isfinite(norm):
@@ -54,9 +54,10 @@ class RowAdagrad:
                 continue
             if p.grad.is_sparse:
                 rows, gradient = p.grad._indices()[0], p.grad._values()
-                moved = sums[rows].addcmul_(gradient, gradient)
+                moved = sums.index_select(0, rows).addcmul_(gradient, gradient)
                 sums.index_copy_(0, rows, moved)
-                p.index_add_(0, rows, gradient / moved.sqrt_().add_(_EPSILON), alpha=-rate)
+                weights = p.index_select(0, rows).addcdiv_(gradient, moved.sqrt_().add_(_EPSILON), value=-rate)
+                p.index_copy_(0, rows, weights)
             else:
                 sums.addcmul_(p.grad, p.grad)
                 p.addcdiv_(p.grad, sums.sqrt().add_(_EPSILON), value=-rate)
@@ -72,6 +73,14 @@ class RowAdagrad:
             raise RunFolderError("the optimiser's state is not of this network and optimiser")
         for name, value in tensors.items():
             own[name].copy_(value)
+
+
+def _each_row_once(gradient: torch.Tensor) -> torch.Tensor:
+    """The coalesced gradient. Accumulating into `.grad` loses the mark that it is so, and to sort it anew is dear."""
+    rows = gradient._indices()[0]
+    if bool((rows[1:] > rows[:-1]).all()):
+        return gradient._coalesced_(True)
+    return gradient.coalesce()
 
 
 def _values(gradient: torch.Tensor) -> torch.Tensor:
