@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rung.cli.options import Json, Threads, command_started, examples
+from rung.cli.options import INTERRUPTED, Json, Threads, command_started, examples
 from rung.cli.threads import settle_threads
 from rung.errors import UsageError
 
 if TYPE_CHECKING:
+    from rung.comparison.result import Comparison, RungResult
     from rung.tasks.task import Rung
 
 _EXAMPLES = examples(
@@ -126,44 +127,57 @@ def compare(
     if out is None:
         name = f"compare-{data[0].name.split('.')[0] or 'data'}"
         out = Path("runs") / name if resume else free_folder(name)
-    with watching(as_json=as_json) as watcher:
-        found = run(
-            data,
-            out=out,
-            target=target,
-            text=text or None,
-            group=group,
-            time=time,
-            test=test or (),
-            valid=valid or (),
-            unlabelled=unlabelled or (),
-            split=None if split is None else split.value,
-            allow_leaks=allow_leaks,
-            more_rungs=_prompted(llm or (), price, spend_at_most),
-            plan=plan,
-            resume=resume,
-            command=shlex.join(["rung", *sys.argv[1:]]),
-            started=command_started(),
-            progress=watcher,
-            minutes=minutes,
-            rungs=_names(rungs),
-            reference=reference,
-            margin=margin * _POINT,
-            metric=metric,
-            seeds=seeds,
-            seed=seed,
-            curves=_names(curves),
-            watts_per_core=watts_per_core,
-            threads=threads,
+    try:
+        with watching(as_json=as_json) as watcher:
+            found = run(
+                data,
+                out=out,
+                target=target,
+                text=text or None,
+                group=group,
+                time=time,
+                test=test or (),
+                valid=valid or (),
+                unlabelled=unlabelled or (),
+                split=None if split is None else split.value,
+                allow_leaks=allow_leaks,
+                more_rungs=_prompted(llm or (), price, spend_at_most),
+                plan=plan,
+                resume=resume,
+                command=shlex.join(["rung", *sys.argv[1:]]),
+                started=command_started(),
+                progress=watcher,
+                minutes=minutes,
+                rungs=_names(rungs),
+                reference=reference,
+                margin=margin * _POINT,
+                metric=metric,
+                seeds=seeds,
+                seed=seed,
+                curves=_names(curves),
+                watts_per_core=watts_per_core,
+                threads=threads,
+            )
+    except KeyboardInterrupt as interrupt:
+        typer.echo(
+            f"\nInterrupted. What is finished is kept: give the same command again with --resume --out {out}", err=True
         )
+        raise typer.Exit(INTERRUPTED) from interrupt
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json({"out": str(out), **found.model_dump(mode="json")})
         return
     console = results()
     for line in summary_lines(found):
         console.print(line, markup=False)
     console.print(f"\nreport   {out / 'report.html'}", markup=False)
-    console.print(f'use      rung predict {out / "rungs" / (found.verdict.chosen or "")} "some text"', markup=False)
+    console.print(f'use      rung predict {shlex.quote(str(out / _to_use(found).folder))} "some text"', markup=False)
+
+
+def _to_use(found: Comparison) -> RungResult:
+    """The rung that the verdict advises today: the small one, unless it is known to be worse."""
+    verdict = found.verdict
+    small_is_worse = verdict.chosen is None or verdict.answer in ("yes", "more labels")
+    return found.result(verdict.reference if small_is_worse else str(verdict.chosen))
 
 
 def _names(listed: str | None) -> tuple[str, ...] | None:

@@ -83,7 +83,9 @@ class Climb:
         ways = [everything, _Fitting(everything.seeds, False), _Fitting(everything.seeds[:1], False)]
         problem = ""
         for fitting in dict.fromkeys(ways):
-            seconds = None if deadline is None else (deadline - time.monotonic()) / self._units(one.rung, fitting)
+            seconds = (
+                None if deadline is None else max(0.0, deadline - time.monotonic()) / self._units(one.rung, fitting)
+            )
             try:
                 one.plan = self._fits.plan(one.rung, seconds, seed=self._settings.seed)
             except PlanError as error:

@@ -21,7 +21,12 @@ from rung.tasks.task import AskedPredictor, FitReport
 
 PROBED_ITEMS = 100
 _VARIED_ITEMS = 10
-_NOT_OURS = (("peak_memory", "bytes"), ("load_seconds", "s"), ("energy", "J per 1,000 items"))
+_NOT_OURS = (
+    ("bytes_on_disk", "bytes"),
+    ("peak_memory", "bytes"),
+    ("load_seconds", "s"),
+    ("energy", "J per 1,000 items"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def measure_costs(
     """
     predictor = load_predictor(folder)
     if (asked := predictor.asked) is not None:
-        return _costs_of_asking(asked, folder, report, inputs)
+        return _costs_of_asking(asked, report, inputs)
     inputs = list(inputs[:PROBED_ITEMS])
     answer = _probe(folder, inputs, threads=threads, watts_per_core=watts_per_core)
     here = predictor.predict(inputs, batch_size=BATCH).numbers
@@ -78,7 +83,7 @@ def measure_costs(
     return Costs(records, {"determinism": determinism})
 
 
-def _costs_of_asking(asked: AskedPredictor, folder: Path, report: FitReport, inputs: Sequence[str]) -> Costs:
+def _costs_of_asking(asked: AskedPredictor, report: FitReport, inputs: Sequence[str]) -> Costs:
     asked.predict(inputs)  # from the cache
     told = asked.details()
     told["answer_variation"] = asked.answer_variation(list(inputs[:_VARIED_ITEMS]))
@@ -87,7 +92,6 @@ def _costs_of_asking(asked: AskedPredictor, folder: Path, report: FitReport, inp
         _seconds("train_seconds", report.seconds, "wall time of choosing the prompt"),
         _seconds("train_cpu_seconds", report.cpu_seconds, "CPU time of choosing the prompt"),
         _count("parameters", asked.num_parameters, "numbers", "learned numbers of the model that is asked"),
-        _count("bytes_on_disk", bytes_on_disk(folder), "bytes", "the prompt; the model lies elsewhere"),
         asked.cost_per_1000,
         *(Record(name=name, value=None, unit=unit, n=0, not_measured=reason) for name, unit in _NOT_OURS),
     ]

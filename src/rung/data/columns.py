@@ -112,6 +112,8 @@ def guess_target(columns: Mapping[str, ColumnTraits], taken: Sequence[str], wher
         if name is not None and free[name].distinct < free[name].filled:
             return name, f"The label is taken from column '{name}', by its name ({free[name].distinct:,} values)."
     likely = [name for name, column in free.items() if column.is_label_like]
+    if not likely and (named := [by_name[known] for known in LABEL_NAMES if known in by_name]):
+        return named[0], f"The label is taken from column '{named[0]}', by its name."  # its values are checked later
     if len(likely) == 1:
         column = free[likely[0]]
         return likely[0], (

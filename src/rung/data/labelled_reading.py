@@ -75,12 +75,14 @@ def read_labelled(
     """
     files = find_tables([paths] if isinstance(paths, Path) else list(paths))
     named = _Columns(target, tuple(text_columns or ()), group, time)
-    rows = _Rows(complete=not named.complete)
+    rows, encodings = _Rows(complete=not named.complete), []
     with progress.task("reading", sum(file.num_bytes for file in files), "bytes") as advance:
         for file in files:
             with open_table(file, wanted=named.names, advance=advance) as table:
                 named.require(table.columns, file.name)
                 rows.add(file, table.columns, table.rows, named.names)
+                if table.encoding != "utf-8":
+                    encodings.append(f"'{file.name}' is not UTF-8: it was read as {table.encoding}.")
     where = ", ".join(file.name for file in files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
     named, guessed = _guess(rows.traits(), named, where) if not named.complete else (named, [])
     found = _Found(named, keep_unlabelled)
@@ -95,7 +97,7 @@ def read_labelled(
         chosen,
         named.texts,
         [file.name for file in files],
-        guessed,
+        [*encodings, *guessed],
         warnings,
         found.rejected,
         sorted(found.unlabelled),
@@ -138,7 +140,8 @@ def check_labels(labels: Sequence[str], target: str, where: str) -> list[str]:
     found = traits(target, labels)
     rows, distinct = found.filled, found.distinct
     place = f"{where}: column '{target}'"
-    if found.is_unique and rows > 2:
+    has_decimals = any("." in label for label in labels)
+    if found.is_unique and rows > 2 and not (found.is_quantity and has_decimals):
         raise DataError(
             f"'{target}' has a different value in each of its {rows:,} rows: it is an id or a text, not a label",
             where=place,
@@ -360,7 +363,7 @@ def sortable_times(values: Sequence[str], column: str | None = None) -> list[str
     if not np.isfinite(numbers).all():
         raise DataError("a time is not a finite number", where=f"column '{column}'")
     width = len(f"{max(numbers, default=0.0) - min(lowest, 0.0):.6f}")
-    return [f"{number - min(lowest, 0.0):0{width}.6f}" for number in numbers]
+    return [f"{number - min(lowest, 0.0) + 0.0:0{width}.6f}" for number in numbers]  # + 0.0: no sign on -0.0
 
 
 def _iso(value: str, column: str | None) -> str:

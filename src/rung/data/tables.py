@@ -62,6 +62,12 @@ class OpenTable:
     columns: list[str]
     rows: Iterator[TableRow]
     kinds: dict[str, set[type]] = field(default_factory=dict)
+    reader: EncodedReader | None = None
+
+    @property
+    def encoding(self) -> str:
+        """What the bytes read so far were taken for."""
+        return "utf-8" if self.reader is None else self.reader.encoding
 
 
 def find_tables(paths: Sequence[Path]) -> list[SourceFile]:
@@ -105,7 +111,7 @@ def open_table(
             else:
                 names, rows = _csv_rows(file, reader, wanted)
                 kinds = {name: {str} for name in names}
-            yield OpenTable(file, list(kinds), rows, kinds)
+            yield OpenTable(file, list(kinds), rows, kinds, reader)
     except READ_ERRORS as error:
         raise DataError(
             f"the file cannot be read to its end: {error or type(error).__name__}",

@@ -172,7 +172,7 @@ class LinearRung:
         affordable = int((seconds - preparing) / iteration)
         if affordable < _FEWEST_ITERATIONS:
             raise PlanError(
-                f"the linear rung needs about {preparing + _FEWEST_ITERATIONS * iteration:.0f} s, not {seconds:.0f} s",
+                f"the linear rung needs about {preparing + _FEWEST_ITERATIONS * iteration:.1f} s, not {seconds:.1f} s",
                 hint="give more --minutes, or leave the rung out",
             )
         count = max(1, min(len(candidates), affordable // _EXPECTED_ITERATIONS))

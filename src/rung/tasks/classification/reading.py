@@ -16,7 +16,7 @@ from rung.data.labelled import LabelledItems
 from rung.data.labelled_reading import LabelledTable, read_labelled
 from rung.data.leaks import Leaks, find_leaks, require_no_leaks, without_items
 from rung.data.profile import all_findings, profile
-from rung.errors import UsageError
+from rung.errors import DataError, UsageError
 from rung.progress import SILENT, Progress
 from rung.tasks.classification.task import ClassificationTask
 from rung.tasks.task import Part, Rung
@@ -78,10 +78,18 @@ def read_task(
     with progress.task("looking for leaks and duplicates", None, "") as advance:
         leaks = find_leaks(_seen(items), items["test"])
         require_no_leaks(leaks, allow=sources.allow_leaks)
+        if leaks.leaked.all():
+            raise DataError(
+                "every test item is in training too, so nothing is left to judge by",
+                where=", ".join(map(str, sources.test or sources.files)),
+                hint="test on other rows, or leave out --test to have some split off",
+            )
         unlabelled = [*table.unlabelled, *_raw_texts(sources.unlabelled, progress)]
         kept, dropped = without_items(unlabelled, [*items["valid"].texts, *items["test"].texts])
         gates = _gates(table, leaks, len(unlabelled), len(dropped))
         advance(1)
+    for sentence in _worth_saying(table, gates):
+        progress.say(sentence)
     return ClassificationTask(
         items,
         unlabelled=kept,
@@ -157,6 +165,13 @@ def _raw_texts(paths: Paths, progress: Progress) -> list[str]:
         return []
     corpus = prepare_corpus([Path(path) for path in paths], cache_dir=cache_folder(), progress=progress)
     return [*corpus.texts("train"), *corpus.texts("valid")]
+
+
+def _worth_saying(table: LabelledTable, gates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the user should hear before anything is trained: guesses, rows left out, and what the gates found."""
+    reasons = Counter(row.reason for row in table.rejected)
+    left_out = [f"{count:,} rows are left out: {reason}." for reason, count in reasons.most_common()]
+    return [*table.guessed, *left_out, *(str(gate["sentence"]) for gate in gates if not gate["passed"])]
 
 
 def _gates(table: LabelledTable, leaks: Leaks, offered: int, dropped: int) -> list[dict[str, Any]]:
