@@ -17,7 +17,7 @@ from rung.cli.main import app
 from rung.errors import DataError, UsageError
 from rung.records import Interval, Record
 
-COMMANDS = ["quickstart", "train", "plan", "generate", "eval", "doctor", "data check"]
+COMMANDS = ["quickstart", "compare", "predict", "train", "plan", "generate", "eval", "doctor", "data check"]
 
 MEASURED = Record(
     name="bits_per_byte",
@@ -176,7 +176,7 @@ def test_an_interrupted_run_says_how_to_go_on(task: Task) -> None:
         (["train", "a.txt", "--dry-run"], "plan", {"parameters": 1_200_000}),
         (["plan", "a.txt"], "plan", {"parameters": 1_200_000}),
         (["eval", "r", "a.txt"], "evaluate", {"run": "runs/mine"}),
-        (["quickstart"], "train", {"run": "runs/mine"}),
+        (["quickstart", "novel"], "train", {"run": "runs/mine"}),
     ],
 )
 def test_with_json_standard_output_is_one_object(task: Task, arguments: list[str], name: str, result: object) -> None:
@@ -271,13 +271,54 @@ def test_what_is_called_is_there(task: Task) -> None:
     run("train", "--extend", "r", "--steps", "1")
     run("plan", "a.txt")
     run("eval", "r", "a.txt")
-    run("quickstart")
+    run("quickstart", "novel")
     from importlib import import_module
 
     real = import_module("rung.tasks.language_modelling")
     assert [name for name, *_ in task.calls] == ["train", "resume", "extend", "plan", "evaluate", "train"]
     for name, args, kwargs in task.calls:
         inspect.signature(getattr(real, name)).bind(*args, **kwargs)
+
+
+def test_the_quickstart_climbs_the_ladder_on_the_messages_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rung.cli.quickstart import MESSAGES
+    from rung.comparison import command
+    from rung.tasks.classification.rungs import make_rungs
+
+    real, asked = command.compare, []
+
+    def enough(*args: Any, **kwargs: Any) -> None:
+        asked.append(inspect.signature(real).bind(*args, **kwargs).arguments)
+        raise DataError("enough")
+
+    monkeypatch.setattr(command, "compare", enough)
+    done = run("quickstart", "--out", "there")
+    assert done.exit_code == 1
+    assert "Which text messages are spam" in done.stderr
+    assert "It takes 4.5 minutes" in done.stderr
+    assert json.loads(run("quickstart", "--minutes", "2", "--json").stdout)["error"]["problem"] == "enough"
+    first, second = asked
+    assert first["files"] == [MESSAGES]
+    assert first["out"] == Path("there")
+    assert (first["target"], first["text"]) == ("label", ["text"])
+    assert (first["settings"]["minutes"], second["settings"]["minutes"]) == (4.5, 2)
+    ladder = [rung.name for rung in make_rungs(first["settings"]["rungs"])]
+    assert (ladder[0], ladder[-1], len(ladder)) == ("majority", "decoder", 8)
+    assert set(first["settings"]["curves"]) < set(ladder)
+
+
+def test_the_messages_in_the_box_are_whole() -> None:
+    import csv
+    import lzma
+
+    from rung.cli.quickstart import MESSAGES
+
+    with lzma.open(MESSAGES, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    labels = [row["label"] for row in rows if row["label"]]
+    assert len(labels) == 4574
+    assert len(rows) - len(labels) == 1000
+    assert set(labels) == {"ham", "spam"}
 
 
 def test_the_novel_in_the_box_is_whole() -> None:
