@@ -44,6 +44,13 @@ def test_a_plan_has_no_gaps_and_fills_the_time() -> None:
     assert len(clock.timed) == len(set(clock.timed))
 
 
+@pytest.mark.parametrize(("steps", "period"), [(1, 10), (100, 10), (320, 20)])
+def test_short_runs_are_not_validated_and_saved_at_every_step(steps: int, period: int) -> None:
+    plan = make_plan(Recipe.parse({"training": {"steps": steps}}), TEXT, MACHINE, seconds=None, timer=None)
+    assert plan.recipe.training.validate_every == period
+    assert plan.recipe.training.checkpoint_every == period
+
+
 def test_more_time_never_gives_a_smaller_network_or_a_worse_forecast() -> None:
     plans = [
         make_plan(Recipe.parse({"training": {"minutes": 1}}), TEXT, MACHINE, seconds=seconds, timer=Clock(2e11))

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from rung.cli.options import (
-    Json,
-    Minutes,
-    Net,
-    RecipeFile,
-    Seed,
-    Settings,
-    Steps,
-    Texts,
-    Threads,
-    Valid,
-    command_started,
-    examples,
-    exclusive,
-    new_run,
-)
+from rung.cli import options
 from rung.cli.threads import settle_threads
 
-_EXAMPLES = examples(
+_EXAMPLES = options.examples(
     "rung plan my_texts/ --minutes 30",
     "rung plan my_texts/ --minutes 30 --set net.hidden_size=512      # what would a wider net cost?",
     "rung plan my_texts/ --steps 2000 --json                        # without timing anything",
@@ -35,25 +20,25 @@ def add_to(app: typer.Typer) -> None:
 
 
 def plan(
-    texts: Texts = None,
+    texts: options.Texts = None,
     *,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    seed: Seed = None,
-    threads: Threads = None,
-    valid: Valid = None,
-    net: Net = None,
-    recipe: RecipeFile = None,
-    set_: Settings = None,
-    as_json: Json = False,
+    minutes: options.Minutes = None,
+    steps: options.Steps = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+    valid: options.Valid = None,
+    net: options.Net = None,
+    recipe: options.RecipeFile = None,
+    set_: options.Settings = None,
+    as_json: options.Json = False,
 ) -> None:
     """Show what `rung train` would do with the same arguments, without training.
 
     Prepares the text (kept for the training), times a few real steps on this machine and solves size, batch and steps
     for the minutes. Refuses what will not fit, and names the setting to change.
     """
-    exclusive(minutes=minutes, steps=steps)
-    wanted = new_run(texts, recipe=recipe, assignments=set_, net=net)
+    options.exclusive(minutes=minutes, steps=steps)
+    wanted = options.new_run(texts, recipe=recipe, assignments=set_, net=net)
 
     settle_threads()
     from rung.cli.console import print_json, watching
@@ -69,7 +54,7 @@ def plan(
             seed=seed,
             threads=threads,
             progress=watcher,
-            started=command_started(),
+            started=options.command_started(),
         )
     if as_json:
         print_json(planned.to_json())

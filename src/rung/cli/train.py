@@ -7,33 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from rung.cli.options import (
-    Json,
-    Minutes,
-    Net,
-    Out,
-    RecipeFile,
-    Seed,
-    Settings,
-    Steps,
-    Texts,
-    Threads,
-    Valid,
-    command_started,
-    examples,
-    exclusive,
-    new_run,
-    spelled,
-)
+from rung.cli import options
 from rung.cli.plan import plan
 from rung.cli.threads import settle_threads
 from rung.errors import UsageError
 
-_EXAMPLES = examples(
+_EXAMPLES = options.examples(
     "rung train my_texts/ --minutes 30",
     "rung train book.txt notes/ --minutes 10 --out runs/mine --seed 7",
     "rung train my_texts/ --minutes 30 --dry-run                 # print the plan and stop",
-    "rung train my_texts/ --steps 2000 --set tokenizer.vocab_size=8192 --set optimizer.kind=adamw",
+    "rung train my_texts/ --steps 2000 --set tokenizer.vocab_size=8192 --set training.optimizer=adamw",
     "rung train --resume runs/my_texts                           # after Ctrl-C or a crash",
     "rung train --extend runs/my_texts --minutes 60              # a finished run, trained on",
     "torchrun --nproc-per-node 2 -m rung train my_texts/ --minutes 30",
@@ -46,17 +29,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    texts: Texts = None,
+    texts: options.Texts = None,
     *,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    out: Out = None,
-    seed: Seed = None,
-    threads: Threads = None,
-    valid: Valid = None,
-    net: Net = None,
-    recipe: RecipeFile = None,
-    set_: Settings = None,
+    minutes: options.Minutes = None,
+    steps: options.Steps = None,
+    out: options.Out = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+    valid: options.Valid = None,
+    net: options.Net = None,
+    recipe: options.RecipeFile = None,
+    set_: options.Settings = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", show_default=False, help="Go on with an interrupted run.")
     ] = None,
@@ -66,15 +49,15 @@ def train(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train a language model on your text.
 
     Reads, cleans, deduplicates and splits the text, trains a tokenizer and a network sized for this machine, this
     text and these minutes, and leaves a folder that transformers opens too. --minutes is the whole command's time.
     """
-    exclusive(minutes=minutes, steps=steps)
-    exclusive(resume=resume, extend=extend, dry_run=dry_run)
+    options.exclusive(minutes=minutes, steps=steps)
+    options.exclusive(resume=resume, extend=extend, dry_run=dry_run)
     if dry_run:
         plan(
             texts,
@@ -94,14 +77,16 @@ def train(
         _refuse(TEXT=texts, seed=seed, valid=valid, net=net, recipe=recipe, set=set_, tensorboard=tensorboard)
     if resume:
         _refuse(minutes=minutes, steps=steps, out=out)
-    wanted = {} if goes_on else new_run(texts, recipe=recipe, assignments=set_, net=net, tensorboard=tensorboard)
+    wanted = (
+        {} if goes_on else options.new_run(texts, recipe=recipe, assignments=set_, net=net, tensorboard=tensorboard)
+    )
 
     settle_threads()
     from rung.cli.console import watching
     from rung.cli.reports import end_training
     from rung.tasks import language_modelling
 
-    budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "out": out, "started": command_started()}
+    budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "out": out, "started": options.command_started()}
     with watching(as_json=as_json) as watcher:
         common: dict[str, Any] = {"threads": threads, "progress": watcher, "display": watcher}
         if resume:
@@ -115,7 +100,7 @@ def train(
 
 def _refuse(**given: object) -> None:
     """A run that goes on keeps what it was planned with."""
-    if names := spelled(given):
+    if names := options.spelled(given):
         raise UsageError(
             f"{', '.join(names)} cannot be given for a run that goes on",
             hint="leave it out, or train anew from the text",

@@ -153,6 +153,7 @@ class TextTraining:
             micro_batch_size=training.micro_batch_size or 1,
             seed=self.recipe.seed,
             gradient_clip=training.gradient_clip,
+            precision="fp32",  # no autocast: the decoder computes in its own `compute_dtype`
             compile=bool(training.compile),
             validate_every=training.validate_every,
             checkpoint_every=training.checkpoint_every,

@@ -75,7 +75,11 @@ class LoopSettings:
 
     `batch_size`: samples of one optimiser step over all ranks. `micro_batch_size`: the most samples a rank puts through
     the network at once; it must divide the rank's share of a batch, so that every shape is the same.
-    `gradient_clip`: the largest global gradient norm. `validate_every`, `checkpoint_every`, `log_every`: in steps.
+    `gradient_clip`: the largest global gradient norm. `precision` "bf16" runs the network under autocast, which serves
+    any network; one whose own `compute_dtype` is bfloat16 (a decoder may be loaded, trained and asked that way) wants
+    "fp32" here, no autocast around it. A step takes equally long either way.
+
+    `validate_every`, `checkpoint_every`, `log_every`: in steps.
     `patience`: validations without a new best before training stops early; each new best is then saved. Without
     patience the last state is what counts, and the best of the regular checkpoints is kept.
     """

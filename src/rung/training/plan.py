@@ -29,6 +29,7 @@ _FIRST_GUESS_FLOPS = 2e11  # per second: two CPU cores; corrected by the first t
 _RATE_POWER = 0.4  # roughly: 75, 136 and 331 GFLOP/s at 0.6, 1.9 and 12 M parameters, on 2 cores
 _FEWEST_STEPS = 20
 _VALIDATIONS = 16
+_SHORTEST_PERIOD = 10  # steps: a run of a few steps would spend its time on validating and saving
 _CONTEXT_UP_TO_TOKENS = ((8e6, 128), (1e8, 256), (2e9, 512))
 _LONGEST_CONTEXT = 1024
 _SMALLEST_BATCH = 2048  # tokens per step, right for _SMALLEST_BATCH_TOKENS of training
@@ -255,7 +256,7 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
         decay_fraction=training.decay_fraction,
         final=training.final_learning_rate_fraction,
     )
-    period = max(1, choice.steps // _VALIDATIONS)
+    period = max(_SHORTEST_PERIOD, choice.steps // _VALIDATIONS)
     values: dict[str, Any] = {
         "net": net_values(config) | {"dropout": _unless(recipe.net.dropout, _dropout(epochs))},
         "tokenizer": {"vocab_size": text.vocab_size},
