@@ -70,6 +70,8 @@ class BagClassifier(nn.Module):
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Scores (batch, classes) of the bags `input_ids[offsets[i]:offsets[i + 1]]`, `offsets` (batch,)."""
-        means: torch.Tensor = _MeanRows.apply(self.embeddings.weight, batch["input_ids"], batch["offsets"]  # type: ignore[no-untyped-call]
+        means: torch.Tensor = _MeanRows.apply(  # type: ignore[no-untyped-call]
+            self.embeddings.weight, batch["input_ids"], batch["offsets"]
+        )
         scores: torch.Tensor = self.classifier(means)
         return scores
