@@ -163,6 +163,19 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
+def discard(path: Path) -> None:
+    """Delete a file or folder so that a crash half-way cannot leave a part of it under its name.
+
+    `remove_leftovers` knows the name it gets and clears what a crash left.
+    """
+    doomed = path.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    path.rename(doomed)
+    if doomed.is_dir():
+        shutil.rmtree(doomed)
+    else:
+        doomed.unlink()
+
+
 _DAMAGED = "the file was damaged or edited after it was written: use another checkpoint, or train again"
 
 

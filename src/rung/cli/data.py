@@ -1,7 +1,8 @@
-"""`rung data check`: what training would make of these files, before anything is trained."""
+"""`rung data`: what training would make of these files, and what is kept of them between commands."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ _EXAMPLES = examples(
     "rung data check my_texts/",
     "rung data check mail.jsonl.gz --json",
 )
+_CACHE_EXAMPLES = examples("rung data cache", "rung data cache --clear")
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at text before training on it.")
 
@@ -40,3 +42,32 @@ def check(
     console = results()
     for line in report.lines():
         console.print(line, markup=False)
+
+
+@app.command("cache", epilog=_CACHE_EXAMPLES, short_help="Show or clear what is kept of prepared text.")
+def cache(
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove all prepared text; not while another command uses it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how much prepared text is kept between commands, or remove it: it is made again when it is needed.
+
+    What was not used for 60 days goes by itself. Answers of models that were asked are kept: they were paid for.
+    """
+    from rung.cli.console import print_json, results
+    from rung.data.cache import ANSWERS, cache_folder, cache_use, remove_prepared
+    from rung.data.report import human_bytes
+
+    folder = cache_folder()
+    use = remove_prepared(folder) if clear else cache_use(folder)
+    if as_json:
+        print_json({"folder": str(folder), **asdict(use)})
+        return
+    console = results()
+    console.print(f"{folder}: {human_bytes(use.prepared_bytes)} of prepared text", markup=False)
+    if clear:
+        console.print(f"{human_bytes(use.removed_bytes)} removed")
+    if use.answer_bytes:
+        answers = f"{folder / ANSWERS}: {human_bytes(use.answer_bytes)} of answers of models that were asked"
+        console.print(answers, markup=False)

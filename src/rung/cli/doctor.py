@@ -127,18 +127,18 @@ def _memory() -> list[Finding]:
 
 
 def _disk() -> list[Finding]:
-    from rung.tasks.text_preparation import cache_folder
+    from rung.data.cache import cache_folder, cache_use
 
     cache = cache_folder()
     free = shutil.disk_usage(Path.cwd()).free
     fix = "free some space: a run needs about 16 bytes for each parameter of its network, times five checkpoints"
-    used = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+    used = cache_use(cache).prepared_bytes
     writable = os.access(next(path for path in (cache, *cache.parents) if path.exists()), os.W_OK)
     return [
         Finding("disk", f"{free / 2**30:.0f} GiB free here", fix if free < _LITTLE_DISK else ""),
         Finding(
             "cache",
-            f"{cache}: {used / 1e6:,.1f} MB of prepared text (delete it whenever you like)",
+            f"{cache}: {used / 1e6:,.1f} MB of prepared text (`rung data cache --clear` removes it)",
             "" if writable else "it cannot be written to: set RUNG_CACHE to a folder of your own",
         ),
     ]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rung.data.cache import KEPT_SECONDS, remove_prepared
 from rung.data.documents import Document, excerpt
 from rung.data.near_duplicates import SHORT_WORDS, find_near_duplicates
 from rung.data.read import find_files
@@ -173,6 +174,8 @@ def prepare_corpus(
 ) -> Corpus:
     """Read, clean, deduplicate and split text files and folders; what `cache_dir` holds already is used again.
 
+    What `cache_dir` holds and nothing used for 60 days is removed.
+
     `valid_paths` name validation text: kept whole (only what is unreadable is rejected), never split further, and
     training text alike it is dropped. Then, and only then, `paths` may be empty (text that is only evaluated on).
 
@@ -214,6 +217,7 @@ def prepare_corpus(
         )
     report.segments, report.reused_segments = len(segments), made.reused
     report.rejected_path, report.sha256 = str(folder / "rejected.jsonl"), name
+    remove_prepared(cache_dir, unused_seconds=KEPT_SECONDS)
     report.seconds = time.monotonic() - started
     return Corpus(segments, folder, name, report)
 

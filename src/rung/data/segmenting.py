@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rung.data.cache import note_use
 from rung.data.documents import Passage, Rejection
 from rung.data.formats import ReadingNotes, read_files
 from rung.data.pieces import lowest_rank_cuts
@@ -187,7 +188,10 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # absent, or damaged: made again
         return None
-    return record if {"segments", "encodings", "remarks"} <= record.keys() else None
+    if not {"segments", "encodings", "remarks"} <= record.keys():
+        return None
+    note_use(path)
+    return record
 
 
 class _KnownFiles:

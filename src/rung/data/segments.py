@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rung.data import clean
+from rung.data.cache import note_use
 from rung.data.documents import Passage, Rejection, excerpt
 from rung.data.near_duplicates import fingerprints
 from rung.data.pieces import cut_points, newlines
@@ -165,9 +166,11 @@ def read_cached(folder: Path) -> dict[str, Any] | None:
     if not folder.exists():
         return None
     try:
-        return verify(folder)
+        header = verify(folder)
     except RunFolderError:
         return None  # a cache entry: made again from the text
+    note_use(folder)
+    return header
 
 
 def build_segment(ingredients: Ingredients, folder: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rung import runfolder
+from rung.data.cache import note_use
 from rung.data.corpus import Corpus, Selection, Split
 from rung.data.segments import Segment
 from rung.data.shards import EncodedDocuments, TokenShards, token_dtype, write_shards
@@ -80,10 +81,12 @@ def _reuse(folder: Path, progress: Progress) -> TokenShards | None:
     if not folder.exists():
         return None
     try:
-        return TokenShards.open(folder, verify=True)
+        shards = TokenShards.open(folder, verify=True)
     except RunFolderError as error:
         progress.say(f"cached tokens are made again: {error.problem} ({error.where})")
         return None
+    note_use(folder)
+    return shards
 
 
 def _encode_segments(corpus: Corpus, tokenizer: Tokenizer, cache: Path, progress: Progress) -> list[_EncodedSegment]:
@@ -108,6 +111,7 @@ def _is_whole(folder: Path, progress: Progress) -> bool:
     except RunFolderError as error:
         progress.say(f"cached tokens are made again: {error.problem} ({error.where})")
         return False
+    note_use(folder)
     return True
 
 

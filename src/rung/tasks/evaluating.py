@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rung.data.cache import cache_folder
 from rung.data.corpus import prepare_corpus
 from rung.data.tokenise import tokenise_corpus
 from rung.errors import UsageError
@@ -19,7 +20,7 @@ from rung.recipe import Recipe
 from rung.records import ItemScores, Record
 from rung.runfolder import HEADER_NAME, read_header
 from rung.tasks.language_model import load
-from rung.tasks.text_preparation import cache_folder, prepare_text
+from rung.tasks.text_preparation import prepare_text
 
 
 @dataclass(frozen=True)

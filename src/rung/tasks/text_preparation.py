@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from rung.data.cache import cache_folder
 from rung.data.corpus import Corpus, CorpusOptions, prepare_corpus
 from rung.data.shards import TokenShards
 from rung.data.tokenise import tokenise_corpus
@@ -36,11 +36,6 @@ class PreparedText:
             vocab_size=vocab_size,
             eos_token_id=self.tokenizer.eos_token_id,
         )
-
-
-def cache_folder() -> Path:
-    """Where prepared text lives: `RUNG_CACHE`, or `~/.cache/rung`."""
-    return Path(os.environ.get("RUNG_CACHE") or Path.home() / ".cache" / "rung")
 
 
 def read_corpus(recipe: Recipe, progress: Progress) -> Corpus:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -26,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rung.errors import RunFolderError, TrainingError
-from rung.runfolder import verify, write_folder, write_json
+from rung.runfolder import discard, verify, write_folder, write_json
 from rung.training.guards import Guard
 from rung.training.schedule import Revision, Schedule
 
@@ -232,16 +231,6 @@ def prune(run_folder: Path, state: TrainerState, keep_last: int) -> None:
     for step, folder in found.items():
         if step not in kept:
             discard(folder)
-
-
-def discard(folder: Path) -> None:
-    """Delete a checkpoint so that a crash half-way cannot leave a part of it under its name.
-
-    `remove_leftovers` knows the name it gets and clears what a crash left.
-    """
-    doomed = folder.with_name(f".writing-{os.getpid()}-{folder.name}")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from rung.errors import RecipeError, RunFolderError, TrainingError
-from rung.runfolder import remove_leftovers, write_json
+from rung.runfolder import discard, remove_leftovers, write_json
 from rung.training.checkpoint import (
     CHECKPOINTS,
     BestInMemory,
@@ -29,7 +29,6 @@ from rung.training.checkpoint import (
     TrainerState,
     checkpoint_folder,
     checkpoints,
-    discard,
     prune,
 )
 from rung.training.contracts import Batches, Ended, LoopResult, LoopSettings, Objective, Optimizer, Validation

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rung.data.cache import cache_folder
 from rung.data.corpus import prepare_corpus
 from rung.data.label_split import Method, Split, given_split, make_split, one_of_each
 from rung.data.labelled import LabelledItems
@@ -20,7 +21,6 @@ from rung.errors import DataError, UsageError
 from rung.progress import SILENT, Progress
 from rung.tasks.classification.task import ClassificationTask
 from rung.tasks.task import Part, Rung
-from rung.tasks.text_preparation import cache_folder
 
 Paths = Sequence[Path | str]
 _TEST_SHARE, _VALID_SHARE = 0.2, 0.1

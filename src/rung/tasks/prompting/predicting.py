@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rung.data.cache import ANSWERS, cache_folder
 from rung.errors import RunFolderError
 from rung.records import Record
 from rung.runfolder import verify
@@ -28,9 +29,7 @@ _SHOWN_FAILURES = 20
 
 def llm_cache() -> Path:
     """Where answers are kept: `RUNG_CACHE`/llm."""
-    from rung.tasks.text_preparation import cache_folder  # late: it brings torch with it
-
-    return cache_folder() / "llm"
+    return cache_folder() / ANSWERS
 
 
 class PromptedPredictor:
