@@ -11,7 +11,9 @@ from rung.comparison.report_markdown import markdown
 from rung.comparison.result import Comparison
 from rung.runfolder import write_json, write_text
 
-_GAP = "   "
+_GAP = "  "
+_WIDEST_CELL = 30
+_NOT_IN_TERMINALS = {"Macro-F1"}  # a line has 100 to 120 columns; the report has them all
 
 
 def write_reports(comparison: Comparison, folder: Path) -> Path:
@@ -31,13 +33,16 @@ def write_reports(comparison: Comparison, folder: Path) -> Path:
 def summary_lines(comparison: Comparison, page: Path | None = None) -> list[str]:
     """The verdict, the ladder as aligned columns and where the page lies, for a terminal without markup."""
     table = tables.ladder_table(comparison)
-    rows = [[column.title for column in table.columns], *([words.short(row[0], 28), *row[1:]] for row in table.rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
+    shown = [at for at, column in enumerate(table.columns) if column.title not in _NOT_IN_TERMINALS]
+    shown_columns = [table.columns[at] for at in shown]
+    rows = [[column.title for column in shown_columns]]
+    rows += [[words.short(row[at], _WIDEST_CELL) for at in shown] for row in table.rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(shown))]
     lines = [comparison.verdict.sentence, ""]
     for row in rows:
         cells = [
             cell.rjust(width) if column.numeric else cell.ljust(width)
-            for cell, width, column in zip(row, widths, table.columns, strict=True)
+            for cell, width, column in zip(row, widths, shown_columns, strict=True)
         ]
         lines.append(_GAP.join(cells).rstrip())
     return [*lines, *(["", f"Report: {page}"] if page else [])]
