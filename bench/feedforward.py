@@ -22,6 +22,7 @@ import numpy as np
 
 from published_baselines import cuts, held_out, task_of
 from rung.data.labelled import LabelledItems
+from rung.data.ngrams import words_of
 from rung.progress import SILENT
 from rung.tasks.classification.feedforward import FeedForwardRung, load
 from rung.tasks.classification.task import ClassificationTask
@@ -41,7 +42,7 @@ def task_for(data: Path, name: str) -> ClassificationTask:
 def write(items: LabelledItems, path: Path) -> str:
     """The items as fastText reads them, with the same words."""
     rows = zip(items.texts, items.labels.tolist(), strict=True)
-    path.write_text("".join(f"__label__{y} {' '.join(text.lower().split())}\n" for text, y in rows), encoding="utf-8")
+    path.write_text("".join(f"__label__{y} {' '.join(words_of(text))}\n" for text, y in rows), encoding="utf-8")
     return str(path)
 
 

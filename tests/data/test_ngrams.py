@@ -21,6 +21,7 @@ from rung.data.ngrams import (
     NgramVocabulary,
     WordNumbers,
     distinct_words,
+    words_of,
 )
 
 # Small alphabets make repeated n-grams; İ and ẞ change length when lower-cased, Σ has two small forms.
@@ -31,7 +32,7 @@ ANY_TEXTS = st.lists(st.text(max_size=12), max_size=5)
 
 def grams(text: str, order: int) -> list[tuple[str, ...]]:
     """The n-grams of up to `order` words of one text, by definition."""
-    words = text.lower().split()
+    words = words_of(text)
     return [tuple(words[i : i + n]) for n in range(1, order + 1) for i in range(len(words) - n + 1)]
 
 
@@ -62,12 +63,34 @@ def test_counts_equal_their_definition(training: list[str], texts: list[str], or
     assert rows_of(NgramCounter(vocabulary)(texts), names) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "Not good, is it?<br />NO...",
+            ["not", "good", ",", "is", "it", "?", "<", "br", "/", ">", "no", ".", ".", "."],
+        ),
+        ("l'été « là-bas »", ["l", "'", "été", "«", "là", "-", "bas", "»"]),
+        ("हिन्दी में।", ["हिन्दी", "में", "।"]),  # vowel signs are parts of words
+        ("好，谢谢。", ["好", "，", "谢谢", "。"]),
+        (" \t\u2003\n", []),
+    ],
+)
+def test_punctuation_parts_words_and_vowel_signs_do_not(text: str, words: list[str]) -> None:
+    assert words_of(text) == words
+
+
+@given(st.text(max_size=40))
+def test_words_leave_out_nothing_but_white_space(text: str) -> None:
+    assert "".join(words_of(text)) == "".join(text.lower().split())
+
+
 @given(ANY_TEXTS, ANY_TEXTS)
-def test_words_equal_lower_and_split_in_any_script(training: list[str], texts: list[str]) -> None:
+def test_words_are_numbered_in_any_script(training: list[str], texts: list[str]) -> None:
     words = distinct_words(training)
-    assert words == sorted({word for text in training for word in text.lower().split()})
+    assert words == sorted({word for text in training for word in words_of(text)})
     numbers = WordNumbers(words)(texts)
-    expected = [[words.index(w) if w in words else UNKNOWN for w in text.lower().split()] for text in texts]
+    expected = [[words.index(w) if w in words else UNKNOWN for w in words_of(text)] for text in texts]
     assert numbers.values.tolist() == [number for row in expected for number in row]
     assert numbers.lengths.tolist() == [len(row) for row in expected]
 
@@ -116,15 +139,15 @@ def test_taking_columns_keeps_those_whose_parts_are_kept(texts: list[str], order
 
 @given(TEXTS, TEXTS)
 def test_hashed_ngrams_are_words_the_end_and_known_pairs(training: list[str], texts: list[str]) -> None:
-    words = {word for text in training for word in text.lower().split()}
-    pairs = {pair for text in training for pair in pairwise([*text.lower().split(), END])}
+    words = {word for text in training for word in words_of(text)}
+    pairs = {pair for text in training for pair in pairwise([*words_of(text), END])}
     hashed = HashedNgrams.learn(training, 2, 1 << 22)  # so many buckets that these few pairs do not meet
     assert len(hashed) == len(words) + 1 + len(pairs)
     bags = HashedNgramFinder(hashed)(texts)
     expected = []
     for text in texts:
-        known = [word for word in text.lower().split() if word in words]
-        found = [pair for pair in pairwise([*text.lower().split(), END]) if pair in pairs]
+        known = [word for word in words_of(text) if word in words]
+        found = [pair for pair in pairwise([*words_of(text), END]) if pair in pairs]
         expected.append(len(known) + 1 + len(found) if known else 0)
     assert bags.lengths.tolist() == expected
     assert len(bags.values) == sum(expected)

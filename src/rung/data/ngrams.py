@@ -1,7 +1,9 @@
 """Words and word n-grams of many texts as arrays of numbers.
 
-A word is a maximal run of characters that are not white space, lower-cased: `text.lower().split()`, the tokens of Wang
-and Manning (2012) and of fastText. An n-gram is a run of n words of one text.
+Texts are lower-cased. A word is a maximal run of characters other than white space and punctuation, or one punctuation
+mark. In texts whose punctuation stands apart already, like those of Wang and Manning (2012), these are the tokens that
+white space parts, but for contractions; in raw ones "good", "good," and "good." become one word, which on IMDB's
+reviews is worth a point of validation accuracy to logistic regression. An n-gram is a run of n words of one text.
 
 An n-gram needs no string: its key is (number of its first n - 1 words as an n-gram) x (number of words) + its last
 word, so that n-grams are found by one binary search an order and no two of them ever share a column.
@@ -9,6 +11,7 @@ word, so that n-grams are found by one binary search an order and no two of them
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -21,6 +24,9 @@ from rung.data.hashing import mix64
 
 Ints = NDArray[np.int64]
 UNKNOWN = -1
+# ASCII's, Latin-1's, Arabic and Devanagari stops, general, CJK and full-width. Not all that is no letter: in many scripts vowel signs are none.
+_MARKS = r"!-/:-@\[-`{-~\u00a1-\u00bf\u060c\u061b\u061f\u06d4\u0964\u0965\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20"
+_WORD = re.compile(rf"[^\s{_MARKS}]+|[{_MARKS}]")
 _HASH_FACTOR = np.uint64(116049371)  # fastText's, in `Dictionary::addWordNgrams`
 _CHUNK_CHARACTERS = 1 << 23  # of text cut into words at a time: about 200 MB of Python strings
 
@@ -61,10 +67,15 @@ class WordNumbers:
         )
 
     def _chunk(self, texts: Sequence[str]) -> Ragged:
-        words = [text.lower().split() for text in texts]
+        words = [words_of(text) for text in texts]
         lengths = np.fromiter(map(len, words), np.int64, len(words))
         numbers = map(self._numbers.get, chain.from_iterable(words), repeat(UNKNOWN))
         return Ragged(np.fromiter(numbers, np.int64, int(lengths.sum())), lengths)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, lower-cased, punctuation marks one by one."""
+    return _WORD.findall(text.lower())
 
 
 def distinct_words(texts: Sequence[str]) -> list[str]:
@@ -72,7 +83,7 @@ def distinct_words(texts: Sequence[str]) -> list[str]:
     found: set[str] = set()
     for start, stop in _chunks(texts):
         for text in texts[start:stop]:
-            found.update(text.lower().split())
+            found.update(words_of(text))
     return sorted(found)
 
 

@@ -27,8 +27,8 @@ from rung.tasks.task import FitReport, Indices, Plan
 Floats = NDArray[np.float64]
 _TEXTS_AT_ONCE = 8192
 
-# The solver keeps about 30 vectors as long as the weights (10 pairs in memory, and working space): 2 GiB of float64.
-_MOST_WEIGHTS = 1 << 23
+# The solver keeps about 30 vectors as long as the weights (10 pairs in memory, and working space): 512 MiB of float64.
+_MOST_WEIGHTS = 1 << 21
 _SOLVER_ITERATIONS = 1000
 _TIMED_ITERATIONS = 5
 _EXPECTED_ITERATIONS = 60
@@ -206,7 +206,7 @@ class LinearRung:
 class _Features:
     """Training items as tf-idf rows over the n-grams that at least `min_items` items hold.
 
-    `min_items` is 1 unless the solver's working space would then pass 2 GiB: it rises until it does not.
+    `min_items` is 1 unless the solver's working space would then pass 512 MiB: it rises until it does not.
     """
 
     def __init__(self, train: LabelledItems, order: int, num_classes: int) -> None:
