@@ -39,13 +39,13 @@ _DEFAULTS: Plan = {
     "hidden_size": 16,
     "ngrams": 2,
     "buckets": 1 << 21,
-    "batch_size": 64,
-    "learning_rate": 0.1,
+    "batch_size": 256,
+    "learning_rate": 0.3,
     "epochs": 25,
     "patience": 3,
     "loss": "softmax",
 }
-_FEWEST_STEPS_PER_EPOCH = 32  # few items are trained in smaller batches, down to one by one
+_FEWEST_STEPS_PER_EPOCH = 16  # few items are trained in smaller batches, down to one by one
 _WARM_UP_STEPS, _TIMED_STEPS = 3, 20
 _BUDGET_SHARE = 0.8  # of the seconds of a fit, for reading and steps; the rest is for files
 _TEXTS_AT_ONCE = 4096
