@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rung.data.documents import Passage, Rejection
-from rung.data.formats import ReadingNotes, html_to_text, read_files
+from rung.data.formats import ReadingNotes, read_files
+from rung.data.html import html_to_text
 from rung.data.read import find_files
 from rung.errors import DataError
 
@@ -155,11 +156,16 @@ def test_broken_rows_are_rejected_with_their_number_and_the_rest_goes_on(tmp_pat
 
 
 def test_csv_rows_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
-    rows = 'id,text\n1,good\n2\n3,"two\nlines"\n4,a,b\n5,"x"y\n6,fine\n7,"never closed\nmore\n'
+    rows = 'id,text\n1,good\n2\n3,"two\nlines"\n4,a,b\n5,"x"y\n6,fine\n'
     passages, rejections, _ = read(write(tmp_path, "a.csv", rows))
     assert passages == ["good", "two\nlines", "fine"]
-    assert [item.row for item in rejections] == [3, 6, 7, 9]
-    assert rejections[-1].reason == "a quote is never closed"
+    assert [item.row for item in rejections] == [3, 6, 7]
+
+
+def test_a_csv_quote_that_never_closes_is_an_error_that_names_its_row(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="never closed") as caught:
+        read(write(tmp_path, "a.csv", 'id,text\n1,good\n2,"never closed\n3,more\n'))
+    assert str(caught.value.where).endswith("a.csv:row 3")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

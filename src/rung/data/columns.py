@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rung.data.formats import listed_names
+from rung.data.rows import listed_names
 from rung.errors import DataError
 
 LABEL_NAMES = (

@@ -17,19 +17,16 @@ import numpy.typing as npt
 
 from rung.data.cache import KEPT_SECONDS, remove_prepared
 from rung.data.documents import Document, excerpt
-from rung.data.near_duplicates import SHORT_WORDS, find_near_duplicates
+from rung.data.fates import DROP_REASONS, TRAIN, VALID, DocumentIndex, Flags, Ints, decide_fates
 from rung.data.read import find_files
 from rung.data.report import CorpusReport
 from rung.data.segmenting import MadeSegments, SegmentMaker
 from rung.data.segments import VERSION, Segment, read_cached
-from rung.data.split import chance, validation_threshold
 from rung.errors import DataError, UsageError
 from rung.progress import SILENT, Progress
 from rung.runfolder import write_folder
 
 Split = Literal["train", "valid"]
-Ints = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -72,15 +69,6 @@ class Selection:
     continues: Flags
 
 
-_TRAIN, _VALID = 0, 1
-_DROP_REASONS = {
-    2: "exact duplicate",
-    3: "near-duplicate",
-    4: "duplicate of validation text",
-    5: "near-duplicate of validation text",
-}
-
-
 @dataclass(frozen=True)
 class Corpus:
     """Prepared text on disk.
@@ -109,10 +97,10 @@ class Corpus:
 
     @cached_property
     def _selections(self) -> dict[Split, Selection]:
-        index = _Index(self.segments)
-        return {"train": self._select(index, _TRAIN), "valid": self._select(index, _VALID)}
+        index = DocumentIndex(self.segments)
+        return {"train": self._select(index, TRAIN), "valid": self._select(index, VALID)}
 
-    def _select(self, index: _Index, code: int) -> Selection:
+    def _select(self, index: DocumentIndex, code: int) -> Selection:
         chosen = np.flatnonzero(self._fates == code)
         ordinals = index.ordinals()[chosen]
         continues = np.zeros(len(chosen), bool)
@@ -257,43 +245,9 @@ def _names_hash(segments: Sequence[Segment]) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
-class _Index:
-    """Documents of all segments under one number, and the few columns that are needed of all at once."""
-
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self.segments = segments
-        self.starts = np.cumsum([0, *(segment.num_documents for segment in segments)])
-        self.count = int(self.starts[-1])
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        return np.concatenate([segment.documents[name] for segment in self.segments])
-
-    def ordinals(self) -> Ints:
-        return np.concatenate([segment.documents["ordinal"] + segment.first_ordinal for segment in self.segments])
-
-    def nbytes(self) -> Ints:
-        return np.concatenate([segment.document_nbytes for segment in self.segments])
-
-    def is_valid_text(self) -> Flags:
-        return np.repeat([segment.is_valid_text for segment in self.segments], np.diff(self.starts))
-
-    def segment_of(self, documents: Ints) -> Ints:
-        owners: Ints = np.searchsorted(self.starts, documents, side="right") - 1
-        return owners
-
-    def texts(self, documents: Ints) -> list[bytes]:
-        owners = self.segment_of(documents)
-        places = (documents - self.starts[owners]).tolist()
-        return [bytes(self.segments[at].text_bytes(i)) for at, i in zip(owners.tolist(), places, strict=True)]
-
-    def place(self, document: int) -> str:
-        owner = int(self.segment_of(np.array([document]))[0])
-        return ":".join(self.segments[owner].document_place(document - int(self.starts[owner])))
-
-
 def _join(segments: Sequence[Segment], folder: Path, options: CorpusOptions, progress: Progress) -> dict[str, Any]:
     """Deduplicate and split over all segments, write the outcome, and return its header."""
-    index = _Index(segments)
+    index = DocumentIndex(segments)
     rejected: Counter[str] = Counter()
     rejected_bytes: Counter[str] = Counter()
     for segment in segments:
@@ -305,18 +259,23 @@ def _join(segments: Sequence[Segment], folder: Path, options: CorpusOptions, pro
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in rejected.most_common())
         raise DataError(f"no text is left: {reasons or 'the files are empty'}", hint="`rung data check` shows more")
     with progress.task("looking for duplicates", None, "") as _:
-        fates, dropped_for, used = _decide(index, options)
+        fates, dropped_for, used = decide_fates(
+            index,
+            seed=options.seed,
+            valid_fraction=options.valid_fraction,
+            near_duplicate_threshold=options.near_duplicate_threshold,
+        )
     nbytes = index.nbytes()
-    for code, reason in _DROP_REASONS.items():
+    for code, reason in DROP_REASONS.items():
         if count := int((fates == code).sum()):
             rejected[reason] += count
             rejected_bytes[reason] += int(nbytes[fates == code].sum())
     account = {
         "documents_in": documents_in,
-        "train_documents": int((fates == _TRAIN).sum()),
-        "valid_documents": int((fates == _VALID).sum()),
-        "train_bytes": int(nbytes[fates == _TRAIN].sum()),
-        "valid_bytes": int(nbytes[fates == _VALID].sum()),
+        "train_documents": int((fates == TRAIN).sum()),
+        "valid_documents": int((fates == VALID).sum()),
+        "train_bytes": int(nbytes[fates == TRAIN].sum()),
+        "valid_bytes": int(nbytes[fates == VALID].sum()),
         "rejected": dict(rejected),
         "rejected_bytes": dict(rejected_bytes),
         "valid_fraction_used": used,
@@ -331,59 +290,7 @@ def _join(segments: Sequence[Segment], folder: Path, options: CorpusOptions, pro
     return header
 
 
-def _decide(index: _Index, options: CorpusOptions) -> tuple[npt.NDArray[np.int8], Ints, float]:
-    """The fate of each document, the document it is dropped in favour of (or -1), and the fraction of validation."""
-    given = index.is_valid_text()
-    digests = index.column("sha256")
-    u = chance(digests, options.seed)
-    rank = np.empty(index.count, np.int64)
-    rank[np.lexsort((u, ~given))] = np.arange(index.count)  # stable: equal texts rank in source order
-    dropped_for = _equal_to_earlier(np.ascontiguousarray(digests[:, :16]).view(np.uint64), rank, given)
-    exact = dropped_for >= 0
-    num_words = index.column("num_words")
-    short = np.flatnonzero((num_words > 0) & (num_words < SHORT_WORDS) & ~exact)
-    alike = _equal_to_earlier(index.column("word_sequence")[short, None], rank[short], given[short])
-    dropped_for[short] = np.where(alike >= 0, short[alike], -1)
-    near = find_near_duplicates(
-        [segment.signatures for segment in index.segments],
-        eligible=~exact & (num_words >= SHORT_WORDS),
-        protected=given,
-        rank=rank,
-        texts=index.texts,
-        threshold=options.near_duplicate_threshold,
-    )
-    dropped_for = np.where(near >= 0, near, dropped_for)
-    kept = dropped_for < 0
-    fates = np.where(given, _VALID, _TRAIN).astype(np.int8)
-    used = 0.0
-    if not given.any():
-        used = _split(u, index.nbytes(), kept, options)
-        fates[u < used] = _VALID
-    codes = np.where(exact, 2, 3) + 2 * given[dropped_for]
-    return np.where(kept, fates, codes).astype(np.int8), dropped_for, used
-
-
-def _split(u: npt.NDArray[np.float64], nbytes: Ints, kept: Flags, options: CorpusOptions) -> float:
-    try:
-        return validation_threshold(u[kept], nbytes[kept], options.valid_fraction)
-    except DataError as error:
-        if (copies := int((~kept).sum())) > 0:
-            problem = f"{error.problem}; {copies:,} more were duplicates"
-            raise DataError(problem, where=error.where, hint=error.hint) from error
-        raise
-
-
-def _equal_to_earlier(keys: npt.NDArray[np.uint64], rank: Ints, protected: Flags) -> Ints:
-    """For each item the lowest-ranked one of equal key (a row of `keys`); -1 if that is itself or it is protected."""
-    order = np.lexsort((rank, *keys.T))
-    leaders = np.ones(len(keys), bool)
-    leaders[1:] = (keys[order][1:] != keys[order][:-1]).any(axis=1)
-    leader_of = np.empty(len(keys), np.int64)
-    leader_of[order] = order[leaders][np.cumsum(leaders) - 1]
-    return np.where((leader_of == np.arange(len(keys))) | protected, -1, leader_of)
-
-
-def _write_rejected(path: Path, index: _Index, fates: npt.NDArray[np.int8], dropped_for: Ints) -> None:
+def _write_rejected(path: Path, index: DocumentIndex, fates: npt.NDArray[np.int8], dropped_for: Ints) -> None:
     with path.open("w", encoding="utf-8") as file:
         for number, segment in enumerate(index.segments):
             for rejection in segment.rejections():
@@ -397,13 +304,13 @@ def _write_rejected(path: Path, index: _Index, fates: npt.NDArray[np.int8], drop
                 }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             first, last = int(index.starts[number]), int(index.starts[number + 1])
-            for document in (np.flatnonzero(fates[first:last] > _VALID) + first).tolist():
+            for document in (np.flatnonzero(fates[first:last] > VALID) + first).tolist():
                 at = document - first
                 source, position = segment.document_place(at)
                 line = {
                     "source": source,
                     "position": position,
-                    "reason": _DROP_REASONS[int(fates[document])],
+                    "reason": DROP_REASONS[int(fates[document])],
                     "excerpt": excerpt(bytes(segment.text_bytes(at)[:480])),
                     "bytes": int(segment.document_nbytes[at]),
                     "kept": index.place(int(dropped_for[document])),

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rung.data.documents import Passage, Rejection, excerpt
+from rung.data.html import html_to_text
 from rung.data.pieces import cut_points
 from rung.data.read import READ_ERRORS, EncodedReader, SourceFile, first_bad_byte, open_plain
+from rung.data.rows import SAMPLE_ROWS, is_number, listed_names, parsed_csv_rows, parsed_json_lines, plain_path
 from rung.errors import DataError
 
 TEXT_COLUMNS = ("text", "content", "body")
 _BLOCK_BYTES = 1 << 20  # a text file is handed on in blocks of one to two times this
 _BUFFER_BYTES = 8 * _BLOCK_BYTES
-RECORD_LIMIT = 1 << 28  # the longest row of a table, and the largest HTML page
-SAMPLE_ROWS = 100  # rows looked at to tell which columns hold text
+_LARGEST_PAGE = 1 << 28  # bytes of HTML
 
 Items = Iterator[Passage | Rejection]
 
@@ -144,13 +139,6 @@ def _plain_newlines(text: bytes) -> bytes:
 
 # HTML -----------------------------------------------------------------------------------------------------------------
 
-_INVISIBLE = "head, script, style, noscript, template, svg, canvas, iframe, object, select, textarea"
-_PARAGRAPHS = (
-    "p, div, section, article, header, footer, main, aside, nav, h1, h2, h3, h4, h5, h6, ul, ol, dl, table, "
-    "blockquote, pre, figure, hr, form, fieldset, address, details"
-)
-_LINES = "br, li, dt, dd, tr, summary, figcaption, caption, option"
-
 
 def _read_html(reader: EncodedReader, number: int) -> Items:
     parts: list[bytes] = []
@@ -158,7 +146,7 @@ def _read_html(reader: EncodedReader, number: int) -> Items:
     while part := reader.read(1 << 20):
         parts.append(part)
         size += len(part)
-        if size > RECORD_LIMIT:
+        if size > _LARGEST_PAGE:
             yield Rejection(number, 0, "HTML page larger than 256 MiB", num_bytes=size)
             return
     raw, valid = reader.to_utf8(b"".join(parts))
@@ -170,29 +158,6 @@ def _read_html(reader: EncodedReader, number: int) -> Items:
         yield Passage(text.encode("utf-8"), number, 1)
     else:
         yield Rejection(number, 0, "no visible text", excerpt(raw), size)
-
-
-def html_to_text(html: str) -> str:
-    """Return the visible text of a page: blocks are parted by blank lines, white space inside them is collapsed."""
-    from selectolax.lexbor import LexborHTMLParser
-
-    tree = LexborHTMLParser(html)
-    for node in tree.css(_INVISIBLE):
-        node.decompose()
-    for node in tree.css("td, th"):
-        node.insert_after(" ")
-    for selector, border in ((_LINES, "\x1e"), (_PARAGRAPHS, "\x1d")):  # marks that white space collapsing leaves alone
-        for node in tree.css(selector):
-            node.insert_before(border)
-            node.insert_after(border)
-    body = tree.body
-    raw = body.text(deep=True) if body is not None else ""
-    paragraphs = []
-    for paragraph in raw.split("\x1d"):
-        lines = (" ".join(line.split()) for line in paragraph.split("\x1e"))
-        if joined := "\n".join(line for line in lines if line):
-            paragraphs.append(joined)
-    return "\n\n".join(paragraphs)
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------
@@ -228,11 +193,6 @@ class _ColumnChoice:
         self.notes.remarks.append((self.number, sentence))
 
 
-def listed_names(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{excerpt(name)}'" for name in names[:12])
-    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"
-
-
 def _text_or_rejection(value: Any, column: str, number: int, row: int) -> Passage | Rejection:
     if not isinstance(value, str):
         kind = "empty field" if value is None else f"'{column}' is not a text but {type(value).__name__}"
@@ -243,24 +203,6 @@ def _text_or_rejection(value: Any, column: str, number: int, row: int) -> Passag
         reason = "lone surrogate or not valid UTF-8"
         return Rejection(number, row, reason, excerpt(value), len(value.encode("utf-8", "surrogatepass")))
     return Passage(_plain_newlines(text), number, row)
-
-
-def decoded_lines(reader: EncodedReader, newline: Literal["\n", ""]) -> Iterator[str]:
-    """Lines with their ends, `newline` as for `open` (empty: a carriage return ends a line too).
-
-    Bytes that are not UTF-8 come as surrogates, which no valid text holds.
-    """
-    rest: list[bytes] = []
-    while block := reader.read(1 << 20):
-        cut = block.rfind(b"\n") + 1
-        if not cut:
-            rest.append(block)
-            continue
-        whole, _ = reader.to_utf8(b"".join([*rest, block[:cut]]))
-        rest = [block[cut:]]
-        yield from io.StringIO(whole.decode("utf-8", "surrogateescape"), newline=newline)
-    whole, _ = reader.to_utf8(b"".join(rest))
-    yield from io.StringIO(whole.decode("utf-8", "surrogateescape"), newline=newline)
 
 
 def _read_jsonl(reader: EncodedReader, number: int, columns: _ColumnChoice) -> Items:
@@ -286,29 +228,8 @@ def _read_jsonl(reader: EncodedReader, number: int, columns: _ColumnChoice) -> I
             yield Rejection(number, row, f"no field '{column}'", excerpt(json.dumps(value)))
 
 
-def parsed_json_lines(reader: EncodedReader, number: int) -> Iterator[tuple[int, dict[str, Any] | Rejection]]:
-    for row, line in enumerate(decoded_lines(reader, "\n"), start=1):
-        if line.isspace() or not line:
-            continue
-        size = len(line)
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield row, Rejection(number, row, "broken JSON", f"{error}: {excerpt(line)}", size)
-            continue
-        if isinstance(value, dict):
-            yield row, value
-        else:
-            yield row, Rejection(number, row, "JSON line is not an object", excerpt(line), size)
-
-
 def _read_csv(reader: EncodedReader, number: int, columns: _ColumnChoice, *, tabs: bool) -> Items:
-    csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
-    lines = decoded_lines(reader, "")
-    head = list(islice(lines, SAMPLE_ROWS))
-    dialect = csv_dialect(head, tabs=tabs)
-    rows = csv.reader(chain(head, lines), strict=True, **dialect)
-    parsed = parsed_csv_rows(rows, number)
+    parsed = parsed_csv_rows(reader, number, columns.where, tabs=tabs)
     line, header = next(parsed, (0, []))
     if isinstance(header, Rejection):
         yield replace(header, row=0, reason=f"the header line cannot be read: {header.reason}")
@@ -337,39 +258,6 @@ def _read_csv(reader: EncodedReader, number: int, columns: _ColumnChoice, *, tab
             yield _text_or_rejection(values[index], column, number, row)
 
 
-def parsed_csv_rows(rows: Any, number: int) -> Iterator[tuple[int, list[str] | Rejection]]:
-    """Rows numbered by the line they begin in. After an error the next line begins a new row."""
-    while True:
-        line = rows.line_num + 1
-        try:
-            values = next(rows, None)
-        except csv.Error as error:
-            reason = "a quote is never closed" if "end of data" in str(error) else f"broken CSV row ({error})"
-            yield line, Rejection(number, line, reason)
-            continue
-        if values is None:
-            return
-        if values:
-            yield line, values
-
-
-def csv_dialect(head: list[str], *, tabs: bool) -> dict[str, Any]:
-    """Tabs part columns, quotes are letters, if all lines then have equally many columns; else quotes are quotes."""
-    if tabs:
-        widths = {line.count("\t") for line in head if line.strip()}
-        return {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if len(widths) == 1 else {"delimiter": "\t"}
-    first = head[0] if head else ""
-    return {"delimiter": max(",;\t|", key=first.count)}
-
-
-def is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return not value.strip()
-    return True
-
-
 def _read_parquet(file: SourceFile, number: int, text_column: str | None, notes: ReadingNotes) -> Items:
     import polars
 
@@ -386,16 +274,3 @@ def _read_parquet(file: SourceFile, number: int, text_column: str | None, notes:
                     yield _text_or_rejection(value, column, number, row)
         except polars.exceptions.PolarsError as error:
             yield Rejection(number, 0, "damaged Parquet file", excerpt(str(error)), file.num_bytes)
-
-
-@contextmanager
-def plain_path(file: SourceFile) -> Iterator[Path]:
-    """A path to the uncompressed file: itself, or a temporary copy (Parquet is not read front to back)."""
-    if not file.compression:
-        yield file.path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "table.parquet")
-        with open_plain(file) as stream, copy.open("wb") as target:
-            shutil.copyfileobj(stream, target, 1 << 20)
-        yield copy

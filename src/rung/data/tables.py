@@ -8,28 +8,19 @@ has none of these troubles, is read by polars.
 from __future__ import annotations
 
 import codecs
-import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rung.data.documents import Rejection, excerpt
-from rung.data.formats import (
-    RECORD_LIMIT,
-    SAMPLE_ROWS,
-    csv_dialect,
-    decoded_lines,
-    parsed_csv_rows,
-    parsed_json_lines,
-    plain_path,
-)
 from rung.data.read import READ_ERRORS, EncodedReader, SourceFile, find_files, open_plain
-from rung.errors import DataError
+from rung.data.rows import listed_names, parsed_csv_rows, parsed_json_lines, plain_path
+from rung.errors import DataError, did_you_mean
 
 TABLE_KINDS = ("csv", "tsv", "jsonl", "parquet")
 _KNOWN = "tables are .csv .tsv .jsonl .ndjson .parquet, each also with .gz .zst .xz"
@@ -124,9 +115,6 @@ def require_column(name: str, columns: Sequence[str], where: str, purpose: str) 
     """Raise a DataError that lists the columns there are unless `name` is among them."""
     if name in columns:
         return
-    from rung.data.formats import listed_names
-    from rung.errors import did_you_mean
-
     raise DataError(
         f"there is no {purpose} column '{name}'{did_you_mean(name, columns)}",
         where=where,
@@ -138,11 +126,7 @@ def require_column(name: str, columns: Sequence[str], where: str, purpose: str) 
 
 
 def _csv_rows(file: SourceFile, reader: EncodedReader, wanted: Sequence[str]) -> tuple[list[str], Iterator[TableRow]]:
-    csv.field_size_limit(max(csv.field_size_limit(), RECORD_LIMIT))
-    lines = decoded_lines(reader, "")
-    head = list(islice(lines, SAMPLE_ROWS))
-    records = csv.reader(chain(head, lines), strict=True, **csv_dialect(head, tabs=file.kind == "tsv"))
-    parsed = parsed_csv_rows(records, 0)
+    parsed = parsed_csv_rows(reader, 0, file.name, tabs=file.kind == "tsv")
     line, header = next(parsed, (0, None))
     if header is None:
         raise DataError("the file is empty", where=file.name, hint="give a table with a header line and rows")
@@ -177,12 +161,6 @@ def _checked_csv(
     unreadable = _UnreadableBytes(file)
     for number, values in parsed:
         if isinstance(values, Rejection):
-            if values.reason == "a quote is never closed":
-                raise DataError(
-                    "a quote that opens in this row is never closed, so the rest of the file cannot be told apart",
-                    where=f"{file.name}:row {number}",
-                    hint='close the quote; a quote inside a quoted field is written twice: ""',
-                )
             yield TableRow(number, [None] * width, values.reason, values.excerpt)
         elif len(values) != width:
             problem = f"{'more' if len(values) > width else 'fewer'} fields than the header"
