@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rung.data.label_batches import HeldOut, LabelBatches, LengthGroupedOrder
-from rung.data.language_batches import IGNORED, MaskedTokenBatches, NextTokenBatches
+from rung.data.language_batches import MaskedTokenBatches, NextTokenBatches
+from rung.data.pack import IGNORE_INDEX
 from rung.data.text_encoder import EncodedTexts
 
 
@@ -74,7 +75,7 @@ def test_next_tokens_end_with_the_end() -> None:
     batches = NextTokenBatches(encoded(np.array([3, 1])), end_token_id=2, batch_size=2, seed=0)
     batch = batches.batch(np.arange(2))
     rows = sorted(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True))
-    assert rows == [([10, 11, 12], [11, 12, 2]), ([13, 2, 2], [2, IGNORED, IGNORED])]
+    assert rows == [([10, 11, 12], [11, 12, 2]), ([13, 2, 2], [2, IGNORE_INDEX, IGNORE_INDEX])]
 
 
 def masked(lengths: NDArray[np.int64], *, seed: int = 0) -> MaskedTokenBatches:
@@ -93,7 +94,7 @@ def test_hidden_tokens_are_15_percent_of_which_80_10_10() -> None:
     lengths = np.full(50, 400)
     batch = masked(lengths).batch(np.arange(50))
     ids, labels = batch["input_ids"].numpy(), batch["labels"].numpy()
-    hidden = labels != IGNORED
+    hidden = labels != IGNORE_INDEX
     assert abs(hidden.mean() - 0.15) < 0.01
     assert abs((ids[hidden] == 4).mean() - 0.8) < 0.03
     assert abs((ids[hidden] == labels[hidden]).mean() - 0.1) < 0.02
@@ -110,7 +111,7 @@ def test_masks_change_with_epoch_and_seed_but_not_with_the_micro_batch() -> None
     for name, tensor in whole.items():
         assert np.array_equal(tensor.numpy(), np.concatenate([half[name].numpy() for half in halves]))
     hidden = {
-        name: set(batch["labels"][batch["labels"] != IGNORED].tolist())
+        name: set(batch["labels"][batch["labels"] != IGNORE_INDEX].tolist())
         for name, batch in {
             "first": whole,
             "second epoch": batches.batch(np.arange(40, 80)),

@@ -1,4 +1,4 @@
-"""`rung eval`: how well a model predicts a text, in bits per byte, beside gzip, bzip2 and xz."""
+"""`rung eval`: how well a model predicts a text, in bits per byte, or a classifier the labels of a table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXAMPLES = examples(
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("eval", epilog=_EXAMPLES, short_help="Measure bits per byte on held-out text.")(evaluate)
+    app.command("eval", epilog=_EXAMPLES, short_help="Measure a model: text, or labelled data.")(evaluate)
 
 
 def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Json = False) -> None:

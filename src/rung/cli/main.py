@@ -51,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=examples(
         "rung quickstart",
+        "rung compare tickets.csv --target label --minutes 10",
         "rung train my_texts/ --minutes 30",
         'rung generate runs/my_texts "Once upon" --temperature 0.8',
     ),
@@ -69,7 +70,7 @@ def rung(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Climb only as high as you need: raw text in, a language model out, sized for this machine and this text."""
+    """Climb only as high as you need: labelled text in, a verdict out; raw text in, a language model out."""
 
 
 for command in (quickstart, compare, predict, train, plan, generate, evaluate):

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from rung.data.hashing import mix64
 from rung.data.label_batches import LengthGroupedOrder
 from rung.data.order import keyed_integers
+from rung.data.pack import IGNORE_INDEX
 from rung.data.text_encoder import EncodedTexts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-IGNORED = -100
 _HIDDEN_SHARE = 0.15
 _MASKED, _RANDOM = 0.8, 0.1  # of the hidden tokens; the others stay as they are (BERT, appendix A.1)
 
@@ -39,7 +39,7 @@ class NextTokenBatches:
         ids, mask = self._texts.padded(self._order.locate(sample_numbers), self._end_token_id)
         following = np.full_like(ids, self._end_token_id)  # also what stands at padding, right after the last token
         following[:, :-1] = ids[:, 1:]
-        labels = np.where(mask, following, IGNORED)
+        labels = np.where(mask, following, IGNORE_INDEX)
         return {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
 
 
@@ -73,7 +73,7 @@ class MaskedTokenBatches:
         ids, mask = self._texts.padded(self._order.locate(sample_numbers), self._pad_token_id)
         chance, way, token = (self._draw(key, sample_numbers, ids.shape[1]) for key in self._keys)
         hidden = (chance < _HIDDEN_SHARE) & mask & ~np.isin(ids, self._special_ids)
-        labels = np.where(hidden, ids, IGNORED)
+        labels = np.where(hidden, ids, IGNORE_INDEX)
         masked = hidden & (way < _MASKED)
         swapped = hidden & (way >= _MASKED) & (way < _MASKED + _RANDOM)
         ids = np.where(masked, self._mask_token_id, np.where(swapped, (token * self._vocab_size).astype(np.int64), ids))

@@ -235,16 +235,17 @@ def _session(progress: Progress, display: Display, began: float) -> Iterator[Ses
 
 def _make_plan(wanted: Recipe, text: PreparedText, deadline: float | None, session: Session) -> Plan:
     """Plan for the time until `deadline`, or for the recipe's steps without reading a clock."""
-    machine = this_machine(threads=wanted.training.threads, ranks=session.world.size)
+    world = session.world
+    machine = this_machine(threads=wanted.training.threads, ranks=world.size, ranks_here=world.size_here)
     torch.set_num_threads(machine.threads)
     facts = text.facts(matrix_rows(wanted, text.tokenizer))
     if deadline is None:
         made = make_plan(wanted, facts, machine, seconds=None, timer=None)
     else:
-        machine = replace(machine, bf16=machine.bf16 and bf16_is_faster(session.world.device))
+        machine = replace(machine, bf16=machine.bf16 and bf16_is_faster(world.device))
         is_bf16 = machine.bf16 if wanted.training.precision is None else wanted.training.precision == "bf16"
         timer = step_timer(
-            wanted.training.optimizer or "muon", torch.bfloat16 if is_bf16 else torch.float32, session.world.device
+            wanted.training.optimizer or "muon", torch.bfloat16 if is_bf16 else torch.float32, world.device
         )
         made = make_plan(wanted, facts, machine, seconds=max(1.0, deadline - time.monotonic()), timer=timer)
     for line in made.lines():

@@ -41,9 +41,9 @@ class TrainerState:
     """Everything the loop knows besides weights and optimiser: plain numbers, the whole of `trainer/state.json`.
 
     `samples` is the number of the next sample; `targets` counts what the losses were summed over (tokens, for a
-    language model); `best_criterion` is the lowest validation criterion of a checkpoint, `best_step` that
-    checkpoint; `stale` counts the
-    validations since that were not better; `pre_decay_step` names the newest checkpoint from just before a decay.
+    language model); `best_criterion` is the lowest validation criterion of a checkpoint, `best_step` that checkpoint;
+    `stale` counts the validations since that were not better; `pre_decay_step` names the newest checkpoint from just
+    before a decay.
     """
 
     schedule: Schedule

@@ -22,11 +22,12 @@ _BUCKET_ELEMENTS = 16 * 2**20  # 64 MiB of float32: large enough for full bandwi
 
 @dataclass(frozen=True)
 class World:
-    """This process (`rank`) among `size` processes, and the device it trains on."""
+    """This process (`rank`) among `size` processes, `size_here` of them on this machine, and its device."""
 
     rank: int
     size: int
     device: torch.device
+    size_here: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -106,7 +107,7 @@ def world_from_environment(device: torch.device | str = "cpu") -> Iterator[World
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), device)
+        yield World(dist.get_rank(), dist.get_world_size(), device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     finally:
         dist.destroy_process_group()
 
