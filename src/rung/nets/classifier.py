@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rung.nets.blank import without_values
 from rung.nets.convolution import ConvolutionalBody, ConvolutionConfig
 from rung.nets.decoder import CausalLM, DecoderConfig, Linear
 from rung.nets.encoder import Encoder, draw_normal
@@ -69,7 +70,7 @@ def build_classifier(
 
     `dropout` is for decoders, whose configuration has none.
     """
-    with nullcontext() if tensors is None or isinstance(config, DecoderConfig) else torch.device("meta"):
+    with nullcontext() if tensors is None or isinstance(config, DecoderConfig) else without_values():
         net = _assemble(config, num_labels, tensors, dropout)
     if tensors is not None:
         net.load_state_dict(tensors, assign=True)
@@ -112,5 +113,5 @@ def parameter_shapes(config: ClassifierConfig, num_labels: int) -> dict[str, tor
         body = decoder_shapes(replace(config, tie_word_embeddings=True))
         shapes = {f"body.{name.removeprefix('model.')}": shape for name, shape in body.items()}
         return {**shapes, "head.weight": torch.Size((num_labels, config.hidden_size))}
-    with torch.device("meta"):
+    with without_values():
         return {name: p.shape for name, p in _assemble(config, num_labels, None, 0.0).state_dict().items()}

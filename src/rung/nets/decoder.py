@@ -23,6 +23,7 @@ from rung.nets.attention import (
     rotary_table,
     rotate,
 )
+from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.decoder_config import DecoderConfig
 
@@ -224,7 +225,7 @@ class CausalLM(nn.Module):
         """Draw float32 parameters from `generator` (default: torch's global one), or hold `tensors`, uncopied."""
         super().__init__()
         self.config = config
-        with torch.device("meta"):
+        with without_values():
             self.model = Decoder(config, dropout)
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
@@ -261,7 +262,7 @@ class CausalLM(nn.Module):
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, torch.Size]:
     """Return the name and shape of every stored tensor, without allocating any."""
-    with torch.device("meta"):
+    with without_values():
         shapes = {f"model.{name}": p.shape for name, p in Decoder(config).named_parameters()}
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = torch.Size((config.vocab_size, config.hidden_size))
