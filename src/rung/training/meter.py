@@ -69,15 +69,17 @@ class Display(Protocol):
         ...
 
 
-class _Silent(SilentProgress):
+class SilentDisplay(SilentProgress):
+    """Shows nobody."""
+
     def update(self, report: StepReport) -> None:
-        pass
+        """Do nothing with what is shown."""
 
     def validated(self, step: int, metrics: dict[str, float]) -> None:
-        pass
+        """Do nothing with what is shown."""
 
 
-SILENT_DISPLAY: Display = _Silent()
+SILENT_DISPLAY: Display = SilentDisplay()
 
 
 class Meter:

@@ -26,7 +26,7 @@ from rung.training.distributed import alone
 from rung.training.gradients import BatchGradient
 from rung.training.guards import GuardSettings
 from rung.training.machine import has_bf16_instructions
-from rung.training.meter import StepReport
+from rung.training.meter import SilentDisplay, StepReport
 from rung.training.optimizers import build_optimizer
 from rung.training.precision import tune_allocator
 from rung.training.schedule import Schedule
@@ -219,7 +219,7 @@ def train_to_best(
     return result
 
 
-class _Steps:
+class _Steps(SilentDisplay):
     """Advances a progress bar by the steps of the loop."""
 
     def __init__(self, advance: Callable[[float], None]) -> None:
@@ -227,12 +227,6 @@ class _Steps:
 
     def update(self, report: StepReport) -> None:  # noqa: ARG002 - every report is one step
         self._advance(1)
-
-    def validated(self, step: int, metrics: dict[str, float]) -> None:
-        pass
-
-    def say(self, message: str) -> None:
-        pass
 
 
 def seconds_per_step(
