@@ -13,11 +13,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from rung.errors import NewerFormatError, RunFolderError
 
@@ -36,7 +39,7 @@ def file_sha256(path: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8) in one step: readers see the old file or the new one."""
     temporary = path.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
-    with _readable_errors(path):
+    with readable_write_errors(path):
         try:
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
@@ -63,7 +66,7 @@ def write_folder(final: Path, fill: Callable[[Path], None], header: dict[str, An
     Raises RunFolderError when the disk is full or not writable; `final` is then as it was before.
     """
     temporary = final.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-{final.name}")
-    with _readable_errors(final):
+    with readable_write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -176,6 +179,7 @@ def discard(path: Path) -> None:
         doomed.unlink()
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGED = "the file was damaged or edited after it was written: use another checkpoint, or train again"
 
 
@@ -193,18 +197,29 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def _readable_errors(path: Path) -> Iterator[None]:
+def readable_write_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission, met while writing `path`, into a RunFolderError that says what to do.
+
+    safetensors tells of them in the text of an error of its own.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else _os_error_in(str(error))
+        if number in _NO_SPACE:
             raise RunFolderError(
-                "the disk is full",
+                "the disk is full" if number == errno.ENOSPC else "a limit on disk space or file size is met",
                 where=str(path),
                 hint="free some space and run the same command with --resume; what was saved before is intact",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunFolderError(
                 "no permission to write here", where=str(path), hint="choose another folder with --out"
             ) from error
         raise
+
+
+def _os_error_in(message: str) -> int | None:
+    """The number in a message such as "I/O error: No space left on device (os error 28)"."""
+    found = re.search(r"\(os error (\d+)\)", message)
+    return int(found[1]) if found else None

@@ -192,7 +192,16 @@ def _prompted(targets: list[str] | tuple[str, ...], price: str | None, spend_at_
         return []
     from rung.tasks.prompting.costs import Price
     from rung.tasks.prompting.prompted import PromptedRung
+    from rung.tasks.prompting.target import parse_target
 
+    for target in targets:
+        where = parse_target(target)
+        if isinstance(where, Path) and not where.is_dir():
+            raise UsageError(
+                "there is no such folder",
+                where=f"--llm {target}",
+                hint="give a folder, or a URL: http://127.0.0.1:8000/v1",
+            )
     parsed = None if price is None else Price.parse(price)
     names = ["prompted"] if len(targets) == 1 else [f"prompted-{number}" for number in range(1, len(targets) + 1)]
     return [

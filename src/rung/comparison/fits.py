@@ -19,7 +19,7 @@ from typing import Any
 from rung.evaluation.summed import SummedScores
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores
-from rung.runfolder import read_header, remove_leftovers, write_header, write_json, write_text
+from rung.runfolder import read_header, readable_write_errors, remove_leftovers, write_header, write_json, write_text
 from rung.tasks.loading import load_predictor
 from rung.tasks.task import FitReport, Part, Plan, Rung, Task
 
@@ -81,8 +81,13 @@ class Fits:
             kept.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(kept.parent)
             temporary = kept.with_name(f".writing-{kept.name}")
-            shutil.copytree(best.folder, temporary)
-            temporary.rename(kept)
+            with readable_write_errors(kept):
+                for path in best.folder.rglob("*"):
+                    if path.is_file():
+                        copy = temporary / path.relative_to(best.folder)
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy2(path, copy)
+                temporary.rename(kept)
         return kept
 
     @staticmethod
@@ -116,7 +121,8 @@ class Fits:
             predictor = load_predictor(folder)
             parts: tuple[Part, ...] = ("valid", "test") if report.validation_score is None else ("test",)
             predicted = {part: predictor.predict(self.task.inputs(part), batch_size=128) for part in parts}
-            self.task.write_predictions(arrays, predicted)
+            with readable_write_errors(arrays):
+                self.task.write_predictions(arrays, predicted)
             self.store(rung, name, {"items": size, "seed": seed, "report": asdict(report)})
         found = self.stored(rung, name) or {}
         return Fit(folder, seed, found["items"], FitReport(**found["report"]), arrays)

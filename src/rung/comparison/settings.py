@@ -16,7 +16,7 @@ class Settings(BaseModel):
     without one, the highest rung.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     minutes: float | None = Field(default=10.0, gt=0)
     seed: int = Field(default=0, ge=0)

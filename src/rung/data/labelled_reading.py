@@ -84,6 +84,8 @@ def read_labelled(
                 if table.encoding != "utf-8":
                     encodings.append(f"'{file.name}' is not UTF-8: it was read as {table.encoding}.")
     where = ", ".join(file.name for file in files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    if not rows.places:
+        raise DataError("the table has no rows", where=where, hint="give a table with a header line and rows")
     named, guessed = _guess(rows.traits(), named, where) if not named.complete else (named, [])
     found = _Found(named, keep_unlabelled)
     found.take(rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import RunFolderError
-from rung.runfolder import verify
+from rung.runfolder import HEADER_NAME, verify
 
 if TYPE_CHECKING:
     from rung.tasks.classification.predictions import Predictions
@@ -78,6 +78,7 @@ def load_classifier(folder: Path) -> Classifier:
 
     Raises RunFolderError when the folder is damaged or holds no classifier.
     """
+    _require_rung(folder)
     header = verify(folder)
     config = read_config(folder)
     names = config.get("id2label")
@@ -88,6 +89,18 @@ def load_classifier(folder: Path) -> Classifier:
     home = import_module(_HOMES.get(str(config.get("model_type")), _NETWORKS))
     labels = tuple(names[str(index)] for index in range(len(names)))
     return Classifier(folder, home.load(folder), labels, header)
+
+
+def _require_rung(folder: Path) -> None:
+    """Tell a folder that is missing, or a comparison's own, from a damaged rung. Raises RunFolderError."""
+    hint = "give a rung's folder that `rung compare` made, such as OUT/rungs/linear"
+    if not folder.is_dir():
+        raise RunFolderError("there is no such folder", where=str(folder), hint=hint)
+    rungs = sorted(path.parent for path in (folder / "rungs").glob(f"*/{HEADER_NAME}"))
+    if rungs and not (folder / HEADER_NAME).exists():
+        raise RunFolderError(
+            "this folder holds a whole comparison", where=str(folder), hint=f"name a rung: {', '.join(map(str, rungs))}"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

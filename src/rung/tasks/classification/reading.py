@@ -146,6 +146,12 @@ def _like(table: LabelledTable, paths: Paths, sources: DataSources, progress: Pr
         progress=progress,
     )
     known = found.items.labels < len(names)
+    if not known.any():
+        raise DataError(
+            f"no row has a label that is in training too ({', '.join(names[:5])})",
+            where=", ".join(found.files),
+            hint="check the labels: they have to be spelled alike",
+        )
     if not known.all():
         unseen = ", ".join(f"'{name}' ({count:,})" for name, count in found.unseen_labels.items())
         table.warnings.append(f"rows with labels that are not in training are left out: {unseen}")
