@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rung.data import segmenting
-from rung.data.corpus import Corpus, CorpusOptions, check_text, prepare_corpus
+from rung.data.corpus import Corpus, CorpusOptions, prepare_corpus
 from rung.errors import DataError, UsageError
 
 WORDS = ["stone", "river", "and", "the", "old", "Königin", "of", "rain", "was", "late", "under", "bridge"]
@@ -380,7 +380,7 @@ def test_tiny_shakespeare(tmp_path: Path, rung_data: Path) -> None:
     corpus = prepare(tmp_path, path)
     assert sum(corpus.num_bytes(split) for split in ("train", "valid")) == len(text.encode())
     assert not corpus.report.rejected
-    report = check_text([path], cache_dir=tmp_path / "cache")
+    report = prepare_corpus([path], cache_dir=tmp_path / "cache").report
     assert report.reused_segments == report.segments == 1
 
 

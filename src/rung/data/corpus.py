@@ -210,17 +210,6 @@ def prepare_corpus(
     return Corpus(segments, folder, name, report)
 
 
-def check_text(
-    paths: Sequence[Path],
-    *,
-    cache_dir: Path,
-    options: CorpusOptions = CorpusOptions(),
-    progress: Progress = SILENT,
-) -> CorpusReport:
-    """Do all that training would do with the text, and return the account."""
-    return prepare_corpus(paths, cache_dir=cache_dir, options=options, progress=progress).report
-
-
 def _check_folder(cache_dir: Path) -> None:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def is_plain(text: str) -> bool:
 
 @cache
 def _words_pattern() -> re.Pattern[str]:
-    """`rung.data.tokenizer.PRETOKENIZER_REGEX` in the language of Python's `re`, for plain texts.
+    """`rung.data.byte_level.PRETOKENIZER_REGEX` in the language of Python's `re`, for plain texts.
 
     U+017F, the long s, is the one character that matches a letter of the contractions only when case is ignored.
     """

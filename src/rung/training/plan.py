@@ -319,7 +319,7 @@ def _context(recipe: Recipe, text: TextFacts, tokens: float) -> int:
 
 
 def _tokens_per_step(tokens: float, machine: Machine) -> int:
-    """Batches grow with D^0.383, rounded to a power of two (the exponent is nanochat's, training.md section 4)."""
+    """Batches grow with D^0.383, rounded to a power of two (the exponent is nanochat's)."""
     smallest = _SMALLEST_BATCH if machine.device == "cpu" else _SMALLEST_GPU_BATCH
     return int(smallest * 2 ** max(0, round(math.log2(max(tokens, 1) / _SMALLEST_BATCH_TOKENS) * 0.383)))
 
@@ -363,7 +363,7 @@ def _pays_to_compile(machine: Machine, seconds: float) -> bool:
 
 
 def _learning_rate(optimizer: str, choice: _Choice) -> float:
-    """Smaller for wider nets, larger for larger batches (square root, training.md section 4 "transfer")."""
+    """Smaller for wider nets, larger for larger batches (by the square root, as nanochat does)."""
     batch = math.sqrt(choice.sequences * choice.context / _SMALLEST_BATCH)
     width = math.sqrt(192 / max(choice.config.hidden_size, 192))
     return float(f"{_LEARNING_RATE[optimizer] * min(batch, 4.0) * width:.3g}")

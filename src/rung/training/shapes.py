@@ -25,7 +25,7 @@ LADDER = (
     (1280, 20),
     (1536, 24),
 )
-_UNTIED_FROM = 768  # tied while the vocabulary would hold a large share of the parameters (training.md, section 4)
+_UNTIED_FROM = 768  # tied while the vocabulary would hold a large share of the parameters, as SmolLM3 does
 
 
 @dataclass(frozen=True)
