@@ -29,7 +29,7 @@ class TextSection(_Section):
     text_column: str | None = Field(default=None, description="column that holds the text in .jsonl, .csv, .parquet")
     valid_fraction: float = Field(default=0.05, gt=0, lt=0.5, description="share of the documents held out")
     near_duplicate_threshold: float = Field(
-        default=0.8, gt=0, le=1, description="Jaccard similarity from which one of two documents is dropped"
+        default=0.8, ge=0.5, le=1, description="Jaccard similarity from which one of two documents is dropped"
     )
 
 

@@ -1,9 +1,9 @@
 """Near-duplicates: word shingles, one-permutation MinHash signatures, banded lookup, verified Jaccard.
 
 A document is the set of its runs of `SHINGLE_WORDS` words. `min_hash_signatures` takes `SIGNATURE_LENGTH` minimum
-hashes of each set in one pass (one permutation hashing, Li, Owen & Zhang 2012; empty bins filled as in Shrivastava 2017,
-arXiv:1703.04664). Two sets of Jaccard similarity s agree in each place with probability s, so with `BANDS` bands of
-`ROWS` places they meet in at least one band with probability 1 - (1 - s^ROWS)^BANDS: 0.9999 at s = 0.8, 0.53 at 0.5,
+hashes of each set in one pass (one permutation hashing, Li, Owen & Zhang 2012; empty bins filled as in Shrivastava
+2017, arXiv:1703.04664). Two sets of Jaccard similarity s agree in each place with probability s, so with `BANDS` bands
+of `ROWS` places they meet in at least one band with probability 1 - (1 - s^ROWS)^BANDS: 0.9999 at s = 0.8, 0.53 at 0.5,
 0.06 at 0.3. Whoever meets is verified on the real sets before anything is dropped.
 
 A word is a run of letters, digits and non-ASCII bytes, ASCII letters folded to lower case; each code point of three or

@@ -111,7 +111,6 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.compute_dtype = torch.float32
         self.embeddings = Embeddings(config)
         layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.encoder = nn.ModuleDict({"layer": layers})
@@ -120,9 +119,8 @@ class Encoder(nn.Module):
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the word embeddings (batch, time, hidden) in the dtype to compute in: autocast's where it is on."""
         device = input_ids.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.compute_dtype
         words: torch.Tensor = self.embeddings.word_embeddings(input_ids)
-        return words.to(dtype)
+        return words.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else words
 
     def forward(self, embedded: torch.Tensor, mask: torch.Tensor | None = None, state: Any = None) -> States:
         """Return the hidden states (batch, time, hidden); positions and types are added here, and there is no state.
