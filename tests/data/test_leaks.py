@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rung.data.labelled import LabelledItems
 from rung.data.labelled_reading import read_labelled
 from rung.data.leaks import find_leaks, require_no_leaks, without_items
+from rung.data.similar_items import is_among
 from rung.errors import DataError
 
 VOCABULARY = ["a", "b", "c", "d"]
@@ -115,3 +116,11 @@ def test_trec_leaks_a_little_and_goes_on(rung_data: Path) -> None:
     assert found.exact.mean() == pytest.approx(0.022)
     require_no_leaks(found, allow=False)
     assert found.finding.passed
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.lists(st.integers(0, 2**64 - 1), max_size=30), st.data())
+def test_membership_of_hashes_equals_that_of_sets(some: list[int], others: list[int], data: st.DataObject) -> None:
+    shared = data.draw(st.lists(st.sampled_from(others), max_size=5)) if others else []
+    asked = [*some, *shared]
+    found = is_among(np.array(asked, np.uint64), np.array(others, np.uint64))
+    assert found.tolist() == [one in set(others) for one in asked]

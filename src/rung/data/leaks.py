@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rung.data.documents import excerpt
 from rung.data.labelled import LabelledItems
 from rung.data.profile import MOST_EXAMPLES, Finding, share_of
-from rung.data.similar_items import NGRAM_WORDS, ComparableTexts, ngram_shares, similar_to
+from rung.data.similar_items import NGRAM_WORDS, ComparableTexts, is_among, ngram_shares, similar_to
 from rung.errors import DataError
 
 LEAKED_SHARE = 0.5
@@ -91,7 +91,7 @@ def without_items(texts: Sequence[str], held_out: Sequence[str]) -> tuple[list[s
     runs, owners = theirs.ngrams
     wanted = np.unique(runs[given_away[owners]])
     our_runs, our_owners = ours.ngrams
-    drop[our_owners[np.isin(our_runs, wanted)]] = True
+    drop[our_owners[is_among(our_runs, wanted)]] = True
     kept = [text for text, gone in zip(texts, drop, strict=True) if not gone]
     return kept, [text for text, gone in zip(texts, drop, strict=True) if gone]
 

@@ -280,11 +280,31 @@ class _Parents:
 def ngram_shares(texts: ComparableTexts, others: ComparableTexts) -> NDArray[np.float64]:
     """(n,) the share of each text's distinct word 8-grams that `others` contain; 0 for a text shorter than 8 words."""
     runs, owners = texts.ngrams
-    own = np.unique(np.stack([owners.astype(np.uint64), runs], axis=1), axis=0)
-    owner = own[:, 0].astype(np.int64)
-    shared = np.isin(own[:, 1], others.ngrams[0])
+    bits = np.uint64(len(texts).bit_length())  # an n-gram of a text as one number: text, hash without its end, flag
+    flag, owner_shift = np.uint64(1), np.uint64(64) - bits
+    entries = (owners.astype(np.uint64) << owner_shift) | ((runs >> bits) & ~flag) | is_among(runs, others.ngrams[0])
+    entries.sort()
+    distinct = np.ones(len(entries), bool)
+    distinct[1:] = entries[1:] != entries[:-1]
+    entries = entries[distinct]
+    owner = (entries >> owner_shift).astype(np.int64)
     total = np.bincount(owner, minlength=len(texts))
-    return np.bincount(owner, weights=shared, minlength=len(texts)) / np.maximum(total, 1)
+    return np.bincount(owner, weights=entries & flag, minlength=len(texts)) / np.maximum(total, 1)
+
+
+def is_among(hashes: UInts, others: UInts) -> Flags:
+    """(n,) which of `hashes` are in `others`. Most of those that are not, a table of leading bits tells at once."""
+    known = np.sort(others)
+    bits = len(known).bit_length() + 3
+    shift = np.uint64(64 - bits)
+    seen = np.zeros(1 << bits, bool)
+    seen[known >> shift] = True
+    found: Flags = seen[hashes >> shift]
+    candidates = np.flatnonzero(found)
+    wanted = hashes[candidates]
+    places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    found[candidates] = known[places] == wanted
+    return found
 
 
 def keyed_chances(ids: Sequence[str], seed: int) -> UInts:
