@@ -22,6 +22,7 @@ from rung.runfolder import write_json
 from rung.tasks.classification.reading import DataSources, read_task
 from rung.tasks.classification.rungs import make_rungs
 from rung.tasks.classification.scoring import METRICS
+from rung.tasks.run import make_output_folder
 from rung.tasks.task import Rung
 
 _WISH = "comparison.json"
@@ -105,12 +106,7 @@ def _open(out: Path, *, resume: bool) -> None:
     if not resume and out.exists() and any(out.iterdir()):
         hint = "go on with it by --resume, or choose another --out" if begun else "choose another --out"
         raise UsageError("the output folder is not empty", where=str(out), hint=hint)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            f"the output folder cannot be made ({error.strerror})", where=str(out), hint="give another --out"
-        ) from error
+    make_output_folder(out)
 
 
 def _begin(out: Path, wish: Settings, sha256: str) -> None:

@@ -82,12 +82,7 @@ class Run:
     ) -> Run:
         """Start a run folder; `parent` names the run and step it trains on from. UsageError when it is not empty."""
         require_empty(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(
-                f"the output folder cannot be made ({error.strerror})", where=str(folder), hint="give another --out"
-            ) from error
+        make_output_folder(folder)
         header = {
             "kind": "run",
             "rung_version": __version__,
@@ -156,6 +151,16 @@ def require_empty(folder: Path) -> None:
         raise UsageError(
             "the output folder is not empty", where=str(folder), hint="give another --out, or --resume this run"
         )
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make `folder` unless it is there already. RunFolderError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"the output folder cannot be made ({error.strerror})", where=str(folder), hint="give another --out"
+        ) from error
 
 
 def default_folder(texts: Sequence[str | Path]) -> Path:

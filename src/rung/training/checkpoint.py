@@ -10,17 +10,13 @@ There is no random state to store: every draw is keyed by the seed and the sampl
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -107,10 +103,9 @@ class Saver:
         """
 
         def fill(folder: Path) -> None:
-            with _full_disk_named():
-                self.save_model(folder)
-                (folder / "trainer").mkdir()
-                save_file(optimizer_tensors, folder / _OPTIMIZER)
+            self.save_model(folder)
+            (folder / "trainer").mkdir()
+            save_file(optimizer_tensors, folder / _OPTIMIZER)
             write_json(folder / _STATE, state.to_json())
 
         final = checkpoint_folder(self.run_folder, state.step)
@@ -231,14 +226,3 @@ def prune(run_folder: Path, state: TrainerState, keep_last: int) -> None:
     for step, folder in found.items():
         if step not in kept:
             discard(folder)
-
-
-@contextmanager
-def _full_disk_named() -> Iterator[None]:
-    """safetensors hides the operating system's error number in its text; bring it back to light."""
-    try:
-        yield
-    except SafetensorError as error:
-        if f"os error {errno.ENOSPC}" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rung.errors import RunFolderError
+from rung.runfolder import readable_write_errors
 
 
 class MetricsLog:
@@ -26,27 +24,14 @@ class MetricsLog:
 
     def append(self, line: dict[str, Any]) -> None:
         """Write one line; `line["step"]` is the number of steps done. Raises RunFolderError when the disk is full."""
-        with self._readable_errors():
+        with readable_write_errors(self._path):
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
 
     def sync(self) -> None:
         """Bring all lines to the disk, where they survive a loss of power. Raises RunFolderError when it is full."""
-        with self._readable_errors():
+        with readable_write_errors(self._path):
             os.fsync(self._file.fileno())
-
-    @contextmanager
-    def _readable_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise RunFolderError(
-                "the disk is full",
-                where=str(self._path),
-                hint="free some space and run the same command with --resume; what was saved before is intact",
-            ) from error
 
     def __enter__(self) -> Self:
         return self
