@@ -32,7 +32,7 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
     from rung.tasks.loading import is_classifier
 
     if is_classifier(run):
-        _evaluate_classifier(run, texts or [], as_json=as_json)
+        _evaluate_classifier(run, texts or [], threads, as_json=as_json)
         return
     settle_threads()
     from rung.cli.console import print_json, results, watching
@@ -48,13 +48,17 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
         show_bits_per_byte(results(), summary.bits_per_byte, summary.floors, of=what)
 
 
-def _evaluate_classifier(run: Path, files: list[Path], *, as_json: bool) -> None:
+def _evaluate_classifier(run: Path, files: list[Path], threads: int | None, *, as_json: bool) -> None:
     """Quality of a classifier on labelled tables."""
     from rung.cli.console import print_json, results, watching
     from rung.tasks.classification.using import evaluate_classifier
 
     if not files:
         raise UsageError("there is no labelled data to measure on", hint=f"rung eval {run} labelled.csv")
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     with watching(as_json=as_json) as watcher:
         found = evaluate_classifier(run, files, progress=watcher)
     if as_json:

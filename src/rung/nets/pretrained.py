@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from rung.errors import RunFolderError
 from rung.nets.decoder import CausalLM, parameter_shapes
 from rung.nets.decoder_config import DecoderConfig
-from rung.runfolder import write_json
+from rung.runfolder import readable_write_errors, write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -39,11 +39,8 @@ def save_net(net: CausalLM, folder: Path, dtype: torch.dtype | None = None) -> N
 
 def write_weights(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Write `model.safetensors` into `folder`. RunFolderError when the disk is full or not writable."""
-    try:
+    with readable_write_errors(folder / WEIGHTS):
         save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as error:
-        hint = "is the disk full, or the folder not writable?"
-        raise RunFolderError(f"cannot write {WEIGHTS}: {error}", where=str(folder), hint=hint) from error
 
 
 def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float = 0.0) -> CausalLM:
