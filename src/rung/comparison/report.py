@@ -12,7 +12,7 @@ from rung.comparison.result import Comparison
 from rung.runfolder import write_json, write_text
 
 _GAP = "  "
-_WIDEST_CELL = 30
+_WIDEST_NAME = 30
 _NOT_IN_TERMINALS = {"Macro-F1"}  # a line has 100 to 120 columns; the report has them all
 
 
@@ -36,7 +36,7 @@ def summary_lines(comparison: Comparison, page: Path | None = None) -> list[str]
     shown = [at for at, column in enumerate(table.columns) if column.title not in _NOT_IN_TERMINALS]
     shown_columns = [table.columns[at] for at in shown]
     rows = [[column.title for column in shown_columns]]
-    rows += [[words.short(row[at], _WIDEST_CELL) for at in shown] for row in table.rows]
+    rows += [[words.short(row[at], _WIDEST_NAME) if at == 0 else row[at] for at in shown] for row in table.rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(shown))]
     lines = [comparison.verdict.sentence, ""]
     for row in rows:

@@ -109,7 +109,7 @@ def find_exact_duplicates(items: LabelledItems, texts: ComparableTexts | None = 
     if copies.size:
         sentence = (
             f"{share_of(len(copies), len(items))} of the texts repeat another word for word. A split keeps them "
-            "together; they count as often as they occur."
+            "together."
         )
     return _finding("exact duplicates", items, copies, first[copies], sentence)
 
