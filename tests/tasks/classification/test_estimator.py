@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -49,6 +50,20 @@ def test_what_is_wrong_is_said() -> None:
         TextClassifier().fit(TEXTS[:5], ["a"] * 5)
     with pytest.raises(DataError, match="do not match"):
         TextClassifier().fit(TEXTS, LABELS[:-1])
+    with pytest.raises(DataError, match="no texts"):
+        TextClassifier().fit([], [])
+    with pytest.raises(DataError, match="1 labels are missing"):
+        TextClassifier().fit(TEXTS, [None, *LABELS[1:]])
+    with pytest.raises(DataError, match="1 labels are missing"):
+        TextClassifier().fit(TEXTS, [float("nan"), *([0.0, 1.0] * 30)[1:]])
+    with pytest.raises(DataError, match="not one a text"):
+        TextClassifier().fit(TEXTS, np.array(LABELS).reshape(-1, 1))
+    with pytest.raises(DataError, match="of type NoneType, not str"):
+        TextClassifier().fit([None, *TEXTS[1:]], LABELS)
+    with pytest.raises(DataError, match="one string is not a list"):
+        TextClassifier("majority").fit(TEXTS, LABELS).predict("a nice one")
+    with pytest.raises(NotFittedError):
+        TextClassifier().predict(TEXTS)
     with pytest.raises(UsageError, match="no rung called 'ltsm'; did you mean 'lstm'"):
         TextClassifier("ltsm").fit(TEXTS, LABELS)
     with pytest.raises(UsageError, match="no setting depth"):

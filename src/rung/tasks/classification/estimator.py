@@ -54,9 +54,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
         Raises DataError when they do not go together, UsageError for an unknown rung or setting.
         """
-        texts, labels = [str(text) for text in X], np.asarray(y)
+        texts, labels = _texts(X), _labels(y)
         if len(texts) != len(labels):
             raise DataError(f"{len(texts):,} texts and {len(labels):,} labels do not match")
+        if not texts:
+            raise DataError("there are no texts to learn from", where="X")
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError("there is only one class, so nothing can be learned", where=f"y: {self.classes_.tolist()}")
@@ -87,11 +89,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def predict_proba(self, X: Sequence[str]) -> NDArray[np.float64]:  # noqa: N803
         """(texts, classes) probabilities, in the order of `classes_`."""
         check_is_fitted(self, "classes_")
-        return self._classifier.predict([str(text) for text in X], batch_size=256).probabilities
+        return self._classifier.predict(_texts(X), batch_size=256).probabilities
 
     def predict(self, X: Sequence[str]) -> NDArray[Any]:  # noqa: N803
         """(texts,) labels."""
-        chosen: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)  # first: it tells when nothing was fitted
+        chosen: NDArray[Any] = self.classes_[best]
         return chosen
 
     def _task(self, texts: list[str], numbers: NDArray[np.int64]) -> ClassificationTask:
@@ -110,3 +113,25 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array = True, False
         return tags
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Texts as plain strings. Raises DataError for one string in place of many, and for anything that is no text."""
+    if isinstance(values, str):
+        raise DataError("one string is not a list of texts", where="X", hint=f"give [{values[:20]!r}, ...]")
+    for number, value in enumerate(values):
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise DataError(f"a text is of type {kind}, not str", where=f"X[{number}]", hint="give a list of strings")
+    return [str(value) for value in values]
+
+
+def _labels(values: Sequence[Any]) -> NDArray[Any]:
+    """Labels as an array. Raises DataError where one is missing, or there are several a text."""
+    labels = np.asarray(values)
+    if labels.ndim != 1:
+        raise DataError(f"labels of shape {labels.shape} are not one a text", where="y", hint="give a flat list")
+    missing = [number for number, label in enumerate(labels.tolist()) if label is None or label != label]  # noqa: PLR0124
+    if missing:
+        raise DataError(f"{len(missing):,} labels are missing", where=f"y[{missing[0]}]", hint="leave those texts out")
+    return labels
