@@ -1,4 +1,4 @@
-"""What the verdict promises, by simulation and on TREC (acceptance checks C1 to C4).
+"""What the verdict promises, by simulation and on TREC (acceptance checks C1 to C5).
 
 Bounds allow for the noise of the simulations themselves and say by how much.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom, kstest
 
+from rung.comparison.command import compare
+from rung.comparison.result import MEASURED, MEASURED_METRICS
 from rung.comparison.verdict import Judgement, RungScores, judge
 from rung.errors import EvaluationError
 from rung.evaluation.learning_curve import CurveScores, labels_needed
@@ -127,6 +130,37 @@ def test_c4_the_order_of_items_changes_nothing_and_a_dropped_item_raises() -> No
     dropped = ItemScores(large.ids[1:], large.values[1:], large.weights[1:])
     with pytest.raises(EvaluationError, match="different items"):
         judged([small, again], [dropped])
+
+
+@pytest.mark.slow
+def test_c5_the_trec_ladder_is_the_same_again_by_its_plans(rung_data: Path, tmp_path: Path) -> None:
+    """All but measured times, memory and energy, and what follows from them; the clock of the first run is not read."""
+    wishes: dict[str, Any] = {
+        "test": [rung_data / "trec" / "test.jsonl"],
+        "target": "label",
+        "text": ["text"],
+        "rungs": ("naive-bayes", "linear", "feedforward", "cnn", "lstm"),
+        "seeds": 2,
+        "curves": (),
+    }
+    files = [rung_data / "trec" / "train.jsonl"]
+    compare(files, out=tmp_path / "first", minutes=4, **wishes)
+    compare(files, out=tmp_path / "again", plan=tmp_path / "first", **wishes)
+    first, again = (_not_measured_anew(tmp_path / name / "report.json") for name in ("first", "again"))
+    assert {rung["name"] for rung in first["rungs"] if rung["finished"]} == set(wishes["rungs"])
+    assert again == first
+
+
+def _not_measured_anew(report: Path) -> dict[str, Any]:
+    """A report without the fields that it names as measured, and without the minutes, which a plan makes needless."""
+    content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    assert content["measured_fields"] == list(MEASURED)
+    for name in ("created", "seconds", "pareto", "not_measured"):
+        del content[name]
+    del content["settings"]["minutes"]
+    for rung in content["rungs"]:
+        rung["metrics"] = [record for record in rung["metrics"] if record["name"] not in MEASURED_METRICS]
+    return content
 
 
 def _trec(path: Path) -> tuple[list[str], NDArray[np.str_]]:
