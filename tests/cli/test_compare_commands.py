@@ -408,6 +408,7 @@ def test_answers_that_name_no_label_are_errors_that_are_shown(
     assert done.exit_code == 0, done.output
     found = Comparison.model_validate_json((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert found.result("prompted").metric("accuracy").value == 0
+    assert any("name no label and count as wrong" in reason for reason in found.verdict.reasons)
 
 
 @pytest.mark.parametrize(

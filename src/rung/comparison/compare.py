@@ -100,6 +100,7 @@ def compare(
         labels_needed=needed,
         seed=settings.seed,
     )
+    judged.verdict.reasons.extend(_unreadable(measured))
     comparison = Comparison(
         rung_version=__version__,
         task=task.name,
@@ -288,6 +289,17 @@ def _pareto(measured: list[_Measured], metric: str) -> dict[str, list[str]]:
                 points[one.scores.name] = (quality, price)
         fronts[front] = pareto(points)
     return fronts
+
+
+def _unreadable(measured: list[_Measured]) -> list[str]:
+    """Prompted models whose answers could not all be read; those count as wrong, which says little of the model."""
+    found = []
+    for one in measured:
+        told = one.details.get("prompting", {})
+        if told.get("parse_failures"):
+            share = f"{told['parse_failures']:,} of {told['asked']:,} answers"
+            found.append(f"{share} of {one.scores.name} name no label and count as wrong; see its failures.")
+    return found
 
 
 def _disagreements(

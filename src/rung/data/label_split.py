@@ -156,6 +156,7 @@ def _stratified(labels: Ints, clusters: Ints, ranks: Ints, wanted: NDArray[np.fl
         until = np.floor(wanted * done + 0.5).astype(np.int64)  # rounded over all classes so far: no share is lost
         unit_part[own] = _fill(sizes[own], until - quotas, tested=wanted[_TEST] > 0)
         quotas = until
+    _fill_empty(unit_part, np.argsort(order), sizes, wanted)
     return unit_part[members]
 
 
@@ -221,12 +222,17 @@ def _by_group(units: Ints, ranks: Ints, wanted: NDArray[np.float64]) -> Ints:
     unit_part = np.empty(len(names), np.int64)
     quotas = np.floor(wanted * len(units) + 0.5).astype(np.int64)
     unit_part[by_chance] = _fill(sizes[by_chance], quotas, tested=wanted[_TEST] > 0)
-    for part in (_TEST, _VALID):  # groups larger than the quotas: the smallest of another part moves
+    _fill_empty(unit_part, by_chance, sizes, wanted)
+    return unit_part[members]
+
+
+def _fill_empty(unit_part: Ints, by_chance: Ints, sizes: Ints, wanted: NDArray[np.float64]) -> None:
+    """Where all units were larger than the quota of a part, the smallest of another part moves there, in place."""
+    for part in (_TEST, _VALID):
         for donor in (_TRAIN, _TEST):
             spare = by_chance[unit_part[by_chance] == donor]
             if wanted[part] > 0 and not (unit_part == part).any() and len(spare) > 1:
                 unit_part[spare[np.argmin(sizes[spare])]] = part
-    return unit_part[members]
 
 
 # Time -----------------------------------------------------------------------------------------------------------------
