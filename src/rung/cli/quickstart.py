@@ -60,6 +60,7 @@ def quickstart(
         _novel(minutes or _NOVEL_MINUTES, out, as_json=as_json)
         return
     from rung.cli.compare import compare
+    from rung.tasks.run import free_folder
 
     minutes = minutes or _LADDER_MINUTES
     if not as_json:
@@ -71,7 +72,7 @@ def quickstart(
         minutes=minutes,
         rungs=_RUNGS,
         curves=_CURVES,
-        out=out,
+        out=out or free_folder("quickstart"),
         as_json=as_json,
     )
 
