@@ -86,7 +86,7 @@ def test_not_decided() -> None:
 
 def test_without_a_pretrained_model_it_says_so() -> None:
     found = verdict(*pattern(10_000, only_small=100, only_large=110, both=8_900), pretrained=False).verdict
-    assert found.sentence.startswith("No, among the networks trained here, linear is enough")
+    assert found.sentence.startswith("No, among the rungs trained here, linear is enough")
     assert found.sentence.endswith("No pretrained language model took part, so this says nothing about one.")
     assert not found.about_pretrained
 

@@ -10,7 +10,7 @@ from rung.comparison.plots import measured
 from rung.comparison.result import Comparison, PairResult, RungResult
 
 QUESTION = "Do you need a large language model for this?"
-QUESTION_WITHOUT_PRETRAINED = "Which of the networks trained here is enough?"
+QUESTION_WITHOUT_PRETRAINED = "Which of the rungs trained here is enough?"
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ class _Wording:
     def sentence(self, answer: Answer, labels: int | None, items: int | None) -> str:
         """One line that a manager can read."""
         small, large, margin = self.chosen.name, self.reference.name, _points(self.margin)
-        scope = "" if self.reference.is_pretrained_language_model else "among the networks trained here, "
+        scope = "" if self.reference.is_pretrained_language_model else "among the rungs trained here, "
         match answer:
             case "no":
                 said = (
