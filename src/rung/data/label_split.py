@@ -156,7 +156,7 @@ def _stratified(labels: Ints, clusters: Ints, ranks: Ints, wanted: NDArray[np.fl
         until = np.floor(wanted * done + 0.5).astype(np.int64)  # rounded over all classes so far: no share is lost
         unit_part[own] = _fill(sizes[own], until - quotas, tested=wanted[_TEST] > 0)
         quotas = until
-    _fill_empty(unit_part, np.argsort(order), sizes, wanted)
+    _fill_empty(unit_part, np.argsort(order), sizes, stratum, wanted)
     return unit_part[members]
 
 
@@ -222,16 +222,20 @@ def _by_group(units: Ints, ranks: Ints, wanted: NDArray[np.float64]) -> Ints:
     unit_part = np.empty(len(names), np.int64)
     quotas = np.floor(wanted * len(units) + 0.5).astype(np.int64)
     unit_part[by_chance] = _fill(sizes[by_chance], quotas, tested=wanted[_TEST] > 0)
-    _fill_empty(unit_part, by_chance, sizes, wanted)
+    _fill_empty(unit_part, by_chance, sizes, np.zeros(len(sizes), np.int64), wanted)
     return unit_part[members]
 
 
-def _fill_empty(unit_part: Ints, by_chance: Ints, sizes: Ints, wanted: NDArray[np.float64]) -> None:
-    """Where all units were larger than the quota of a part, the smallest of another part moves there, in place."""
+def _fill_empty(unit_part: Ints, by_chance: Ints, sizes: Ints, stratum: Ints, wanted: NDArray[np.float64]) -> None:
+    """Where all units were larger than the quota of a part, the smallest of another part moves there, in place.
+
+    The part that gives keeps another unit of the same class (`stratum`).
+    """
     for part in (_TEST, _VALID):
         for donor in (_TRAIN, _TEST):
-            spare = by_chance[unit_part[by_chance] == donor]
-            if wanted[part] > 0 and not (unit_part == part).any() and len(spare) > 1:
+            left = np.bincount(stratum[unit_part == donor], minlength=int(stratum.max()) + 1)
+            spare = by_chance[(unit_part[by_chance] == donor) & (left[stratum[by_chance]] > 1)]
+            if wanted[part] > 0 and not (unit_part == part).any() and len(spare):
                 unit_part[spare[np.argmin(sizes[spare])]] = part
 
 
