@@ -331,8 +331,8 @@ def test_what_is_finished_is_never_done_again(
     if end is signal.SIGINT:
         assert f"--resume --out {out}" in told
     assert not (out / "report.json").exists()
-    done_before = {path: path.stat().st_mtime_ns for path in (out / "work").glob("*/*-seed-*.json")}
-    assert out / "work" / "majority" / "all-seed-0.json" in done_before
+    done_before = {path: path.stat().st_mtime_ns for path in (out / "fits").glob("*/*-seed-*.json")}
+    assert out / "fits" / "majority" / "all-seed-0.json" in done_before
     resumed = run("compare", data, "--out", out, *options, "--resume")
     assert resumed.exit_code == 0, resumed.output
     assert {path: path.stat().st_mtime_ns for path in done_before} == done_before

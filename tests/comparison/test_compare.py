@@ -13,6 +13,7 @@ from rung.comparison.budget import seconds_for_fitting, share_of_time
 from rung.comparison.command import compare
 from rung.comparison.result import MEASURED_METRICS, Comparison
 from rung.errors import DataError, RunFolderError, RungError, UsageError
+from rung.records import ItemScores
 from rung.tasks.classification.reading import DataSources, read_task
 from rung.tasks.classification.rungs import make_rung, make_rungs
 from rung.tasks.classification.using import evaluate_classifier, predict_table
@@ -63,12 +64,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Comp
 
 def test_leaves_reports_and_a_folder_for_every_rung(finished: tuple[Path, Path, Comparison]) -> None:
     _, out, comparison = finished
-    assert {"report.html", "report.json", "report.md", "rungs", "work"} <= {path.name for path in out.iterdir()}
+    assert {"report.html", "report.json", "report.md", "rungs", "fits"} <= {path.name for path in out.iterdir()}
     assert Comparison.model_validate_json((out / "report.json").read_text()) == comparison
     assert [rung.name for rung in comparison.rungs] == list(CHEAP)
     for rung in comparison.rungs:
         assert load_predictor(out / rung.folder).labels == ("billing", "login", "shipping")
         assert comparison.verdict.sentence in (out / rung.folder / "README.md").read_text()
+        scores = ItemScores.load(out / rung.folder / "scores" / "accuracy.jsonl")
+        assert scores.mean == rung.metric("accuracy").value
     values = [rung.metric("accuracy").value or 0.0 for rung in comparison.rungs]
     assert values[0] < 0.5
     assert min(values[1:]) > 0.8

@@ -151,3 +151,17 @@ def test_percent_never_rounds_to_certainty(value: float, text: str) -> None:
 )
 def test_duration_reads_in_fitting_units(value: float, text: str) -> None:
     assert words.duration(value) == text
+
+
+def test_what_leaked_and_what_a_prompted_model_failed_at_is_shown() -> None:
+    comparison = example()
+    comparison.rungs[1].details["leaked"] = {"n": 17, "accuracy": 0.75}
+    prompting = comparison.rungs[-1].details.setdefault("prompting", {})
+    prompting["failures"] = [{"text": "what <b>now</b>", "problem": "answered 'banana'"}]
+    prompting["answer_variation"] = {"items": 10, "samples": 5, "temperature": 0.7, "varying_share": 0.3}
+    page = html_page(comparison)
+    assert "counted nowhere else" in page
+    assert "75.0" in page
+    assert "answered &#x27;banana&#x27;" in page
+    assert "<b>now</b>" not in page
+    assert "30.0\u00a0% of 10 texts asked 5 times at temperature 0.7" in page

@@ -150,7 +150,7 @@ def _take_plans(source: Path, out: Path) -> None:
     plans = [
         path
         for name in ("plan.json", "fitting.json", "curve.json")
-        for path in sorted((source / "work").glob(f"*/{name}"))
+        for path in sorted((source / "fits").glob(f"*/{name}"))
     ]
     if not plans:
         raise RunFolderError("there are no plans of a comparison here", where=str(source), hint="give its --out folder")

@@ -37,7 +37,7 @@ from rung.evaluation.learning_curve import (
 )
 from rung.evaluation.power import power_statement
 from rung.progress import SILENT, Progress
-from rung.records import Record
+from rung.records import ItemScores, Record
 from rung.tasks.task import Rung, Task
 from rung.version import __version__
 
@@ -58,6 +58,7 @@ class _Measured:
     scores: RungScores
     folder: Path
     metrics: list[Record]
+    by_item: dict[str, ItemScores]
     details: dict[str, Any]
     predictions: Any
 
@@ -120,7 +121,7 @@ def compare(
     columns = {"target": task.facts["target"], "text": list(task.facts["text_columns"])}
     for one in measured:
         card = rung_card(comparison.result(one.scores.name), task.facts, judged.verdict)
-        fits.describe(one.folder, card, {"columns": columns})
+        fits.describe(one.folder, card, {"columns": columns}, records=one.metrics, scores=one.by_item)
     return comparison
 
 
@@ -161,9 +162,10 @@ def _measure(fits: Fits, climbed: list[Climbed], settings: Settings, progress: P
             costs = _costs(fits, one.rung, best, settings)
             predictions = fits.predictions(best, "test")
             valid_predictions = fits.predictions(best, "valid") if best.report.validation_score is None else None
-            metrics, _ = fits.task.score(predictions, valid_predictions)
+            metrics, by_item = fits.task.score(predictions, valid_predictions)
             details = fits.task.details(predictions, "test") | costs.details
-            measured.append(_Measured(one, scores, folder, [*metrics, *costs.records], details, predictions))
+            records = [*metrics, *costs.records]
+            measured.append(_Measured(one, scores, folder, records, by_item, details, predictions))
             advance(1)
     return measured
 

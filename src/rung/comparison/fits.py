@@ -1,10 +1,10 @@
 """The fits of a comparison on disk: each is done once, whatever happens in between.
 
-OUT/work/linear/plan.json                what every fit of this rung uses
-OUT/work/linear/all-seed-0/              a run folder, on all training items
-OUT/work/linear/all-seed-0.safetensors   what it predicts for the validation and the test items
-OUT/work/linear/all-seed-0.json          how it went; written last, so it tells that the fit is finished
-OUT/work/linear/n-200-seed-0.json        the same for a point of the learning curve, whose folder is not kept
+OUT/fits/linear/plan.json                what every fit of this rung uses
+OUT/fits/linear/all-seed-0/              a run folder, on all training items
+OUT/fits/linear/all-seed-0.safetensors   what it predicts for the validation and the test items
+OUT/fits/linear/all-seed-0.json          how it went; written last, so it tells that the fit is finished
+OUT/fits/linear/n-200-seed-0.json        the same for a point of the learning curve, whose folder is not kept
 OUT/rungs/linear/                        the fit with the best validation score: ready for `rung predict`
 """
 
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rung.evaluation.summed import SummedScores
 from rung.progress import SILENT, Progress
-from rung.records import ItemScores
-from rung.runfolder import read_header, readable_write_errors, remove_leftovers, write_header, write_json, write_text
+from rung.records import ItemScores, Record
+from rung.runfolder import read_header, readable_write_errors, remove_leftovers, write_header, write_json
 from rung.tasks.loading import load_predictor
+from rung.tasks.run import write_measurements
 from rung.tasks.task import FitReport, Part, Plan, Rung, Task
 
 
@@ -91,15 +93,17 @@ class Fits:
         return kept
 
     @staticmethod
-    def describe(kept: Path, card: str, facts: dict[str, Any]) -> None:
-        """Give a rung's own folder its card, and `facts` beside what its header says."""
+    def describe(
+        kept: Path, card: str, facts: dict[str, Any], *, records: Sequence[Record], scores: Mapping[str, ItemScores]
+    ) -> None:
+        """Give a rung's own folder its card and measurements, and `facts` beside what its header says."""
         header = {key: value for key, value in read_header(kept).items() if key not in ("files", "format_version")}
-        write_text(kept / "README.md", card)
+        write_measurements(kept, card=card, records=records, scores=scores)
         write_header(kept, {**header, **facts})
 
     def stored(self, rung: Rung, name: str) -> dict[str, Any] | None:
         """A JSON object kept beside the fits of `rung`, or None."""
-        path = self._work(rung) / f"{name}.json"
+        path = self._place(rung) / f"{name}.json"
         if not path.is_file():
             return None
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -107,11 +111,11 @@ class Fits:
 
     def store(self, rung: Rung, name: str, value: dict[str, Any]) -> None:
         """Keep a JSON object beside the fits of `rung`."""
-        self._work(rung).mkdir(parents=True, exist_ok=True)
-        write_json(self._work(rung) / f"{name}.json", value)
+        self._place(rung).mkdir(parents=True, exist_ok=True)
+        write_json(self._place(rung) / f"{name}.json", value)
 
     def _fit(self, rung: Rung, plan: Plan, name: str, size: int, seed: int) -> Fit:
-        folder = self._work(rung) / name
+        folder = self._place(rung) / name
         arrays = folder.with_name(f"{name}.safetensors")
         if self.stored(rung, name) is None:
             self._clear(folder)
@@ -127,8 +131,8 @@ class Fits:
         found = self.stored(rung, name) or {}
         return Fit(folder, seed, found["items"], FitReport(**found["report"]), arrays)
 
-    def _work(self, rung: Rung) -> Path:
-        return self.out / "work" / _folder_name(rung)
+    def _place(self, rung: Rung) -> Path:
+        return self.out / "fits" / _folder_name(rung)
 
     @staticmethod
     def _clear(folder: Path) -> None:

@@ -65,7 +65,16 @@ class Prompting(_Read):
     currency: str | None = None
     parse_failures: float | None = None
     variation: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    answer_variation: dict[str, Any] | None = None
     templates: list[dict[str, Any]] = []
+
+
+class Leaked(_Read):
+    """Test items that training has seen: scored apart, in no other figure."""
+
+    n: int
+    accuracy: float
 
 
 class ClassificationDetails(_Read):
@@ -77,5 +86,6 @@ class ClassificationDetails(_Read):
     reliability: list[ReliabilityBin] | None = None
     risk_coverage: list[CoveragePoint] | None = None
     groups: list[GroupScore] | None = None
+    leaked: Leaked | None = None
     determinism: dict[str, Repeat | None] | None = None
     prompting: Prompting | None = None

@@ -8,6 +8,7 @@ from rung.comparison import plots
 from rung.comparison import report_story as story
 from rung.comparison import report_tables as tables
 from rung.comparison import report_text as words
+from rung.comparison.plots_curves import curves
 from rung.comparison.report_html_rung import rung_section
 from rung.comparison.report_parts import bullets, esc, facts, figure, fold, foreign, paragraph, table
 from rung.comparison.result import Comparison, Disagreement
@@ -110,7 +111,7 @@ def _labels(comparison: Comparison) -> str:
     sentences = [
         f"{rung.name}: {rung.learning_curve.sentence}" for rung in comparison.rungs if rung.learning_curve is not None
     ]
-    drawing = plots.curves(comparison)
+    drawing = curves(comparison)
     legend = (
         "Each point is one fit on so many labels; the line is a fitted power law with its 90 % band, dotted beyond "
         "the data at hand. The dashed line is the break-even. Thin lines are the other rungs."

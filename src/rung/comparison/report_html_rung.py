@@ -35,6 +35,7 @@ def rung_section(comparison: Comparison, rung: RungResult, position: int) -> str
         _table_or(
             tables.group_table(rung, details), "By group: not measured, because no group column was named or kept."
         ),
+        _table_or(tables.leaked_table(rung, details), "No test item of this comparison leaked."),
         _table_or(tables.determinism_table(rung, details), "Determinism: not measured."),
         _prompting(rung, details),
         _folded(tables.seeds_table(rung, metric), "Each seed"),

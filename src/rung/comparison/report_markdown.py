@@ -9,6 +9,7 @@ from rung.comparison import plots
 from rung.comparison import report_story as story
 from rung.comparison import report_tables as tables
 from rung.comparison import report_text as words
+from rung.comparison.plots_curves import curve_tables
 from rung.comparison.report_details import ClassificationDetails
 from rung.comparison.report_table import Table, columns
 from rung.comparison.result import Comparison, RungResult
@@ -73,7 +74,7 @@ def _optional(content: Table | None) -> str:
 
 
 def _learning(comparison: Comparison) -> list[str]:
-    numbers = plots.curve_tables(comparison)
+    numbers = curve_tables(comparison)
     if not numbers:
         return ["Learning curves: not measured."]
     sentences = (
@@ -101,7 +102,13 @@ def _rung(comparison: Comparison, rung: RungResult) -> list[str]:
     if plots.role(comparison, rung.name) == "other":
         return head
     details = ClassificationDetails.model_validate(rung.details)
-    found = (tables.per_class_table, tables.confused_table, tables.group_table, tables.determinism_table)
+    found = (
+        tables.per_class_table,
+        tables.confused_table,
+        tables.group_table,
+        tables.leaked_table,
+        tables.determinism_table,
+    )
     return [*head, *(_optional(make(rung, details)) for make in found)]
 
 

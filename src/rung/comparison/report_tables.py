@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from rung.comparison import report_text as words
@@ -225,6 +226,16 @@ def group_table(rung: RungResult, details: ClassificationDetails) -> Table | Non
     return Table(f"By group: {words.short(rung.name)}", head, rows, f"rungs[{rung.name}].details.groups")
 
 
+def leaked_table(rung: RungResult, details: ClassificationDetails) -> Table | None:
+    """Accuracy on test items that training has seen, apart from all other figures."""
+    if details.leaked is None:
+        return None
+    rows = [(f"{details.leaked.n:,}", _share(details.leaked.accuracy))]
+    head = columns("#Leaked test items", "#Accuracy on them")
+    caption = f"Test items that are in training, counted nowhere else: {words.short(rung.name)}"
+    return Table(caption, head, rows, f"rungs[{rung.name}].details.leaked")
+
+
 def determinism_table(rung: RungResult, details: ClassificationDetails) -> Table | None:
     """How alike repeated predictions are."""
     if not details.determinism:
@@ -254,13 +265,31 @@ def prompting_facts(prompting: Prompting) -> list[tuple[str, str]]:
         ("Data leave this machine", leave),
         ("Cost per 1,000 texts", cost),
         ("Answers that could not be read (counted as errors)", _plain(prompting.parse_failures)),
+        ("Texts whose answer varied when asked again", _varied(prompting.answer_variation)),
     ]
 
 
+def _varied(variation: dict[str, Any] | None) -> str:
+    if variation is None:
+        return words.NOT_MEASURED
+    asked = (
+        f"{variation['items']:,} texts asked {variation['samples']} times at temperature {variation['temperature']:g}"
+    )
+    return f"{_share(variation['varying_share'])} of {asked}"
+
+
 def prompting_tables(rung: RungResult, prompting: Prompting) -> list[Table]:
-    """Each template and draw of examples, and how accuracy varies over them."""
-    shown = {"templates": prompting.templates, "variation": prompting.variation}
-    captions = {"templates": "Templates and draws of examples", "variation": "Variation over templates and draws"}
+    """Each template and draw of examples, how accuracy varies over them, and answers that could not be read."""
+    shown: dict[str, Sequence[dict[str, Any]]] = {
+        "templates": prompting.templates,
+        "variation": prompting.variation,
+        "failures": prompting.failures,
+    }
+    captions = {
+        "templates": "Templates and draws of examples",
+        "variation": "Variation over templates and draws",
+        "failures": "The first answers that could not be read",
+    }
     found = []
     for key, given in shown.items():
         if given:

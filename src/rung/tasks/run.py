@@ -127,10 +127,7 @@ class Run:
         for path in checkpoint.iterdir():
             if path.name not in _OF_A_CHECKPOINT_ONLY:
                 shutil.copy2(path, self.folder / path.name)
-        for name, items in scores.items():
-            items.save(self.folder / SCORES / f"{name}.jsonl")
-        write_json(self.folder / RESULTS, {"records": [record.model_dump(mode="json") for record in records]})
-        write_text(self.folder / CARD, card)
+        write_measurements(self.folder, card=card, records=records, scores=scores)
         self.write("finished", published=checkpoint.name)
 
     def _model_files(self) -> list[str]:
@@ -143,6 +140,14 @@ class Run:
             RESULTS,
         ]
         return [*names, *(f"{SCORES}/{path.name}" for path in sorted((self.folder / SCORES).glob("*.jsonl")))]
+
+
+def write_measurements(folder: Path, *, card: str, records: Sequence[Record], scores: Mapping[str, ItemScores]) -> None:
+    """Write the card, `results.json` and the per-item scores of a model into its folder; its header comes after."""
+    for name, items in scores.items():
+        items.save(folder / SCORES / f"{name}.jsonl")
+    write_json(folder / RESULTS, {"records": [record.model_dump(mode="json") for record in records]})
+    write_text(folder / CARD, card)
 
 
 def require_empty(folder: Path) -> None:

@@ -132,6 +132,15 @@ class Rung(Protocol):
         ...
 
 
+class UsualRung:
+    """What holds for most rungs; a rung states only where it differs. See `Rung` for what each means."""
+
+    is_pretrained_language_model = False
+    is_random = True
+    learns = True
+    shared_share = 0.0
+
+
 class Task(Protocol):
     """Labelled items cut into parts, the rungs that can learn them, and how predictions are scored."""
 

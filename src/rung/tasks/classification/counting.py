@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +21,7 @@ from rung.nets.counting import Linear, Majority, NaiveBayes, SparseRows, inverse
 from rung.progress import Progress
 from rung.tasks.classification.predictions import Predictions
 from rung.tasks.classification.saving import header, label_config, load_arrays, save_arrays
-from rung.tasks.task import FitReport, Indices, Plan
+from rung.tasks.task import FitReport, Indices, Plan, UsualRung
 
 Floats = NDArray[np.float64]
 _TEXTS_AT_ONCE = 8192
@@ -72,17 +71,14 @@ def _rows(counter: NgramCounter | None, texts: Sequence[str]) -> SparseRows:
 # Fitting --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class MajorityRung:
+class MajorityRung(UsualRung):
     """Always the most frequent label: the floor under every other rung."""
 
-    name: str = "majority"
-    description: str = "always the most frequent label"
-    height: int = 0
-    is_pretrained_language_model: bool = False
-    is_random: bool = False
-    learns: bool = False
-    shared_share: float = 0.0
+    name = "majority"
+    description = "always the most frequent label"
+    height = 0
+    is_random = False
+    learns = False
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """Nothing to decide."""
@@ -102,17 +98,13 @@ class MajorityRung:
         return watch.report()
 
 
-@dataclass(frozen=True)
-class NaiveBayesRung:
+class NaiveBayesRung(UsualRung):
     """Multinomial naive Bayes over which words, or words and word pairs, are there."""
 
-    name: str = "naive-bayes"
-    description: str = "which words are there, counted by label (naive Bayes)"
-    height: int = 1
-    is_pretrained_language_model: bool = False
-    is_random: bool = False
-    learns: bool = True
-    shared_share: float = 0.0
+    name = "naive-bayes"
+    description = "which words are there, counted by label (naive Bayes)"
+    height = 1
+    is_random = False
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """The orders of n-grams to choose from, [1] for words alone; counting is over before a clock could matter."""
@@ -136,17 +128,13 @@ class NaiveBayesRung:
         return watch.report(choice)
 
 
-@dataclass(frozen=True)
-class LinearRung:
+class LinearRung(UsualRung):
     """Logistic regression over tf-idf of words and word pairs."""
 
-    name: str = "linear"
-    description: str = "weighted words and word pairs (logistic regression over TF-IDF)"
-    height: int = 2
-    is_pretrained_language_model: bool = False
-    is_random: bool = False
-    learns: bool = True
-    shared_share: float = 0.0
+    name = "linear"
+    description = "weighted words and word pairs (logistic regression over TF-IDF)"
+    height = 2
+    is_random = False
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:  # noqa: ARG002
         """As many candidates as fit into `seconds`, the usual best first, and the most iterations of the solver.

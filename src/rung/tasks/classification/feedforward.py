@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from rung.nets.counting import SparseRows, softmax, weighted_sums
 from rung.progress import Progress
 from rung.tasks.classification.predictions import Predictions
 from rung.tasks.classification.saving import header, label_config, load_arrays, save_arrays
-from rung.tasks.task import FitReport, Indices, Plan
+from rung.tasks.task import FitReport, Indices, Plan, UsualRung
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,17 +118,12 @@ class BagBatches:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-@dataclass(frozen=True)
-class FeedForwardRung:
+class FeedForwardRung(UsualRung):
     """fastText's model, trained from the labelled texts alone."""
 
-    name: str = "feedforward"
-    description: str = "averaged embeddings of words and word pairs (fastText's model)"
-    height: int = 3
-    is_pretrained_language_model: bool = False
-    is_random: bool = True
-    learns: bool = True
-    shared_share: float = 0.0
+    name = "feedforward"
+    description = "averaged embeddings of words and word pairs (fastText's model)"
+    height = 3
 
     def plan(self, task: Any, seconds: float | None, *, seed: int) -> Plan:
         """The number of epochs that fits into `seconds`, from timing a few real steps.

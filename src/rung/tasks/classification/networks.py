@@ -32,7 +32,7 @@ from rung.tasks.classification.network_training import (
 from rung.tasks.classification.pretraining import TransformerNetworks
 from rung.tasks.classification.saving import header, label_config
 from rung.tasks.classification.sequence_folder import FolderNetworks
-from rung.tasks.task import FitReport, Indices, Plan
+from rung.tasks.task import FitReport, Indices, Plan, UsualRung
 from rung.training.contracts import Precision
 
 __all__ = [
@@ -59,7 +59,7 @@ _SHORTEST = 32
 
 
 @dataclass(frozen=True)
-class NetworkRung:
+class NetworkRung(UsualRung):
     """One neural rung; `family` says what its networks start from, `training` how they are trained by default."""
 
     name: str
@@ -67,12 +67,9 @@ class NetworkRung:
     height: int
     family: Family
     training: Training
-    is_pretrained_language_model: bool = False
-    is_random: bool = True
-    learns: bool = True
 
     @property
-    def shared_share(self) -> float:
+    def shared_share(self) -> float:  # type: ignore[override]  # a constant of most rungs, here the family's
         """Pretraining is done once; see `Rung`."""
         return self.family.earlier_share
 
@@ -257,6 +254,8 @@ def decoder() -> NetworkRung:
 class FolderRung(NetworkRung):
     """A pretrained network from a folder, fine-tuned with a new head by BERT's recipe (arXiv 1810.04805, A.3)."""
 
+    is_pretrained_language_model = True
+
     def __init__(self, path: str | Path) -> None:
         """Take the network in `path`. RunFolderError or TokenizerError say why it cannot be used."""
         super().__init__(
@@ -267,5 +266,4 @@ class FolderRung(NetworkRung):
             training=Training(
                 epochs=4, batch_size=32, learning_rate=5e-5, weight_decay=0.01, warmup_share=0.1, decay_share=0.9
             ),
-            is_pretrained_language_model=True,
         )

@@ -23,7 +23,7 @@ from rung.tasks.prompting.judging import EndpointJudge, Judge, LocalJudge
 from rung.tasks.prompting.predicting import CHOOSING, CONFIG, MODEL_TYPE, llm_cache, load
 from rung.tasks.prompting.target import Target, parse_target
 from rung.tasks.prompting.templates import LONGEST_EXAMPLE, TEMPLATES, Prompt, default_shots, distinct_prompts
-from rung.tasks.task import FitReport, Indices, Plan
+from rung.tasks.task import FitReport, Indices, Plan, UsualRung
 from rung.version import __version__
 
 if TYPE_CHECKING:
@@ -36,12 +36,16 @@ LEDGER = "llm-spending.jsonl"
 
 
 @dataclass(frozen=True)
-class PromptedRung:
+class PromptedRung(UsualRung):
     """Asks `target`, an endpoint's URL (`http://127.0.0.1:8000/v1#MODEL`) or the folder of a generative model.
 
     `price` (per million tokens) and `max_cost` are in one currency. What was paid is counted in `ledger` (default: a
     file beside the rung's folder), and `max_cost` holds for all that is counted there.
     """
+
+    is_pretrained_language_model = True
+    is_random = False
+    learns = False
 
     target: str
     model: str | None = None
@@ -52,10 +56,6 @@ class PromptedRung:
     options: EndpointOptions = field(default_factory=EndpointOptions)
     name: str = "prompted"
     height: int = 9
-    is_pretrained_language_model: bool = True
-    is_random: bool = False
-    learns: bool = False
-    shared_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises UsageError for a target, price or cap that makes no sense."""
