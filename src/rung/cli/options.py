@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rung.errors import UsageError
+
+if TYPE_CHECKING:
+    from rung.cli.trainers import Trainer
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 AS_JSON = "rung.as_json"  # key in the command line's context: was --json given?
@@ -61,7 +64,31 @@ Valid = Annotated[
     list[Path] | None,
     typer.Option("--valid", metavar="TEXT", help="Validation text of your own.  [default: a part of TEXT, held out]"),
 ]
-Net = Annotated[str | None, typer.Option("--net", metavar="FAMILY", help="The family of network.  [default: decoder]")]
+Test = Annotated[
+    list[Path] | None,
+    typer.Option("--test", metavar="TEXT", help="Test pairs of your own (--task).  [default: a part, held out]"),
+]
+Net = Annotated[
+    str | None,
+    typer.Option(
+        "--net",
+        metavar="FAMILY",
+        help="decoder, lstm, gru, rnn, feedforward, ngram; word2vec, glove, fasttext-vectors; bert; with --task "
+        "translate: transformer, lstm.  [default: decoder, or what fits]",
+    ),
+]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task", metavar="TASK", show_default=False, help="translate or rewrite: from one text to another, by pairs."
+    ),
+]
+SourceColumn = Annotated[
+    str | None, typer.Option("--source", metavar="COL", show_default=False, help="The column to translate (--task).")
+]
+TargetColumn = Annotated[
+    str | None, typer.Option("--target", metavar="COL", show_default=False, help="The column of what it becomes.")
+]
 RecipeFile = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE.toml", show_default=False, help="Settings from a file (see --set)."),
@@ -91,9 +118,10 @@ def new_run(
     recipe: Path | None,
     assignments: Sequence[str] | None,
     net: str | None,
+    trainer: Trainer,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of `train` and `plan` that say what to do: texts, recipe file, and single settings over it.
+    """The arguments of a trainer's `train` and `plan` that say what to do: texts, recipe, single settings, network.
 
     Raises UsageError when there is no text or an option contradicts another.
     """
@@ -108,11 +136,13 @@ def new_run(
         key, value = parse_assignment(assignment)
         if overrides.setdefault(key, value) != value:
             raise UsageError(f"--set gives {key} two values", hint="give it once")
-    if net is not None and overrides.setdefault("net.family", net) != net:
+    family = net if trainer.family_in_recipe else None
+    if family is not None and overrides.setdefault("net.family", family) != family:
         raise UsageError(f"--net {net} contradicts --set net.family={overrides['net.family']}", hint="give one of them")
     if tensorboard:
         overrides["training.tensorboard"] = True
-    return {"texts": list(texts or ()), "recipe": recipe, "overrides": overrides}
+    wanted = {"texts": list(texts or ()), "recipe": recipe, "overrides": overrides}
+    return wanted if trainer.family_in_recipe else {**wanted, "net": net}
 
 
 def command_started() -> float:

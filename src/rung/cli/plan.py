@@ -6,6 +6,7 @@ import typer
 
 from rung.cli import options
 from rung.cli.threads import settle_threads
+from rung.cli.trainers import trainer_for
 
 _EXAMPLES = options.examples(
     "rung plan my_texts/ --minutes 30",
@@ -27,7 +28,11 @@ def plan(
     seed: options.Seed = None,
     threads: options.Threads = None,
     valid: options.Valid = None,
+    test: options.Test = None,
     net: options.Net = None,
+    task: options.TaskName = None,
+    source: options.SourceColumn = None,
+    target: options.TargetColumn = None,
     recipe: options.RecipeFile = None,
     set_: options.Settings = None,
     as_json: options.Json = False,
@@ -38,19 +43,23 @@ def plan(
     for the minutes. Refuses what will not fit, and names the setting to change.
     """
     options.exclusive(minutes=minutes, steps=steps)
-    wanted = options.new_run(texts, recipe=recipe, assignments=set_, net=net)
+    trainer = trainer_for(net=net, task=task)
+    wanted = options.new_run(texts, recipe=recipe, assignments=set_, net=net, trainer=trainer)
 
     settle_threads()
     from rung.cli.console import print_json, watching
     from rung.cli.reports import show_plan
-    from rung.tasks import language_modelling
 
     with watching(as_json=as_json) as watcher:
-        planned = language_modelling.plan(
+        planned = trainer.call(
+            "plan",
             **wanted,
             minutes=minutes,
             steps=steps,
             valid=valid or (),
+            test=test or (),
+            source=source,
+            target=target,
             seed=seed,
             threads=threads,
             progress=watcher,

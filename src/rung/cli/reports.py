@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -17,23 +17,56 @@ from rung.cli.options import INTERRUPTED
 
 if TYPE_CHECKING:
     from rung.records import Record
-    from rung.tasks.language_modelling import TrainSummary
-    from rung.training.plan import Plan
+    from rung.tasks.run import TrainSummary
 
 
-def show_plan(plan: Plan) -> None:
+class Planned(Protocol):
+    """What training would do."""
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        ...
+
+
+class Trained(Protocol):
+    """How a training command went."""
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        ...
+
+    @property
+    def ended(self) -> str:
+        """`finished`, `stopped early` or `interrupted`."""
+        ...
+
+    def lines(self) -> list[str]:
+        """What was trained and how good it is, for people."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for machines."""
+        ...
+
+
+def show_plan(plan: Planned) -> None:
     """The plan, line by line."""
     console = results()
     for line in plan.lines():
         console.print(line, markup=False)
 
 
-def end_training(summary: TrainSummary, *, as_json: bool) -> None:
+def end_training(summary: Trained | TrainSummary, *, as_json: bool) -> None:
     """Show how training ended; the exit code of an interrupted run is that of an interrupted command."""
+    from rung.tasks.run import TrainSummary
+
     if as_json:
         print_json(summary.to_json())
-    else:
+    elif isinstance(summary, TrainSummary):
         show_training(summary)
+    else:
+        show_trained(summary)
     if summary.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
 
@@ -54,6 +87,17 @@ def show_training(summary: TrainSummary) -> None:
         console.print(Padding(Text(summary.sample.strip(), style="italic"), (0, 2)))
     console.print(f"\nThe run is in [bold]{summary.run}[/], a folder that transformers opens too.")
     next_commands(console, summary.run, finished=summary.bits_per_byte is not None)
+
+
+def show_trained(summary: Trained) -> None:
+    """What was trained, line by line, and where it is."""
+    console = results()
+    console.print()
+    for line in summary.lines():
+        console.print(line, markup=False)
+    console.print(f"\nThe run is in [bold]{summary.run}[/].")
+    if summary.ended == "interrupted":
+        console.print(f"Go on with: [cyan]rung train --resume {summary.run}[/]")
 
 
 def show_bits_per_byte(console: Console, measured: Record, floors: Sequence[Record], *, of: str) -> None:

@@ -1,4 +1,4 @@
-"""`rung train`: raw text in, a language model out; also goes on after an interruption and trains on."""
+"""`rung train`: text in, a network out; also goes on after an interruption and trains on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ import typer
 from rung.cli import options
 from rung.cli.plan import plan
 from rung.cli.threads import settle_threads
+from rung.cli.trainers import trainer_for, trainer_of
 from rung.errors import UsageError
 
 _EXAMPLES = options.examples(
     "rung train my_texts/ --minutes 30",
     "rung train book.txt notes/ --minutes 10 --out runs/mine --seed 7",
     "rung train my_texts/ --minutes 30 --dry-run                 # print the plan and stop",
+    "rung train my_texts/ --net lstm --minutes 30                # or gru, rnn, feedforward, ngram, bert",
+    "rung train my_texts/ --net word2vec                         # or glove, fasttext-vectors: vectors of words",
+    "rung train pairs.csv --task translate --source en --target de --minutes 30",
+    "rung train train.en.gz train.de.gz --task translate --minutes 30",
     "rung train my_texts/ --steps 2000 --set tokenizer.vocab_size=8192 --set training.optimizer=adamw",
     "rung train --resume runs/my_texts                           # after Ctrl-C or a crash",
     "rung train --extend runs/my_texts --minutes 60              # a finished run, trained on",
@@ -25,7 +30,7 @@ _EXAMPLES = options.examples(
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("train", epilog=_EXAMPLES, short_help="Train a language model on your text.")(train)
+    app.command("train", epilog=_EXAMPLES, short_help="Train a network on your text.")(train)
 
 
 def train(
@@ -37,7 +42,11 @@ def train(
     seed: options.Seed = None,
     threads: options.Threads = None,
     valid: options.Valid = None,
+    test: options.Test = None,
     net: options.Net = None,
+    task: options.TaskName = None,
+    source: options.SourceColumn = None,
+    target: options.TargetColumn = None,
     recipe: options.RecipeFile = None,
     set_: options.Settings = None,
     resume: Annotated[
@@ -51,7 +60,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train a language model on your text.
+    """Train a network on your text: a language model, word vectors, BERT, or (--task) a translator of any kind.
 
     Reads, cleans, deduplicates and splits the text, trains a tokenizer and a network sized for this machine, this
     text and these minutes, and leaves a folder that transformers opens too. --minutes is the whole command's time.
@@ -66,35 +75,45 @@ def train(
             seed=seed,
             threads=threads,
             valid=valid,
+            test=test,
             net=net,
+            task=task,
+            source=source,
+            target=target,
             recipe=recipe,
             set_=set_,
             as_json=as_json,
         )
         return
-    goes_on = resume is not None or extend is not None
+    goes_on = resume or extend
+    columns = {"source": source, "target": target}
     if goes_on:
-        _refuse(TEXT=texts, seed=seed, valid=valid, net=net, recipe=recipe, set=set_, tensorboard=tensorboard)
+        given = {"TEXT": texts, "valid": valid, "test": test, "task": task, **columns, "recipe": recipe, "set": set_}
+        _refuse(**given, seed=seed, net=net, tensorboard=tensorboard)
     if resume:
         _refuse(minutes=minutes, steps=steps, out=out)
-    wanted = (
-        {} if goes_on else options.new_run(texts, recipe=recipe, assignments=set_, net=net, tensorboard=tensorboard)
-    )
+    trainer = trainer_of(goes_on) if goes_on else trainer_for(net=net, task=task)
+    wanted: dict[str, Any] = {}
+    if not goes_on:
+        held_out = {"valid": valid or (), "test": test or ()}
+        wanted = options.new_run(
+            texts, recipe=recipe, assignments=set_, net=net, trainer=trainer, tensorboard=tensorboard
+        )
+        wanted |= {**held_out, **columns, "seed": seed}
 
     settle_threads()
     from rung.cli.console import watching
     from rung.cli.reports import end_training
-    from rung.tasks import language_modelling
 
     budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "out": out, "started": options.command_started()}
     with watching(as_json=as_json) as watcher:
         common: dict[str, Any] = {"threads": threads, "progress": watcher, "display": watcher}
         if resume:
-            summary = language_modelling.resume(resume, **common)
+            summary = trainer.call("resume", resume, **common)
         elif extend:
-            summary = language_modelling.extend(extend, **budget, **common)
+            summary = trainer.call("extend", extend, **budget, **common)
         else:
-            summary = language_modelling.train(**wanted, valid=valid or (), seed=seed, **budget, **common)
+            summary = trainer.call("train", **wanted, **budget, **common)
     end_training(summary, as_json=as_json)
 
 
