@@ -36,14 +36,14 @@ class TextSection(_Section):
 class TokenizerSection(_Section):
     """How text becomes tokens."""
 
-    kind: Literal["bpe", "byte", "character"] = "bpe"
+    kind: Literal["bpe", "byte", "character", "wordpiece"] = "bpe"
     vocab_size: int | None = Field(default=None, ge=257, le=1_000_000, description="rows of the embedding matrix")
 
 
 class NetSection(_Section):
     """The network, in the spelling of Hugging Face's config.json."""
 
-    family: Literal["decoder"] = "decoder"
+    family: Literal["decoder", "bert"] = "decoder"
     model_type: Literal["qwen3", "llama", "qwen2"] = "qwen3"
     hidden_size: int | None = Field(default=None, ge=8)
     num_hidden_layers: int | None = Field(default=None, ge=1)
@@ -54,6 +54,13 @@ class NetSection(_Section):
     max_position_embeddings: int | None = Field(default=None, ge=8, description="context length in tokens")
     tie_word_embeddings: bool | None = None
     dropout: float | None = Field(default=None, ge=0, lt=1, description="on embeddings and residual branches")
+
+
+class MaskingSection(_Section):
+    """Which tokens a masked language model (net.family "bert") has to guess."""
+
+    share: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that are hidden")
+    whole_words: bool = Field(default=True, description="hide all pieces of a word together")
 
 
 class TrainingSection(_Section):
@@ -95,6 +102,7 @@ class Recipe(_Section):
     text: TextSection = TextSection()
     tokenizer: TokenizerSection = TokenizerSection()
     net: NetSection = NetSection()
+    masking: MaskingSection = MaskingSection()
     training: TrainingSection = TrainingSection()
 
     @classmethod

@@ -79,14 +79,18 @@ class Run:
         plan: Mapping[str, Any],
         data: Mapping[str, Any],
         parent: Mapping[str, Any] | None,
+        task: str = "text",
     ) -> Run:
-        """Start a run folder; `parent` names the run and step it trains on from. UsageError when it is not empty."""
+        """Start a run folder; `parent` names the run and step it trains on from. UsageError when it is not empty.
+
+        `task` says what the folder will do, "text" being a language model: `rung.tasks.loading` goes by it.
+        """
         require_empty(folder)
         make_output_folder(folder)
         header = {
             "kind": "run",
             "rung_version": __version__,
-            "task": "text",
+            "task": task,
             "state": "planned",
             "recipe": recipe.to_json(),
             "plan": dict(plan),
