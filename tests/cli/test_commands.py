@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +64,7 @@ class Task:
     """Stands where the language-model task is, notes what it is asked, and answers."""
 
     def __init__(self) -> None:
+        self.real = import_module("rung.tasks.language_modelling")
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.answers: dict[str, Any] = {
             "train": summary(),
@@ -79,6 +82,8 @@ class Task:
                 raise answer
             return answer
 
+        if name in self.answers:
+            call.__signature__ = inspect.signature(getattr(self.real, name))  # type: ignore[attr-defined]
         return call
 
     @property
@@ -89,9 +94,14 @@ class Task:
 
 
 @pytest.fixture
-def task(monkeypatch: pytest.MonkeyPatch) -> Task:
+def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Task:
+    """The stand-in, and a run `r` in the present folder to go on with."""
     task = Task()
     monkeypatch.setattr(rung.tasks, "language_modelling", task, raising=False)
+    monkeypatch.setitem(sys.modules, "rung.tasks.language_modelling", task)  # type: ignore[misc]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "rung.json").write_text('{"format_version": 1, "task": "text"}', encoding="utf-8")
     return task
 
 
@@ -204,6 +214,12 @@ def test_with_json_standard_output_is_one_object(task: Task, arguments: list[str
         (["train", "a", "--set", "seed"], "not of the form section.key=value"),
         (["train", "a", "--set", "seed=1", "--set", "seed=2"], "two values"),
         (["train", "a", "--set", "net.family=x", "--net", "decoder"], "--net decoder contradicts --set net.family=x"),
+        (["train", "a", "--net", "decodr"], "no network 'decodr'; did you mean 'decoder'?"),
+        (["train", "a", "--net", "transformer"], "--task translate"),
+        (["train", "a", "--task", "translat"], "no task 'translat'; did you mean 'translate'?"),
+        (["train", "a", "--task", "translate", "--net", "gru"], "no network for --task translate 'gru'"),
+        (["train", "a", "--source", "en"], "--source means nothing with --net decoder"),
+        (["plan", "a", "--test", "t.txt"], "--test means nothing with --net decoder"),
         (["train", "a", "--steps", "0"], "greater than or equal to 1"),
         (["train", "a", "--nonsense"], "No such option"),
         (["nonsense"], "No such command"),
@@ -272,12 +288,9 @@ def test_what_is_called_is_there(task: Task) -> None:
     run("plan", "a.txt")
     run("eval", "r", "a.txt")
     run("quickstart", "novel")
-    from importlib import import_module
-
-    real = import_module("rung.tasks.language_modelling")
     assert [name for name, *_ in task.calls] == ["train", "resume", "extend", "plan", "evaluate", "train"]
     for name, args, kwargs in task.calls:
-        inspect.signature(getattr(real, name)).bind(*args, **kwargs)
+        inspect.signature(getattr(task.real, name)).bind(*args, **kwargs)
 
 
 def test_the_quickstart_climbs_the_ladder_on_the_messages_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:

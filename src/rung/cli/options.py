@@ -136,13 +136,13 @@ def new_run(
         key, value = parse_assignment(assignment)
         if overrides.setdefault(key, value) != value:
             raise UsageError(f"--set gives {key} two values", hint="give it once")
-    family = net if trainer.family_in_recipe else None
+    family = net if trainer.is_language_modelling else None
     if family is not None and overrides.setdefault("net.family", family) != family:
         raise UsageError(f"--net {net} contradicts --set net.family={overrides['net.family']}", hint="give one of them")
     if tensorboard:
         overrides["training.tensorboard"] = True
     wanted = {"texts": list(texts or ()), "recipe": recipe, "overrides": overrides}
-    return wanted if trainer.family_in_recipe else {**wanted, "net": net}
+    return wanted if trainer.is_language_modelling else {**wanted, "net": net}
 
 
 def command_started() -> float:

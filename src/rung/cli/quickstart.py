@@ -80,7 +80,7 @@ def quickstart(
 def _novel(minutes: float, out: Path | None, *, as_json: bool) -> None:
     settle_threads()
     from rung.cli.console import watching
-    from rung.cli.reports import end_training
+    from rung.cli.reports import end_training, show_training
     from rung.tasks import language_modelling
 
     with watching(as_json=as_json) as watcher:
@@ -88,4 +88,4 @@ def _novel(minutes: float, out: Path | None, *, as_json: bool) -> None:
         summary = language_modelling.train(
             [NOVEL], minutes=minutes, out=out, started=command_started(), progress=watcher, display=watcher
         )
-    end_training(summary, as_json=as_json)
+    end_training(summary, show_training, as_json=as_json)

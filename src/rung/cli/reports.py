@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,16 +57,12 @@ def show_plan(plan: Planned) -> None:
         console.print(line, markup=False)
 
 
-def end_training(summary: Trained | TrainSummary, *, as_json: bool) -> None:
-    """Show how training ended; the exit code of an interrupted run is that of an interrupted command."""
-    from rung.tasks.run import TrainSummary
-
+def end_training(summary: TrainSummary | Trained, show: Callable[[Any], None], *, as_json: bool) -> None:
+    """Tell how training ended, by `show` to people; the exit code of an interrupted run is that of such a command."""
     if as_json:
         print_json(summary.to_json())
-    elif isinstance(summary, TrainSummary):
-        show_training(summary)
     else:
-        show_trained(summary)
+        show(summary)
     if summary.ended == "interrupted":
         raise typer.Exit(INTERRUPTED)
 

@@ -103,7 +103,7 @@ def train(
 
     settle_threads()
     from rung.cli.console import watching
-    from rung.cli.reports import end_training
+    from rung.cli.reports import end_training, show_trained, show_training
 
     budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "out": out, "started": options.command_started()}
     with watching(as_json=as_json) as watcher:
@@ -114,7 +114,7 @@ def train(
             summary = trainer.call("extend", extend, **budget, **common)
         else:
             summary = trainer.call("train", **wanted, **budget, **common)
-    end_training(summary, as_json=as_json)
+    end_training(summary, show_training if trainer.is_language_modelling else show_trained, as_json=as_json)
 
 
 def _refuse(**given: object) -> None:

@@ -47,8 +47,8 @@ class Trainer:
     chosen_by: str
 
     @property
-    def family_in_recipe(self) -> bool:
-        """Whether the family of network is a setting of the recipe (`net.family`) rather than an argument."""
+    def is_language_modelling(self) -> bool:
+        """Whether language models are trained: the network is a setting of their recipe (`net.family`)."""
         return self.module == _LANGUAGE_MODELLING
 
     def call(self, name: str, *positional: Any, **arguments: Any) -> Any:
