@@ -48,6 +48,25 @@ def test_value_and_gradients_equal_plain_cross_entropy(
         torch.testing.assert_close(fused_cross_entropy(rows, weight, labels, z_loss), (expected, plain))
 
 
+@pytest.mark.parametrize("rows_per_chunk", [10, 1000])
+def test_with_a_bias_value_and_gradients_equal_plain_cross_entropy(
+    rows_per_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, weight, labels = problem()
+    bias = torch.randn(len(weight), generator=torch.Generator().manual_seed(1)).requires_grad_()
+    monkeypatch.setattr(cross_entropy, "_CHUNK_SCORES", rows_per_chunk * len(weight))
+    total, _ = fused_cross_entropy(rows, weight, labels, bias=bias)
+    (total / 7).backward()
+    ours = [rows.grad, weight.grad, bias.grad]
+    rows.grad = weight.grad = bias.grad = None
+    plain = F.cross_entropy(F.linear(rows, weight, bias), labels, ignore_index=-100, reduction="sum")
+    (plain / 7).backward()
+    torch.testing.assert_close(total, plain)
+    torch.testing.assert_close(ours, [rows.grad, weight.grad, bias.grad])
+    with torch.no_grad():
+        torch.testing.assert_close(fused_cross_entropy(rows, weight, labels, bias=bias)[0], plain)
+
+
 def test_gradients_reach_whichever_input_asks() -> None:
     rows, weight, labels = problem()
     fused_cross_entropy(rows, weight, labels)[0].backward()

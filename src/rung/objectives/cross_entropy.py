@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 IGNORED = -100
 # Scores of one chunk, in elements: 2^21 bfloat16 scores are 4 MiB, which two cores' second-level caches hold.
@@ -16,27 +17,36 @@ _CHUNK_SCORES = 2**21
 
 
 def fused_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_loss: float = 0.0
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    z_loss: float = 0.0,
+    *,
+    bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return float32 sums over the tokens whose label is not -100: of the loss, and of cross-entropy alone (detached).
 
-    `hidden` (tokens, hidden) in the dtype to compute in, `weight` (vocabulary, hidden), `labels` (tokens,) int64. The
-    loss is cross-entropy plus `z_loss` (log Z)^2, which keeps the normaliser Z near 1 (PaLM, arXiv 2204.02311, 5).
-    Softmax and sums are float32. Gradients reach `hidden` and `weight`; there are no second derivatives.
+    `hidden` (tokens, hidden) in the dtype to compute in, `weight` (vocabulary, hidden), `labels` (tokens,) int64,
+    `bias` (vocabulary,) where scores are `hidden @ weight.T + bias`. The loss is cross-entropy plus `z_loss` (log Z)^2,
+    which keeps the normaliser Z near 1 (PaLM, arXiv 2204.02311, 5). Softmax and sums are float32. Gradients reach `hidden`, `weight` and `bias`; there are no second derivatives.
     """
-    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        total, entropy = _FusedCrossEntropy.apply(hidden, weight, labels, z_loss)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (hidden, weight, bias)):
+        total, entropy = _FusedCrossEntropy.apply(hidden, weight, labels, z_loss, bias)  # type: ignore[no-untyped-call]
         return total, entropy
     cast = weight.to(hidden.dtype)
     sums = hidden.new_zeros(2, dtype=torch.float32)
     for rows, targets in _chunks(hidden, labels, len(weight)):
-        sums = sums + _sums(*_log_probabilities(rows @ cast.t()), targets, z_loss)
+        sums = sums + _sums(*_log_probabilities(_scores(rows, cast, bias)), targets, z_loss)
     return sums[0], sums[1]
 
 
 def _chunks(hidden: torch.Tensor, labels: torch.Tensor, vocabulary: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     rows = max(1, _CHUNK_SCORES // vocabulary)
     return list(zip(torch.split(hidden, rows), torch.split(labels, rows), strict=True))
+
+
+def _scores(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return F.linear(rows, weight, None if bias is None else bias.to(rows.dtype))
 
 
 def _log_probabilities(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,14 +65,20 @@ def _sums(logarithms: torch.Tensor, normaliser: torch.Tensor, targets: torch.Ten
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_loss: float
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        z_loss: float,
+        bias: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         cast = weight.to(hidden.dtype)
         hidden_gradients = []
         weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        bias_gradient = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         sums = hidden.new_zeros(2, dtype=torch.float32)
         for rows, targets in _chunks(hidden, labels, len(weight)):
-            logarithms, normaliser = _log_probabilities(rows @ cast.t())
+            logarithms, normaliser = _log_probabilities(_scores(rows, cast, bias))
             sums = sums + _sums(logarithms, normaliser, targets, z_loss)
             # d loss / d scores = scale x (softmax - one-hot / boost). The scale of a row, 0 where there is no target,
             # is applied to the narrow side of each product instead of to the scores.
@@ -71,19 +87,24 @@ class _FusedCrossEntropy(torch.autograd.Function):
             gradient = logarithms.exp_().scatter_add_(1, targets.clamp(min=0)[:, None], -1 / boost).to(hidden.dtype)
             hidden_gradients.append(gradient @ cast * scale)
             weight_gradient += gradient.t() @ (rows * scale)
-        ctx.save_for_backward(torch.cat(hidden_gradients), weight_gradient)
+            if bias_gradient is not None:
+                bias_gradient += (gradient.t() @ scale).squeeze(1)
+        ctx.save_for_backward(torch.cat(hidden_gradients), weight_gradient, bias_gradient)
         ctx.weight_dtype = weight.dtype
         total, entropy = sums[0].clone(), sums[1].clone()
         ctx.mark_non_differentiable(entropy)
         return total, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        hidden_gradient, weight_gradient = ctx.saved_tensors
+    def backward(
+        ctx: Any, *gradients: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, None, None, torch.Tensor | None]:
+        hidden_gradient, weight_gradient, bias_gradient = ctx.saved_tensors
         scale = gradients[0]
         return (
             hidden_gradient * scale.to(hidden_gradient.dtype),
             (weight_gradient * scale).to(ctx.weight_dtype),
             None,
             None,
+            None if bias_gradient is None else (bias_gradient * scale).to(ctx.weight_dtype),
         )
