@@ -70,7 +70,7 @@ class TrainingSection(_Section):
     steps: int | None = Field(default=None, ge=1, description="optimiser steps; plans without a clock")
     batch_size: int | None = Field(default=None, ge=1, description="sequences per optimiser step, over all ranks")
     micro_batch_size: int | None = Field(default=None, ge=1, description="sequences per forward pass and rank")
-    optimizer: Literal["muon", "adamw", "sgd"] | None = None
+    optimizer: Literal["adam", "adamw", "momentum", "muon", "nesterov", "sgd"] | None = None
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     warmup_steps: int | None = Field(default=None, ge=0)
@@ -87,6 +87,9 @@ class TrainingSection(_Section):
     checkpoint_every: int | None = Field(default=None, ge=1, description="steps between checkpoints")
     patience: int | None = Field(default=None, ge=1, description="stop after so many validations without a new best")
     tensorboard: bool = False
+    vital_signs_every: int | None = Field(
+        default=None, ge=0, description="steps between vital signs; 0: none; by default under 1 % of the time"
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

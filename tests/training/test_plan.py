@@ -37,7 +37,7 @@ def test_a_plan_has_no_gaps_and_fills_the_time() -> None:
     assert recipe.training.minutes is None
     for section in (recipe.net, recipe.training):
         gaps = {name for name, value in section if value is None}
-        assert gaps <= {"minutes", "patience"}
+        assert gaps <= {"minutes", "patience", "vital_signs_every"}
     seconds = plan.tokens * plan.config.flops_per_token(plan.config.max_position_embeddings) / 2e11
     assert seconds == pytest.approx(150, rel=0.02)
     assert plan.config in clock.timed

@@ -18,6 +18,7 @@ from rung.errors import DataError, PlanError
 from rung.nets.decoder_config import DecoderConfig
 from rung.recipe import Recipe
 from rung.training.forecast import forecast_bits_per_byte
+from rung.training.optimizers import DEFAULTS, OptimizerName
 from rung.training.schedule import Schedule
 from rung.training.shapes import Memory, candidate_configs, memory_needed, net_values
 from rung.training.timing import StepTimer
@@ -35,8 +36,6 @@ _LONGEST_CONTEXT = 1024
 _SMALLEST_BATCH = 2048  # tokens per step, right for _SMALLEST_BATCH_TOKENS of training
 _SMALLEST_BATCH_TOKENS = 4e6
 _SMALLEST_GPU_BATCH = 16_384  # fewer leave a GPU idle
-_LEARNING_RATE = {"muon": 0.01, "adamw": 0.003, "sgd": 0.1}  # at 2,048 tokens per step and width 192
-_WEIGHT_DECAY = 0.1
 _DROPOUT_UP_TO_EPOCHS = ((8.0, 0.0), (20.0, 0.1), (math.inf, 0.2))
 _T = TypeVar("_T")
 
@@ -246,7 +245,7 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
     epochs = choice.tokens / text.train_tokens
     micro = _micro_batch(recipe, machine, config, choice.sequences)
     memory = _check_memory(machine, config, micro)
-    optimizer = training.optimizer or "muon"
+    optimizer: OptimizerName = training.optimizer or "muon"
     warmup = training.warmup_steps
     if warmup is None:
         warmup = min(choice.steps // 10, max(choice.steps // 50, 40))
@@ -267,7 +266,7 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
             "micro_batch_size": micro,
             "optimizer": optimizer,
             "learning_rate": _unless(training.learning_rate, _learning_rate(optimizer, choice)),
-            "weight_decay": _unless(training.weight_decay, _WEIGHT_DECAY),
+            "weight_decay": _unless(training.weight_decay, DEFAULTS[optimizer].weight_decay),
             "warmup_steps": warmup,
             "schedule": _unless(training.schedule, schedule.to_json()),
             "precision": _unless(training.precision, "bf16" if machine.bf16 else "fp32"),
@@ -362,11 +361,11 @@ def _pays_to_compile(machine: Machine, seconds: float) -> bool:
     return machine.can_compile and seconds * (1 - 1 / COMPILE_SPEEDUP) > COMPILE_SECONDS
 
 
-def _learning_rate(optimizer: str, choice: _Choice) -> float:
+def _learning_rate(optimizer: OptimizerName, choice: _Choice) -> float:
     """Smaller for wider nets, larger for larger batches (by the square root, as nanochat does)."""
     batch = math.sqrt(choice.sequences * choice.context / _SMALLEST_BATCH)
     width = math.sqrt(192 / max(choice.config.hidden_size, 192))
-    return float(f"{_LEARNING_RATE[optimizer] * min(batch, 4.0) * width:.3g}")
+    return float(f"{DEFAULTS[optimizer].learning_rate * min(batch, 4.0) * width:.3g}")
 
 
 def _dropout(epochs: float) -> float:
