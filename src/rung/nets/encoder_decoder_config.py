@@ -1,0 +1,154 @@
+"""The shape of an encoder-decoder Transformer in Marian's spelling, and its `config.json`, read strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rung.errors import RunFolderError
+from rung.nets.decoder_config import check_keys
+
+ACTIVATIONS = ("relu", "gelu", "swish", "silu")
+
+# Keys that say something about computing which we implement in one way only: any other value is refused.
+_ONLY_VALUE: dict[str, Any] = {
+    "model_type": "marian",
+    "is_encoder_decoder": True,
+    "is_decoder": False,
+    "share_encoder_decoder_embeddings": True,
+    "tie_word_embeddings": True,
+    "normalize_before": False,
+    "normalize_embedding": False,
+    "add_final_layer_norm": False,
+    "add_bias_logits": False,
+    "static_position_embeddings": True,
+    "encoder_layerdrop": 0.0,
+    "decoder_layerdrop": 0.0,
+    "extra_pos_embeddings": None,
+}
+# Keys that do not change what the network computes: dropout and drawing belong to training, the rest to generation.
+_NO_EFFECT = frozenset(
+    {
+        "_name_or_path",
+        "_num_labels",
+        "activation_dropout",
+        "architectures",
+        "attention_dropout",
+        "bad_words_ids",
+        "bos_token_id",
+        "classif_dropout",
+        "classifier_dropout",
+        "dropout",
+        "dtype",
+        "forced_eos_token_id",
+        "gradient_checkpointing",
+        "id2label",
+        "init_std",
+        "label2id",
+        "max_length",
+        "num_beams",
+        "num_hidden_layers",
+        "output_attentions",
+        "output_hidden_states",
+        "problem_type",
+        "return_dict",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderDecoderConfig:
+    """The Transformer of "Attention Is All You Need" (arXiv 1706.03762); names are those of `MarianConfig`.
+
+    Source and target share one vocabulary and one embedding matrix, which is the output matrix too (section 3.4). The
+    defaults beyond the sizes are the paper's: ReLU, embeddings times sqrt(d_model). A target starts from
+    `decoder_start_token_id`, which in Marian is the padding token.
+    """
+
+    vocab_size: int
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_attention_heads: int
+    decoder_attention_heads: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    max_position_embeddings: int
+    pad_token_id: int
+    eos_token_id: int
+    decoder_start_token_id: int
+    activation_function: str = "relu"
+    scale_embedding: bool = True
+
+    model_type = "marian"
+
+    def __post_init__(self) -> None:
+        """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            low = 0 if field.name.endswith("token_id") else 1
+            if field.type == "int" and (type(value) is not int or value < low):
+                raise _refusal(f"{field.name} must be a whole number of at least {low}, not {value!r}")
+            if field.name.endswith("token_id") and value >= self.vocab_size:
+                raise _refusal(f"{field.name} {value} is not among the {self.vocab_size} tokens")
+        for heads in ("encoder_attention_heads", "decoder_attention_heads"):
+            if self.d_model % getattr(self, heads):
+                raise _refusal(f"d_model {self.d_model} is not a multiple of {heads} {getattr(self, heads)}")
+        if self.d_model % 2:
+            raise _refusal(f"d_model must be even for sinusoidal positions, not {self.d_model}")
+        if self.activation_function not in ACTIVATIONS:
+            known = f"supported: {', '.join(ACTIVATIONS)}"
+            raise _refusal(f"activation_function {self.activation_function!r} is not supported", known)
+        if not isinstance(self.scale_embedding, bool):
+            raise _refusal(f"scale_embedding must be true or false, not {self.scale_embedding!r}")
+
+    @property
+    def hidden_size(self) -> int:
+        """What Marian calls `d_model`."""
+        return self.d_model
+
+    def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
+        """Return the `config.json` object of a `MarianMTModel`."""
+        return {
+            "architectures": ["MarianMTModel"],
+            "model_type": self.model_type,
+            "is_encoder_decoder": True,
+            **dataclasses.asdict(self),
+            "decoder_vocab_size": self.vocab_size,
+            "share_encoder_decoder_embeddings": True,
+            "tie_word_embeddings": True,
+            "static_position_embeddings": True,
+            "normalize_before": False,
+            "bos_token_id": None,
+            "forced_eos_token_id": self.eos_token_id,
+            "torch_dtype": dtype,
+            "dtype": dtype,
+        }
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any], *, where: str = "config.json") -> EncoderDecoderConfig:
+        """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        check_keys(config, names | {"decoder_vocab_size"} | _NO_EFFECT, _ONLY_VALUE, where)
+        # MarianConfig's defaults, where the key is absent.
+        values: dict[str, Any] = {"activation_function": "gelu", "scale_embedding": False}
+        values |= {name: config[name] for name in names if name in config}
+        missing = [field.name for field in dataclasses.fields(cls) if field.name not in values]
+        if missing:
+            raise _refusal(f"config.json lacks {', '.join(missing)}", where=where)
+        other = config.get("decoder_vocab_size")
+        if other not in (None, values["vocab_size"]):
+            problem = f"decoder_vocab_size {other} differs from vocab_size {values['vocab_size']}"
+            raise _refusal(problem, "only one vocabulary for both sides is supported", where)
+        try:
+            return cls(**values)
+        except RunFolderError as error:
+            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+
+
+def _refusal(problem: str, hint: str | None = None, where: str = "encoder-decoder config") -> RunFolderError:
+    return RunFolderError(problem, where=where, hint=hint)

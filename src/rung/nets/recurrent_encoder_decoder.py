@@ -1,0 +1,256 @@
+"""The LSTM encoder-decoder with attention: the network that the Transformer replaced.
+
+A bidirectional LSTM reads the source; an LSTM writes the target and at each step looks back at the source (Bahdanau et
+al. 2015, arXiv 1409.0473), scoring each source state either by a small network ("additive", Bahdanau) or by a bilinear
+form ("general", Luong et al. 2015, arXiv 1508.04025, section 3.1). The step's own state and what it found become the
+attentional vector tanh(W [found; state]) (Luong, equation 5), which the embeddings, shared by both sides, score.
+
+By default the attentional vector is not fed back, so that in training the LSTM runs over a whole target at once and all
+steps attend in one product. With `input_feeding` (Luong, section 3.3) it is part of the next step's input, and training
+must go step by step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rung.errors import GenerationError, RunFolderError
+from rung.nets.blank import without_values
+from rung.nets.body import States
+from rung.nets.decoder import Linear
+from rung.nets.decoder_config import check_keys
+from rung.nets.recurrent import RecurrentBody, RecurrentConfig
+from rung.nets.vocabulary_head import VocabularyHead
+
+Scoring = Literal["general", "additive"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentEncoderDecoderConfig:
+    """`num_hidden_layers` LSTM layers of `hidden_size` features on each side (half of them a direction when reading).
+
+    `max_position_embeddings` bounds a text's tokens, as in a Transformer: beyond it, no such network was ever trained.
+    """
+
+    vocab_size: int
+    embedding_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    max_position_embeddings: int
+    pad_token_id: int
+    eos_token_id: int
+    decoder_start_token_id: int
+    attention: Scoring = "general"
+    input_feeding: bool = False
+
+    model_type = "rung-lstm-attention"
+
+    def __post_init__(self) -> None:
+        """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            low = 0 if field.name.endswith("token_id") else 1
+            if field.type == "int" and (type(value) is not int or value < low):
+                raise _refusal(f"{field.name} must be a whole number of at least {low}, not {value!r}")
+            if field.name.endswith("token_id") and value >= self.vocab_size:
+                raise _refusal(f"{field.name} {value} is not among the {self.vocab_size} tokens")
+        if self.hidden_size % 2:
+            raise _refusal(f"hidden_size must be even, half for each direction of reading, not {self.hidden_size}")
+        if self.attention not in ("general", "additive"):
+            raise _refusal(f"attention must be 'general' or 'additive', not {self.attention!r}")
+        if not isinstance(self.input_feeding, bool):
+            raise _refusal(f"input_feeding must be true or false, not {self.input_feeding!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `config.json` object."""
+        return {"model_type": self.model_type, "is_encoder_decoder": True, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any], *, where: str = "config.json") -> RecurrentEncoderDecoderConfig:
+        """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        check_keys(config, names | {"model_type"}, {"is_encoder_decoder": True}, where)
+        missing = [name for name in (field.name for field in dataclasses.fields(cls)) if name not in config]
+        if missing:
+            raise RunFolderError(f"config.json lacks {', '.join(missing)}", where=where)
+        try:
+            return cls(**{name: config[name] for name in names})
+        except RunFolderError as error:
+            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+
+
+class RecurrentState(NamedTuple):
+    """What one step hands to the next: the LSTM's states (layers, batch, hidden), and the attentional vector
+    (batch, embedding).
+    """
+
+    hidden: torch.Tensor
+    cell: torch.Tensor
+    attentional: torch.Tensor
+
+
+class SourceAttention(nn.Module):
+    """Where to look in the source, and what is found there."""
+
+    def __init__(self, config: RecurrentEncoderDecoderConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.key = Linear(size, size, bias=False)
+        self.query = Linear(size, size, bias=False) if config.attention == "additive" else None
+        self.energy = Linear(size, 1, bias=False) if config.attention == "additive" else None
+
+    def weights(self, query: torch.Tensor, keys: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
+        """Return (batch, target, source), adding up to 1 over the source.
+
+        `query` (batch, target, hidden); `keys` (batch, source, hidden) from `key`; `added` (batch, 1, source).
+        """
+        if self.query is None or self.energy is None:
+            scores = query @ keys.mT
+        else:
+            scores = self.energy(torch.tanh(self.query(query)[:, :, None] + keys[:, None])).squeeze(-1)
+        return (scores if added is None else scores + added).softmax(-1)
+
+
+class RecurrentEncoderDecoder(nn.Module):
+    """The same interface as `rung.nets.encoder_decoder.EncoderDecoder`; matrices start as torch draws an LSTM's.
+
+    `dropout` acts, while training, on embedded tokens, between layers and on the attentional vector.
+    """
+
+    def __init__(
+        self,
+        config: RecurrentEncoderDecoderConfig,
+        *,
+        dropout: float = 0.0,
+        tensors: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Draw parameters from torch's global generator, or hold `tensors`, uncopied."""
+        super().__init__()
+        self.config = config
+        self.dropout = dropout
+        if tensors is None:
+            self._build(dropout)
+            nn.init.normal_(self.encoder.embed_tokens.weight, std=config.embedding_size**-0.5)
+        else:
+            with without_values():
+                self._build(dropout)
+            self.load_state_dict(tensors, assign=True)
+        self.lm_head = VocabularyHead(self.encoder.embed_tokens)
+
+    def _build(self, dropout: float) -> None:
+        config = self.config
+        size, fed = config.hidden_size, config.embedding_size if config.input_feeding else 0
+        reading = RecurrentConfig(
+            config.vocab_size,
+            "lstm",
+            config.embedding_size,
+            size,
+            config.num_hidden_layers,
+            dropout,
+            config.pad_token_id,
+        )
+        self.encoder = RecurrentBody(reading)
+        self.bridge = Linear(size, config.num_hidden_layers * 2 * size)
+        between = dropout if config.num_hidden_layers > 1 else 0.0
+        self.decoder = nn.LSTM(
+            config.embedding_size + fed, size, config.num_hidden_layers, batch_first=True, dropout=between
+        )
+        self.attend = SourceAttention(config)
+        self.combine = Linear(2 * size, config.embedding_size, bias=False)
+
+    def encode(self, source_ids: torch.Tensor, source_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the memory (batch, source, hidden) of `source_ids` (batch, source); see `EncoderDecoder.encode`."""
+        self._check(source_ids)
+        mask = None if source_mask is None else source_mask.bool()
+        memory: torch.Tensor = self.encoder(self.encoder.embed(source_ids), mask).hidden
+        return memory
+
+    def decode(
+        self,
+        target_inputs: torch.Tensor,
+        memory: torch.Tensor,
+        source_mask: torch.Tensor | None = None,
+        state: RecurrentState | None = None,
+    ) -> States:
+        """Return the attentional vectors (batch, target, embedding) of `target_inputs`, and the state after them.
+
+        Without a `state` the target begins: from what the source's last states say, each direction's own.
+        """
+        self._check(target_inputs)
+        keys, added = self.attend.key(memory), _added(source_mask, memory.dtype)
+        embedded = F.dropout(self.encoder.embed(target_inputs), self.dropout, self.training)
+        state = state or self.first_state(memory, source_mask)
+        if not self.config.input_feeding:
+            return self._step(embedded, memory, keys, added, state)
+        written = []
+        for time in range(embedded.shape[1]):
+            inputs = torch.cat((embedded[:, time : time + 1], state.attentional[:, None]), dim=-1)
+            hidden, state = self._step(inputs, memory, keys, added, state)
+            written.append(hidden)
+        return States(torch.cat(written, dim=1), state)
+
+    def forward(
+        self, source_ids: torch.Tensor, target_inputs: torch.Tensor, source_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the scores (batch, target, vocabulary) of the token that follows each target input."""
+        memory = self.encode(source_ids, source_mask)
+        scores: torch.Tensor = self.lm_head(self.decode(target_inputs, memory, source_mask).hidden)
+        return scores
+
+    def first_state(self, memory: torch.Tensor, source_mask: torch.Tensor | None) -> RecurrentState:
+        """The state before a target's first step, from the last states of both directions of reading."""
+        half = self.config.hidden_size // 2
+        if source_mask is None:
+            ahead = memory[:, -1, :half]
+        else:
+            last = source_mask.sum(1).long() - 1
+            ahead = memory[torch.arange(len(memory), device=memory.device), last, :half]
+        read = torch.cat((ahead, memory[:, 0, half:]), dim=-1)
+        states = torch.tanh(self.bridge(read)).view(len(memory), 2, self.config.num_hidden_layers, -1)
+        hidden, cell = states.permute(1, 2, 0, 3).contiguous()
+        return RecurrentState(hidden, cell, memory.new_zeros(len(memory), self.config.embedding_size))
+
+    def _step(
+        self,
+        inputs: torch.Tensor,
+        memory: torch.Tensor,
+        keys: torch.Tensor,
+        added: torch.Tensor | None,
+        state: RecurrentState,
+    ) -> States:
+        written, (hidden, cell) = self.decoder(inputs, (state.hidden, state.cell))
+        found = self.attend.weights(written, keys, added) @ memory
+        attentional = torch.tanh(self.combine(torch.cat((found, written), dim=-1)))
+        attentional = F.dropout(attentional, self.dropout, self.training)
+        return States(attentional, RecurrentState(hidden, cell, attentional[:, -1]))
+
+    def _check(self, ids: torch.Tensor) -> None:
+        longest = self.config.max_position_embeddings
+        if ids.shape[1] > longest:
+            raise GenerationError(
+                f"{ids.shape[1]} tokens do not fit this network's {longest} positions", hint="shorten the text"
+            )
+
+
+def recurrent_parameter_shapes(config: RecurrentEncoderDecoderConfig) -> dict[str, torch.Size]:
+    """Return the name and shape of every stored tensor, without allocating any."""
+    with without_values():
+        net = RecurrentEncoderDecoder(config)
+    return {name: p.shape for name, p in net.named_parameters()}
+
+
+def _added(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    if mask is None:
+        return None
+    added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return added.masked_fill_(mask == 0, -torch.inf)[:, None]
+
+
+def _refusal(problem: str) -> RunFolderError:
+    return RunFolderError(problem, where="encoder-decoder config")
