@@ -18,7 +18,7 @@ from rung.nets.body import States
 from rung.nets.decoder import Linear
 from rung.nets.encoder_config import EncoderConfig
 
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+ACTIVATION_FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
@@ -96,7 +96,7 @@ class EncoderLayer(nn.Module):
         self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": Output(config.hidden_size, config)})
         self.intermediate = nn.ModuleDict({"dense": Linear(config.hidden_size, config.intermediate_size)})
         self.output = Output(config.intermediate_size, config)
-        self.activation = _ACTIVATIONS[config.hidden_act]
+        self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
     def forward(self, x: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
         """Map (batch, time, hidden) to the same shape."""
@@ -132,26 +132,6 @@ class Encoder(nn.Module):
         for layer in cast(nn.ModuleList, self.encoder["layer"]):
             x = layer(x, allowed)
         return States(x, state)
-
-
-class MaskedLanguageModel(nn.Module):
-    """An encoder that guesses hidden tokens: BERT's transform, and the word embeddings as output matrix.
-
-    BERT's output bias, one number a token, is left out: the loss is fused with the product, and classifiers drop it.
-    """
-
-    def __init__(self, model: Encoder) -> None:
-        super().__init__()
-        config = model.config
-        self.model = model
-        self.transform = nn.Sequential(
-            Linear(config.hidden_size, config.hidden_size),
-            nn.GELU(),
-            LayerNorm(config.hidden_size, config.layer_norm_eps),
-        )
-        self.transform.apply(draw_normal)
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.lm_head.weight = model.embeddings.word_embeddings.weight
 
 
 def draw_normal(module: nn.Module) -> None:

@@ -88,10 +88,10 @@ class EncoderConfig:
         """What acts on the pooled vector while a classifier is trained."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
-    def to_hf(self) -> dict[str, Any]:
-        """Return the `config.json` object of a sequence classifier, without its labels."""
+    def to_hf(self, architecture: str = "BertForSequenceClassification") -> dict[str, Any]:
+        """Return the `config.json` object of an `architecture`; that of a classifier also needs its labels."""
         return {
-            "architectures": ["BertForSequenceClassification"],
+            "architectures": [architecture],
             "model_type": self.model_type,
             **dataclasses.asdict(self),
             "initializer_range": 0.02,

@@ -28,7 +28,8 @@ def fused_cross_entropy(
 
     `hidden` (tokens, hidden) in the dtype to compute in, `weight` (vocabulary, hidden), `labels` (tokens,) int64,
     `bias` (vocabulary,) where scores are `hidden @ weight.T + bias`. The loss is cross-entropy plus `z_loss` (log Z)^2,
-    which keeps the normaliser Z near 1 (PaLM, arXiv 2204.02311, 5). Softmax and sums are float32. Gradients reach `hidden`, `weight` and `bias`; there are no second derivatives.
+    which keeps the normaliser Z near 1 (PaLM, arXiv 2204.02311, 5). Softmax and sums are float32. Gradients reach
+    `hidden`, `weight` and `bias`; there are no second derivatives.
     """
     if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (hidden, weight, bias)):
         total, entropy = _FusedCrossEntropy.apply(hidden, weight, labels, z_loss, bias)  # type: ignore[no-untyped-call]

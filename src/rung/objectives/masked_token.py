@@ -21,8 +21,9 @@ class MaskedToken:
     """
 
     def __call__(self, net: Any, batch: Mapping[str, torch.Tensor]) -> Loss:
-        """Return the loss of `net` (a body under `model`, then `transform` and `lm_head`) on `batch`."""
-        hidden = net.model(net.model.embed(batch["input_ids"]), batch.get("mask")).hidden
-        chosen = batch["labels"] != IGNORED
-        total, _ = fused_cross_entropy(net.transform(hidden[chosen]), net.lm_head.weight, batch["labels"][chosen])
+        """Return the loss of `net`, a `rung.nets.masked_language_model`, on `batch`."""
+        labels = batch["labels"]
+        chosen = labels != IGNORED
+        hidden = net.transformed(batch["input_ids"], batch.get("mask"), where=chosen)
+        total, _ = fused_cross_entropy(hidden, net.output_weight, labels[chosen], bias=net.predictions.bias)
         return Loss(total, chosen.sum())

@@ -23,8 +23,8 @@ from rung.errors import PlanError
 from rung.nets.classifier import Classifier, build_classifier
 from rung.nets.decoder import CausalLM
 from rung.nets.decoder_config import DecoderConfig
-from rung.nets.encoder import MaskedLanguageModel
 from rung.nets.encoder_config import EncoderConfig
+from rung.nets.masked_language_model import MaskedLanguageModel
 from rung.objectives.masked_token import MaskedToken
 from rung.objectives.next_token import NextToken
 from rung.progress import Progress
