@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from rung.errors import GenerationError, RunFolderError
@@ -25,6 +24,7 @@ from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.decoder import Linear
 from rung.nets.decoder_config import check_keys
+from rung.nets.dropout import dropout
 from rung.nets.recurrent import RecurrentBody, RecurrentConfig
 from rung.nets.vocabulary_head import VocabularyHead
 
@@ -184,7 +184,7 @@ class RecurrentEncoderDecoder(nn.Module):
         """
         self._check(target_inputs)
         keys, added = self.attend.key(memory), _added(source_mask, memory.dtype)
-        embedded = F.dropout(self.encoder.embed(target_inputs), self.dropout, self.training)
+        embedded = dropout(self.encoder.embed(target_inputs), self.dropout, self.training)
         state = state or self.first_state(memory, source_mask)
         if not self.config.input_feeding:
             return self._step(embedded, memory, keys, added, state)
@@ -227,7 +227,7 @@ class RecurrentEncoderDecoder(nn.Module):
         written, (hidden, cell) = self.decoder(inputs, (state.hidden, state.cell))
         found = self.attend.weights(written, keys, added) @ memory
         attentional = torch.tanh(self.combine(torch.cat((found, written), dim=-1)))
-        attentional = F.dropout(attentional, self.dropout, self.training)
+        attentional = dropout(attentional, self.dropout, self.training)
         return States(attentional, RecurrentState(hidden, cell, attentional[:, -1]))
 
     def _check(self, ids: torch.Tensor) -> None:
