@@ -26,11 +26,11 @@ Ints = NDArray[np.int64]
 UNKNOWN = -1
 # ASCII's, Latin-1's, Arabic and Devanagari stops, general, CJK and full-width. Not all that is no letter: in many
 # scripts vowel signs are none.
-_MARKS = (
+MARKS = (
     r"!-/:-@\[-`{-~\u00a1-\u00bf\u060c\u061b\u061f\u06d4\u0964\u0965"
     r"\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20"
 )
-_WORD = re.compile(rf"[^\s{_MARKS}]+|[{_MARKS}]")
+_WORD = re.compile(rf"[^\s{MARKS}]+|[{MARKS}]")
 _HASH_FACTOR = np.uint64(116049371)  # fastText's, in `Dictionary::addWordNgrams`
 _CHUNK_CHARACTERS = 1 << 23  # of text cut into words at a time: about 200 MB of Python strings
 

@@ -1,0 +1,1 @@
+"""Vectors of words by word2vec and fastText: compiled kernels and the trainer around them."""
