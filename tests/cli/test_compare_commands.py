@@ -203,7 +203,7 @@ def test_files_that_are_not_there_or_no_tables(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
     refused(compare(tmp_path / "empty.csv", tmp_path / "out"), 1, "the file is empty", "header line")
     (tmp_path / "folder").mkdir()
-    refused(compare(tmp_path / "folder", tmp_path / "out"), 1, "found", ".parquet")
+    refused(compare(tmp_path / "folder", tmp_path / "out", "--task", "classify"), 1, "found", ".parquet")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 20)
     refused(compare(tmp_path / "binary.csv", tmp_path / "out"), 1, "binary", "binary.csv")
 

@@ -1,4 +1,4 @@
-"""`rung compare`: labelled data in, a verdict out."""
+"""`rung compare`: labelled data or raw text in, a verdict out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rung.cli.options import INTERRUPTED, Json, Threads, command_started, examples
+from rung.cli.compare_text import compare_text, default_out, interrupted, refuse
+from rung.cli.options import Json, Threads, command_started, examples
 from rung.cli.threads import settle_threads
 from rung.errors import UsageError
 
@@ -25,8 +26,17 @@ _EXAMPLES = examples(
     "rung compare tickets.csv --llm http://127.0.0.1:8000/v1#my-model --price 0.15/0.60",
     "rung compare tickets.csv --rungs linear,folder:models/minilm --reference folder:models/minilm",
     "rung compare tickets.csv --resume                      # after Ctrl-C or a crash",
+    "rung compare my_texts/ --minutes 20                    # raw text: from n-grams to a Transformer, bits per byte",
+    "rung compare book.txt --rungs ngram,rnn,lstm --parameters 1000000",
 )
 _POINT = 0.01
+
+
+class TaskName(StrEnum):
+    """What is learned from the data."""
+
+    CLASSIFY = "classify"
+    TEXT = "text"
 
 
 class Split(StrEnum):
@@ -44,9 +54,16 @@ def add_to(app: typer.Typer) -> None:
 
 def compare(
     data: Annotated[
-        list[Path], typer.Argument(metavar="DATA", help="Tables: .csv .tsv .jsonl .parquet, plain or .gz .zst .xz.")
+        list[Path],
+        typer.Argument(
+            metavar="DATA", help="Labelled tables (.csv .tsv .jsonl .parquet), or raw text: files, folders."
+        ),
     ],
     *,
+    task: Annotated[
+        TaskName | None,
+        typer.Option("--task", help="What to learn.  [default: classify tables, text of all else]"),
+    ] = None,
     target: Annotated[
         str | None, typer.Option("--target", "-t", metavar="COL", help="The column of labels.  [default: guessed]")
     ] = None,
@@ -54,7 +71,10 @@ def compare(
         list[str] | None,
         typer.Option("--text", metavar="COL", help="A column of text; repeatable.  [default: guessed]"),
     ] = None,
-    minutes: Annotated[float, typer.Option("--minutes", "-m", metavar="M", help="The whole command's time.")] = 10.0,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", "-m", metavar="M", help="The whole command's time.  [default: 10]"),
+    ] = None,
     rungs: Annotated[
         str | None, typer.Option("--rungs", metavar="A,B,...", help="Rungs to climb.  [default: all that there are]")
     ] = None,
@@ -63,10 +83,19 @@ def compare(
         typer.Option("--reference", metavar="RUNG", help='What "an LLM" means here.  [default: best pretrained model]'),
     ] = None,
     margin: Annotated[
-        float, typer.Option("--margin", metavar="P", help="How many points worse is still as good.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            "--margin",
+            metavar="P",
+            help="Points (raw text: bits per byte) worse that are still as good.  "
+            "[default: 1 point, 0.02 bits per byte]",
+        ),
+    ] = None,
     metric: Annotated[str, typer.Option("--metric", help="accuracy, macro_f1 or mcc.")] = "accuracy",
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Fits of each rung that involves chance.")] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", metavar="N", help="Fits of each rung that involves chance.  [default: 3, raw text 1]"),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Equal plan and seed: equal report.")] = 0,
     curves: Annotated[
         str | None, typer.Option("--curves", metavar="A,B,...", help="Rungs with a learning curve.  [default: all]")
@@ -95,6 +124,15 @@ def compare(
         float | None,
         typer.Option("--spend-at-most", metavar="SUM", help="Stop asking an endpoint before this is spent."),
     ] = None,
+    parameters: Annotated[
+        int | None, typer.Option("--parameters", metavar="N", help="Raw text: every network of about this size.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Raw text: so many steps each, instead of minutes.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Raw text: bpe, word, character or byte.  [default: bpe]")
+    ] = None,
     watts_per_core: Annotated[
         float | None,
         typer.Option("--watts-per-core", metavar="W", help="Estimate energy where no counter can be read."),
@@ -116,17 +154,30 @@ def compare(
     """Train every rung of the ladder on your labelled text, and learn which is enough.
 
     From counting words to tuned networks (and a large language model, if you name one): same items, same splits, paired
-    statistics. Ends with a verdict, a report to open, and a folder for every rung, ready for `rung predict`.
+    statistics. Ends with a verdict, a report to open, and a folder for every rung, ready for `rung predict`. Of raw
+    text the rungs are language models, from n-grams to a Transformer, compared in bits per byte.
     """
     settle_threads()
+    if task is TaskName.TEXT or (task is None and target is None and not any(map(_is_table, data))):
+        for_labels = {
+            "target": target, "text": text, "reference": reference, "curves": curves, "group": group, "time": time,
+            "split": split, "unlabelled": unlabelled, "llm": llm, "price": price, "spend_at_most": spend_at_most,
+            "watts_per_core": watts_per_core, "allow_leaks": allow_leaks, "plan": plan,
+        }  # fmt: skip
+        refuse(for_labels, "raw text", "these belong to labelled data: rung compare DATA --task classify")
+        compare_text(
+            data, minutes=minutes, steps=steps, parameters=parameters, tokenizer=tokenizer, rungs=_names(rungs),
+            margin=margin, seeds=seeds, seed=seed, test=test, valid=valid, out=out, resume=resume, threads=threads,
+            as_json=as_json,
+        )  # fmt: skip
+        return
+    of_text = {"parameters": parameters, "steps": steps, "tokenizer": tokenizer}
+    refuse(of_text, "labelled data", "these belong to raw text: rung compare TEXT --task text")
     from rung.cli.console import print_json, results, watching
     from rung.comparison.command import compare as run
     from rung.comparison.report import summary_lines
-    from rung.tasks.run import free_folder
 
-    if out is None:
-        name = f"compare-{data[0].name.split('.')[0] or 'data'}"
-        out = Path("runs") / name if resume else free_folder(name)
+    out = out or default_out(data, resume=resume)
     try:
         with watching(as_json=as_json) as watcher:
             found = run(
@@ -147,22 +198,19 @@ def compare(
                 command=shlex.join(["rung", *sys.argv[1:]]),
                 started=command_started(),
                 progress=watcher,
-                minutes=minutes,
+                minutes=10.0 if minutes is None else minutes,
                 rungs=_names(rungs),
                 reference=reference,
-                margin=margin * _POINT,
+                margin=_POINT * (1.0 if margin is None else margin),
                 metric=metric,
-                seeds=seeds,
+                seeds=3 if seeds is None else seeds,
                 seed=seed,
                 curves=_names(curves),
                 watts_per_core=watts_per_core,
                 threads=threads,
             )
     except KeyboardInterrupt as interrupt:
-        typer.echo(
-            f"\nInterrupted. What is finished is kept: give the same command again with --resume --out {out}", err=True
-        )
-        raise typer.Exit(INTERRUPTED) from interrupt
+        raise interrupted(out) from interrupt
     if as_json:
         print_json({"out": str(out), **found.model_dump(mode="json")})
         return
@@ -178,6 +226,14 @@ def _to_use(found: Comparison) -> RungResult:
     verdict = found.verdict
     small_is_worse = verdict.chosen is None or verdict.answer in ("yes", "more labels")
     return found.result(verdict.reference if small_is_worse else str(verdict.chosen))
+
+
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is a table by its name; .jsonl of raw text needs --task text."""
+    return any(suffix.lower() in _TABLES for suffix in path.suffixes)
 
 
 def _names(listed: str | None) -> tuple[str, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,20 +11,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from rung.comparison.compare import compare as compare_task
+from rung.comparison.folder import begin, open_folder
 from rung.comparison.report import write_reports
 from rung.comparison.result import Comparison
 from rung.comparison.settings import Settings
 from rung.data.label_split import Method
 from rung.errors import RunFolderError, UsageError, did_you_mean
 from rung.progress import SILENT, Progress
-from rung.runfolder import write_json
 from rung.tasks.classification.reading import DataSources, read_task
 from rung.tasks.classification.rungs import make_rungs
 from rung.tasks.classification.scoring import METRICS
-from rung.tasks.run import make_output_folder
 from rung.tasks.task import Rung
-
-_WISH = "comparison.json"
 
 
 def compare(
@@ -63,12 +59,12 @@ def compare(
     wish = _settings(settings)
     threads = wish.threads or os.cpu_count() or 1
     wish = wish.model_copy(update={"threads": threads})
-    _open(out, resume=resume)
+    open_folder(out, resume=resume)
     sources = DataSources(files, target, text, group, time, test, valid, unlabelled, split, allow_leaks)
     task = read_task(
         sources, seed=wish.seed, threads=threads, metric=wish.metric, more_rungs=tuple(more_rungs), progress=progress
     )
-    _begin(out, wish, task.sha256)
+    begin(out, wish.model_dump(mode="json"), task.sha256)
     if plan is not None:
         _take_plans(Path(plan), out)
         wish = wish.model_copy(update={"minutes": None})
@@ -94,55 +90,6 @@ def _settings(values: dict[str, Any]) -> Settings:
             hint=f"choose from {', '.join(METRICS)}",
         )
     return wish
-
-
-def _open(out: Path, *, resume: bool) -> None:
-    """Make the folder, or find the interrupted comparison in it."""
-    if out.exists() and not out.is_dir():
-        raise UsageError("the output folder is a file", where=str(out), hint="choose another --out")
-    begun = (out / _WISH).is_file()
-    if resume and not begun:
-        raise RunFolderError("there is no comparison to go on with", where=str(out), hint="leave out --resume")
-    if not resume and out.exists() and any(out.iterdir()):
-        hint = "go on with it by --resume, or choose another --out" if begun else "choose another --out"
-        raise UsageError("the output folder is not empty", where=str(out), hint=hint)
-    make_output_folder(out)
-
-
-def _begin(out: Path, wish: Settings, sha256: str) -> None:
-    """Note what is compared, once the data is known to be good: a mistake before that leaves nothing to go on with.
-
-    A comparison that goes on must be over the same items and wishes: otherwise its fits could not be compared.
-    """
-    if not (out / _WISH).is_file():
-        write_json(out / _WISH, {"settings": wish.model_dump(mode="json"), "data": sha256})
-        return
-    stored = _read_wish(out / _WISH)
-    if stored["data"] != sha256:
-        raise RunFolderError(
-            "the data is not the one this comparison was begun with",
-            where=str(out),
-            hint="compare anew, in another --out",
-        )
-    changed = [key for key, value in wish.model_dump(mode="json").items() if stored["settings"].get(key) != value]
-    if set(changed) - {"minutes", "threads"}:
-        raise UsageError(
-            f"this comparison was begun with another {', '.join(changed)}",
-            where=str(out),
-            hint="give the same options again with --resume, or compare anew in another --out",
-        )
-
-
-def _read_wish(path: Path) -> dict[str, Any]:
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"what was to be compared cannot be read ({error})", where=str(path), hint="compare anew, in another --out"
-        ) from error
-    if not {"settings", "data"} <= set(stored):
-        raise RunFolderError("this is not what a comparison keeps", where=str(path), hint="choose another --out")
-    return stored
 
 
 def _take_plans(source: Path, out: Path) -> None:

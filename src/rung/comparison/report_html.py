@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from rung.comparison import plots
 from rung.comparison import report_story as story
 from rung.comparison import report_tables as tables
 from rung.comparison import report_text as words
 from rung.comparison.plots_curves import curves
 from rung.comparison.report_html_rung import rung_section
-from rung.comparison.report_parts import bullets, esc, facts, figure, fold, foreign, paragraph, table
+from rung.comparison.report_parts import bullets, esc, facts, figure, fold, foreign, heading, page, paragraph, table
 from rung.comparison.result import Comparison, Disagreement
 
-# The page promises to fetch nothing; this makes the browser hold it to that, and forbids any script.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-_LONG_SENTENCE = 110  # characters; longer verdicts are set smaller
 _SECTIONS = (
     ("ladder", "The ladder at a glance"),
     ("differences", "How far from the reference"),
@@ -35,23 +30,9 @@ def html_page(comparison: Comparison) -> str:
         "ladder": _ladder, "differences": _differences, "trade-offs": _trade_offs, "labels": _labels, "data": _data,
         "rungs": _rungs, "disagreements": _disagreements, "missing": _missing, "repeat": _repeat,
     }  # fmt: skip
-    contents = "".join(f'<li><a href="#{anchor}">{esc(title)}</a></li>' for anchor, title in _SECTIONS)
-    sections = "".join(
-        f'<section id="{anchor}" aria-labelledby="{anchor}-heading"><h2 id="{anchor}-heading">{esc(title)}</h2>'
-        f"{parts[anchor](comparison)}</section>"
-        for anchor, title in _SECTIONS
-    )
-    style = resources.files("rung.comparison").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
-        f'<meta name="generator" content="Rung {esc(comparison.rung_version)}"><link rel="icon" href="data:,">'
-        f"<title>{esc(comparison.verdict.sentence, 200)}</title><style>\n{style}</style></head><body>"
-        f'<a class="skip" href="#main">Skip to the report</a>{_header(comparison)}'
-        f'<nav aria-label="Contents"><ol>{contents}</ol></nav><main id="main">{sections}</main>{_footer(comparison)}'
-        "</body></html>\n"
+    sections = [(anchor, title, parts[anchor](comparison)) for anchor, title in _SECTIONS]
+    return page(
+        comparison.verdict.sentence, _header(comparison), sections, _footer(comparison), comparison.rung_version
     )
 
 
@@ -63,12 +44,11 @@ def _header(comparison: Comparison) -> str:
         for figure in story.key_figures(comparison)
     )
     css = verdict.answer.replace(" ", "-")
-    long = ' class="long"' if len(verdict.sentence) > _LONG_SENTENCE else ""
     figures = f'<dl class="cards">{cards}</dl>' if cards else ""
     return (
         f'<header><p class="question">{esc(story.question(comparison))} '
         f'<span class="answer {css}">{esc(words.answer_words(verdict.answer))}</span></p>'
-        f"<h1{long}>{esc(verdict.sentence, 2_000)}</h1>{paragraph(' '.join(verdict.reasons), 'why')}"
+        f"{heading(verdict.sentence)}{paragraph(' '.join(verdict.reasons), 'why')}"
         f"{paragraph(story.terms(comparison), 'terms')}"
         f"{figures}</header>"
     )

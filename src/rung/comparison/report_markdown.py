@@ -33,13 +33,13 @@ def markdown(comparison: Comparison) -> str:
         f"**{escape(story.question(comparison))}** {words.answer_words(verdict.answer)}. "
         + " ".join(escape(reason) for reason in verdict.reasons),
         escape(story.terms(comparison)),
-        _bullets(
+        bullet_list(
             f"**{escape(f.name, 80)}:** {escape(f.value)} ({escape(f.detail)})" for f in story.key_figures(comparison)
         ),
         "## The ladder at a glance",
-        _table(tables.ladder_table(comparison)),
+        markdown_table(tables.ladder_table(comparison)),
         "## How far from the reference",
-        _table(plots.pairs_table(comparison)),
+        markdown_table(plots.pairs_table(comparison)),
         "## How many labels it takes",
         *_learning(comparison),
         "## The data",
@@ -49,20 +49,22 @@ def markdown(comparison: Comparison) -> str:
         "## Where small and large disagree",
         *_disagreements(comparison),
         "## What was not measured",
-        _bullets(escape(sentence) for sentence in comparison.not_measured),
+        bullet_list(escape(sentence) for sentence in comparison.not_measured),
         _optional(tables.missing_table(comparison)),
         "## How to repeat this",
-        _bullets(f"{name}: {escape(value, 4_000)}" for name, value in tables.facts_to_repeat(comparison)),
+        bullet_list(f"{name}: {escape(value, 4_000)}" for name, value in tables.facts_to_repeat(comparison)),
         "Figures, confusion matrices and all records: report.html and report.json beside this file.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _bullets(lines: Iterable[str]) -> str:
+def bullet_list(lines: Iterable[str]) -> str:
+    """A list of finished lines."""
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(content: Table) -> str:
+def markdown_table(content: Table) -> str:
+    """A table with its caption above."""
     head = "| " + " | ".join(escape(column.title) for column in content.columns) + " |"
     rule = "|" + "|".join(" ---: " if column.numeric else " --- " for column in content.columns) + "|"
     rows = ["| " + " | ".join(escape(cell, _CELL) or " " for cell in row) + " |" for row in content.rows]
@@ -70,7 +72,7 @@ def _table(content: Table) -> str:
 
 
 def _optional(content: Table | None) -> str:
-    return _table(content) if content else ""
+    return markdown_table(content) if content else ""
 
 
 def _learning(comparison: Comparison) -> list[str]:
@@ -82,17 +84,17 @@ def _learning(comparison: Comparison) -> list[str]:
         for rung in comparison.rungs
         if rung.learning_curve is not None
     )
-    return [_bullets(sentences), *(_table(content) for content in numbers)]
+    return [bullet_list(sentences), *(markdown_table(content) for content in numbers)]
 
 
 def _data(comparison: Comparison) -> list[str]:
     data = comparison.data
     return [
         escape(str(data.power.get("sentence", words.NOT_MEASURED))),
-        _bullets(f"{name}: {escape(value)}" for name, value in tables.facts_of_data(comparison)),
-        _bullets(escape(sentence) for sentence in [*data.profile, *data.guessed]),
-        _table(tables.gate_table(comparison)),
-        _table(tables.class_table(comparison)),
+        bullet_list(f"{name}: {escape(value)}" for name, value in tables.facts_of_data(comparison)),
+        bullet_list(escape(sentence) for sentence in [*data.profile, *data.guessed]),
+        markdown_table(tables.gate_table(comparison)),
+        markdown_table(tables.class_table(comparison)),
     ]
 
 
@@ -118,4 +120,4 @@ def _disagreements(comparison: Comparison) -> list[str]:
         return ["There is no test item on which the best small rung and the reference differ, or none was kept."]
     rows = [(words.clean(item.text, 120), item.label, item.small, item.reference) for item in shown]
     caption = f"The first {len(shown)} of {len(comparison.disagreements):,} kept items"
-    return [_table(Table(caption, columns("Text", "True label", "Small", "Reference"), rows))]
+    return [markdown_table(Table(caption, columns("Text", "True label", "Small", "Reference"), rows))]

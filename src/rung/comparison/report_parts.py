@@ -4,10 +4,43 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from importlib import resources
 
 from rung.comparison import report_text as words
 from rung.comparison.plot_style import Drawing
 from rung.comparison.report_table import Column, Table
+
+# The page promises to fetch nothing; this makes the browser hold it to that, and forbids any script.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_LONG_SENTENCE = 110  # characters; longer verdicts are set smaller
+
+
+def page(title: str, header: str, sections: Sequence[tuple[str, str, str]], footer: str, version: str) -> str:
+    """A whole page around finished HTML; `sections` are (anchor, title, content)."""
+    contents = "".join(f'<li><a href="#{anchor}">{esc(name)}</a></li>' for anchor, name, _ in sections)
+    body = "".join(
+        f'<section id="{anchor}" aria-labelledby="{anchor}-heading"><h2 id="{anchor}-heading">{esc(name)}</h2>'
+        f"{content}</section>"
+        for anchor, name, content in sections
+    )
+    style = resources.files("rung.comparison").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
+        f'<meta name="generator" content="Rung {esc(version)}"><link rel="icon" href="data:,">'
+        f"<title>{esc(title, 200)}</title><style>\n{style}</style></head><body>"
+        f'<a class="skip" href="#main">Skip to the report</a>{header}'
+        f'<nav aria-label="Contents"><ol>{contents}</ol></nav><main id="main">{body}</main>{footer}'
+        "</body></html>\n"
+    )
+
+
+def heading(sentence: str) -> str:
+    """The verdict as the page's first heading."""
+    long = ' class="long"' if len(sentence) > _LONG_SENTENCE else ""
+    return f"<h1{long}>{esc(sentence, 2_000)}</h1>"
 
 
 def esc(text: str, limit: int = words.TEXT_LIMIT) -> str:

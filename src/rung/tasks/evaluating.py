@@ -42,11 +42,17 @@ class EvaluationSummary:
 
 
 def evaluate(
-    run: str | Path, texts: Sequence[str | Path] = (), *, threads: int | None = None, progress: Progress = SILENT
+    run: str | Path,
+    texts: Sequence[str | Path] = (),
+    *,
+    max_bytes: int | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
 ) -> EvaluationSummary:
     """Measure a model's bits per byte on `texts`, or on the validation text its run held out.
 
-    The texts are taken whole: nothing is deduplicated away, only what cannot be read is left out (and reported).
+    The texts are taken whole: nothing is deduplicated away, only what cannot be read is left out (and reported). With
+    `max_bytes`, an evenly spread sample of their documents is measured, always the same.
 
     Raises UsageError when there is no text to measure on, DataError when none can be read, RunFolderError.
     """
@@ -60,8 +66,8 @@ def evaluate(
         recipe = _recipe_of(Path(run))
         prepared = prepare_text(recipe, progress, tokenizer=model.tokenizer)
         corpus, shards = prepared.corpus, prepared.valid
-    record, scores = bits_per_byte(model.net, shards, progress=progress)
-    floors = compressor_floors(corpus.texts("valid"), data_sha256=record.data_sha256)
+    record, scores = bits_per_byte(model.net, shards, max_bytes=max_bytes, progress=progress)
+    floors = compressor_floors(corpus.texts("valid", max_bytes), data_sha256=record.data_sha256)
     return EvaluationSummary(Path(run), record, tuple(floors), scores)
 
 

@@ -1,0 +1,244 @@
+"""The ladder of language models: how text is cut, when curves cross, which rung is enough, what the report says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rung.comparison.language_models.curves import crossing_seconds, crossing_sentences
+from rung.comparison.language_models.report import html_page, markdown, summary_lines
+from rung.comparison.language_models.result import (
+    CurvePoint,
+    Fit,
+    LanguageLadder,
+    LanguageRungResult,
+    Sample,
+    json_schema,
+)
+from rung.comparison.language_models.rungs import LADDER, chosen_rungs
+from rung.comparison.language_models.text import cut_text
+from rung.comparison.language_models.verdict import judge
+from rung.errors import EvaluationError, UsageError
+from rung.progress import SILENT
+from rung.records import Interval, ItemScores, Record
+
+
+def _documents(path: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _write_texts(folder: Path, *, count: int, start: int = 0) -> Path:
+    """Documents that share no run of five words."""
+    path = folder / f"texts-{start}.jsonl"
+    rows = [
+        {"text": " ".join(f"w{number}x{place}" for place in range(40)) + "\n"} for number in range(start, start + count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_every_document_is_in_exactly_one_part(tmp_path: Path) -> None:
+    source = _write_texts(tmp_path, count=300)
+    cut = cut_text([source], valid=[], test=[], folder=tmp_path / "text", seed=0, progress=SILENT)
+    train, valid, test = (_documents(path) for path in (cut.train, *cut.valid, *cut.test))
+    everything = [row["text"] for row in map(json.loads, source.read_text(encoding="utf-8").splitlines())]
+    assert sorted(text.strip() for text in train + valid + test) == sorted(text.strip() for text in everything)
+    assert 1 <= len(valid) <= 45
+    assert 1 <= len(test) <= 45
+    assert cut.facts["parts"]["train"]["documents"] == len(train)
+
+
+def test_the_same_text_is_cut_the_same_way_again(tmp_path: Path) -> None:
+    source = _write_texts(tmp_path, count=100)
+    first = cut_text([source], valid=[], test=[], folder=tmp_path / "a", seed=3, progress=SILENT)
+    again = cut_text([source], valid=[], test=[], folder=tmp_path / "b", seed=3, progress=SILENT)
+    assert first.test[0].read_bytes() == again.test[0].read_bytes()
+    assert first.train.read_bytes() == again.train.read_bytes()
+
+
+def test_given_test_text_is_used_whole_and_its_like_leaves_training(tmp_path: Path) -> None:
+    source = _write_texts(tmp_path, count=120)
+    test = _write_texts(tmp_path, count=130, start=100)  # 20 of these are in the training text too
+    cut = cut_text([source], valid=[], test=[test], folder=tmp_path / "text", seed=0, progress=SILENT)
+    assert cut.test == [test]
+    kept = set(_documents(cut.train)) | set(_documents(cut.valid[0]))
+    assert not {text.strip() for text in kept} & {text.strip() for text in _documents(test)}
+    assert len(kept) == 100
+
+
+def _curve(*values: float) -> list[CurvePoint]:
+    return [
+        CurvePoint(seconds=10.0 * (at + 1), text_bytes=100.0 * (at + 1), bits_per_byte=value)
+        for at, value in enumerate(values)
+    ]
+
+
+def test_a_crossing_is_found_where_straight_lines_meet() -> None:
+    lower, higher = _curve(3.0, 3.0, 3.0), _curve(4.003, 3.003, 2.003)
+    assert crossing_seconds(lower, higher) == pytest.approx(20 + 10 * (0.003 + 0.003) / 1.0)
+
+
+def test_a_curve_that_is_always_ahead_and_one_that_never_is() -> None:
+    assert crossing_seconds(_curve(3.0, 2.9), _curve(2.0, 1.9)) == 0.0
+    assert crossing_seconds(_curve(2.0, 1.9), _curve(3.0, 2.9)) is None
+
+
+def test_a_counted_model_is_a_level_from_its_own_time_on() -> None:
+    counted = [CurvePoint(seconds=1.0, text_bytes=1.0, bits_per_byte=2.0)]
+    assert crossing_seconds(counted, _curve(3.0, 2.5, 1.5)) == pytest.approx(20 + 10 * (0.503 / 1.0))
+    (sentence,) = crossing_sentences([("ngram", counted), ("lstm", _curve(3.0, 2.5, 2.4))])
+    assert sentence == "lstm has not overtaken ngram by the end, on validation text."
+
+
+@given(st.lists(st.floats(1, 4), min_size=2, max_size=8), st.lists(st.floats(1, 4), min_size=2, max_size=8))
+def test_of_two_curves_at_most_one_overtakes(first: list[float], second: list[float]) -> None:
+    one, other = _curve(*first), _curve(*second)
+    assert crossing_seconds(one, other) is None or crossing_seconds(other, one) is None
+
+
+def _scores(bits_per_byte: float, *, seed: int = 0, spread: float = 0.05, documents: int = 300) -> ItemScores:
+    generator = np.random.default_rng(1)
+    sizes = generator.integers(500, 4000, documents).astype(float)
+    noise = np.random.default_rng(seed + 7).normal(0, spread, documents)
+    hardness = generator.normal(0, 0.3, documents)
+    return ItemScores([f"d{n}" for n in range(documents)], sizes * (bits_per_byte + hardness + noise), sizes)
+
+
+def test_the_lowest_rung_within_the_margin_is_enough() -> None:
+    test = {"ngram": [_scores(2.0)], "rnn": [_scores(1.70, seed=1)], "lstm": [_scores(1.699, seed=2)]}
+    pairs, verdict = judge(test, {"ngram": [2.0], "rnn": [1.71], "lstm": [1.70]}, margin=0.05)
+    assert verdict.reference == "lstm"
+    assert verdict.enough == "rnn"
+    assert verdict.sentence.startswith("Rnn is enough: lstm predicts this text best")
+    by_name = {pair.rung: pair for pair in pairs}
+    assert by_name["ngram"].inferior
+    assert by_name["ngram"].difference.value == pytest.approx(0.3, abs=0.02)
+    assert by_name["ngram"].difference.interval is not None
+    assert by_name["ngram"].difference.interval.low < 0.3 < by_name["ngram"].difference.interval.high + 0.01
+
+
+def test_without_a_rung_within_the_margin_the_best_is_needed_and_the_nearest_named() -> None:
+    test = {"ngram": [_scores(2.0)], "rnn": [_scores(1.9, seed=1)], "lstm": [_scores(1.7, seed=2)]}
+    _, verdict = judge(test, {"ngram": [2.0], "rnn": [1.9], "lstm": [1.7]}, margin=0.02)
+    assert verdict.enough == "lstm"
+    assert "no lower rung is known to come within 0.02 of it: the nearest, rnn, is 0.2" in verdict.sentence
+
+
+def test_the_difference_agrees_with_the_paired_bits_by_hand() -> None:
+    first, second = _scores(2.0), _scores(1.9, seed=4)
+    pairs, _ = judge({"a": [first], "b": [second]}, {"a": [2.0], "b": [1.9]}, margin=0.02)
+    assert pairs[0].difference.value == pytest.approx((first.values.sum() - second.values.sum()) / first.weights.sum())
+
+
+def test_scores_of_other_documents_are_refused() -> None:
+    with pytest.raises(EvaluationError, match="different items"):
+        judge({"a": [_scores(2.0)], "b": [_scores(1.9, documents=299)]}, {"a": [2.0], "b": [1.9]}, margin=0.02)
+
+
+def test_rungs_are_climbed_from_the_lowest_whatever_their_order() -> None:
+    assert [rung.name for rung in chosen_rungs(["lstm", "ngram"])] == ["ngram", "lstm"]
+    assert len(chosen_rungs(None)) == len(LADDER)
+    with pytest.raises(UsageError, match="did you mean 'lstm'"):
+        chosen_rungs(["lstn", "rnn"])
+    with pytest.raises(UsageError, match="one rung"):
+        chosen_rungs(["rnn"])
+
+
+def _record(name: str, value: float, unit: str, spread: float = 0.0) -> Record:
+    interval = Interval(low=value - spread, high=value + spread, method="bootstrap") if spread else None
+    return Record(name=name, value=value, unit=unit, n=100, interval=interval)
+
+
+def _rung(name: str, height: int, bits: float, curve: list[CurvePoint]) -> LanguageRungResult:
+    record = _record("bits_per_byte", bits, "bits per byte", 0.02)
+    return LanguageRungResult(
+        name=name,
+        description="<script>alert(1)</script>",
+        height=height,
+        finished=True,
+        folder=f"rungs/{name}",
+        shape={"hidden_size": 128},
+        fits=[Fit(seed=0, folder=f"rungs/{name}", bits_per_byte=record, valid_bits_per_byte=bits, curve=curve)],
+        metrics=[
+            record,
+            _record("mean_bits_per_byte", bits, "bits per byte"),
+            _record("parameters", 1_234_567, "parameters"),
+            _record("bytes_on_disk", 5e6, "bytes"),
+            _record("train_seconds", 61.0, "s"),
+            _record("text_read", 2.5e6, "bytes"),
+            _record("training_bytes_per_second", 4e4, "bytes/s"),
+            _record("generation_characters_per_second", 812.0, "characters/s"),
+            Record(name="energy", value=None, unit="J", n=0, not_measured="no counter"),
+        ],
+        samples=[Sample(prompt="It was", text=" a dark & stormy <b>night</b>")],
+    )
+
+
+@pytest.fixture
+def ladder() -> LanguageLadder:
+    left_out = LanguageRungResult(
+        name="decoder", description="a Transformer", height=8, finished=False, note="only 3 steps fit"
+    )
+    test = {"ngram": [_scores(2.0)], "rnn": [_scores(1.8, seed=1)], "lstm": [_scores(1.7, seed=2)]}
+    pairs, verdict = judge(test, {"ngram": [2.0], "rnn": [1.8], "lstm": [1.7]}, margin=0.02)
+    curves = {"ngram": _curve(2.0)[:1], "rnn": _curve(2.6, 2.1, 1.8), "lstm": _curve(2.8, 2.0, 1.7)}
+    heights = {"ngram": 1, "rnn": 5, "lstm": 5}
+    rungs = [_rung(name, heights[name], test[name][0].mean, curve) for name, curve in curves.items()]
+    return LanguageLadder(
+        rung_version="0",
+        command="rung compare <texts> --minutes 1",
+        created="2026-01-01T00:00:00+00:00",
+        seconds=60.0,
+        machine="m",
+        settings={"minutes": 1.0, "steps": None, "parameters": None, "tokenizer": "bpe", "margin": 0.02, "seed": 0},
+        text={
+            "files": ["a.txt"],
+            "sha256": "0" * 64,
+            "parts": {"train": {"documents": 9, "bytes": 9000}},
+            "measured_bytes": 1000,
+        },
+        rungs=[*rungs, left_out],
+        floors=[_record("gzip -9", 3.0, "bits per byte"), _record("xz -9e", 2.1, "bits per byte")],
+        pairs=pairs,
+        crossings=crossing_sentences(list(curves.items())),
+        verdict=verdict,
+    )
+
+
+def test_the_page_shows_every_rung_and_lets_nothing_run(ladder: LanguageLadder) -> None:
+    page = html_page(ladder)
+    assert "<script" not in page
+    assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page
+    for name in ("ngram", "rnn", "lstm", "decoder"):
+        assert name in page
+    assert "lstm overtakes ngram after" in page
+    assert "&lt;b&gt;night&lt;/b&gt;" in page
+    assert page.count('role="img"') == 3
+    assert "only 3 steps fit" in page
+    assert "energy: no counter (ngram, rnn, lstm)" in page
+
+
+def test_the_same_ladder_gives_the_same_page(ladder: LanguageLadder) -> None:
+    assert html_page(ladder) == html_page(ladder)
+
+
+def test_markdown_and_terminal_tell_the_same_numbers(ladder: LanguageLadder) -> None:
+    told, lines = markdown(ladder), summary_lines(ladder)
+    assert "<b>" not in told
+    for line in lines:
+        assert "\x1b" not in line
+    value = f"{ladder.result('lstm').metric('bits_per_byte').value:.3f}"
+    assert value in told
+    assert any(value in line for line in lines)
+
+
+def test_the_report_is_valid_by_its_own_schema(ladder: LanguageLadder) -> None:
+    import jsonschema
+
+    jsonschema.validate(json.loads(ladder.model_dump_json()), json_schema())
+    assert LanguageLadder.model_validate_json(ladder.model_dump_json()) == ladder
