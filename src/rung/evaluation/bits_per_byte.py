@@ -14,16 +14,15 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rung.data.shards import TokenShards
 from rung.errors import EvaluationError
 from rung.evaluation.intervals import interval
-from rung.evaluation.scoring import IGNORED, BoundedModel, measuring, token_nll
+from rung.evaluation.scoring import IGNORED, TokenScorer, token_scorer
 from rung.evaluation.windows import Window, sliding_windows
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores, Record
@@ -39,7 +38,7 @@ class _Place(NamedTuple):
 
 
 def bits_per_byte(
-    net: BoundedModel,
+    net: Any,
     shards: TokenShards,
     *,
     context_length: int | None = None,
@@ -51,19 +50,22 @@ def bits_per_byte(
 ) -> tuple[Record, ItemScores]:
     """Measure `net` on the documents of `shards`: the record, and each document's bits (values) and bytes (weights).
 
-    Windows of `context_length` tokens (default: all the network has) slide by `stride` (default: half of it), so each
-    token is predicted from more than `context_length - stride` tokens where its text has them. With `max_bytes`, an
+    `net` is a language model of any kind; see `rung.evaluation.scoring.token_scorer`. Windows of `context_length`
+    tokens slide by `stride`, so each token is predicted from more than `context_length - stride` tokens where its text
+    has them. By default a decoder uses all the context it has and half of it as the stride; a network with a state
+    reads windows of its own, much longer ones. With `max_bytes`, an
     evenly spread sample of the documents is measured: the same that `Corpus.texts` gives for this number. Computed in
     the dtype that `net` computes in. The interval is a bootstrap over documents.
 
     Raises EvaluationError when there is nothing to measure, or the network's scores are not finite.
     """
-    longest = net.config.max_position_embeddings
-    context_length = context_length or longest
+    scorer = token_scorer(net)
+    if context_length is None:
+        context_length, stride = scorer.context_length, stride or scorer.stride
     stride = stride or max(1, context_length // 2)
-    if not 1 <= stride <= context_length <= longest:
+    if not 1 <= stride <= context_length <= scorer.max_length:
         raise EvaluationError(
-            f"stride {stride} and context {context_length} do not fit a network of {longest} positions",
+            f"stride {stride} and context {context_length} do not fit a network of {scorer.max_length} positions",
             hint="choose 1 <= stride <= context <= positions",
         )
     if not shards.num_bytes:
@@ -71,10 +73,10 @@ def bits_per_byte(
     documents = _sample(shards.document_bytes, max_bytes)
     places = list(_places(shards, documents, context_length, stride))
     nats = np.zeros(shards.num_documents)
-    with measuring(net) as dtype, progress.task("measuring bits per byte", len(places), "windows") as advance:
+    with scorer.measuring(), progress.task("measuring bits per byte", len(places), "windows") as advance:
         for start in range(0, len(places), batch_size):
             batch = places[start : start + batch_size]
-            _add_nats(net, shards, batch, nats)
+            _add_nats(scorer, shards, batch, nats)
             advance(len(batch))
     if not np.isfinite(nats).all():
         raise EvaluationError("the network's scores are not finite", hint="try another checkpoint")
@@ -83,7 +85,6 @@ def bits_per_byte(
         nats[documents] / math.log(2),
         shards.document_bytes[documents].astype(np.float64),
     )
-    precision = str(dtype).removeprefix("torch.")
     record = Record(
         name=NAME,
         value=scores.mean,
@@ -91,7 +92,7 @@ def bits_per_byte(
         n=len(documents),
         interval=interval(scores, seed=seed),
         signature=f"context={context_length},stride={stride},tokenizer={shards.tokenizer_sha256[:16]},"
-        f"dtype={precision},end-of-text=given",
+        f"dtype={scorer.precision},end-of-text=given",
         data_sha256=text_sha256(shards, documents),
     )
     return record, scores
@@ -128,7 +129,7 @@ def _places(shards: TokenShards, documents: NDArray[np.int64], context_length: i
                 yield _Place(origin, window)
 
 
-def _add_nats(net: BoundedModel, shards: TokenShards, batch: Sequence[_Place], nats: NDArray[np.float64]) -> None:
+def _add_nats(scorer: TokenScorer, shards: TokenShards, batch: Sequence[_Place], nats: NDArray[np.float64]) -> None:
     """Score one batch of windows and add each token's loss to its document in `nats` (documents,)."""
     longest = max(window.stop - window.start for _, window in batch)
     inputs = np.full((len(batch), longest), shards.eos_token_id, dtype=np.int64)
@@ -141,7 +142,7 @@ def _add_nats(net: BoundedModel, shards: TokenShards, batch: Sequence[_Place], n
         inputs[row, length + 1 - len(tokens) : length] = tokens[:-1]
         labels[row, window.score_from - window.start : length] = tokens[window.score_from - window.stop :]
         scored.append(np.arange(origin + window.score_from, origin + window.stop))
-    losses = token_nll(net, torch.from_numpy(inputs), torch.from_numpy(labels)).numpy()
+    losses = scorer.token_nll(inputs, labels)
     owners = np.searchsorted(shards.document_starts, np.concatenate(scored), side="right") - 1
     np.add.at(nats, owners, losses)
 

@@ -55,6 +55,22 @@ class FusedDecoder:
         """Where the weights are."""
         return self._embedding.device
 
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and text may have together."""
+        return self.config.max_position_embeddings
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the scores."""
+        return self.config.vocab_size
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The end-of-text tokens of `config.json`."""
+        configured = self.config.eos_token_id
+        return frozenset((configured,) if isinstance(configured, int) else configured or ())
+
     def open(self, rows: int, capacity: int) -> None:
         """Make room for `rows` texts of `capacity` tokens; what was there before is gone."""
         config = self.config

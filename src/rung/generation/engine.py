@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from rung.data.tokenizer import StreamDecoder, Tokenizer
 from rung.errors import GenerationError, UsageError
-from rung.generation.decoding import FusedDecoder
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
 from rung.generation.sampling import Sampler
 from rung.generation.stopping import TextStream
-from rung.nets.decoder import CausalLM
+from rung.generation.token_decoder import token_decoder
 
 FinishReason = Literal["stop", "length"]
 """stop: an end-of-text token or a stop string. length: `max_tokens`, or the network's context was full."""
@@ -61,44 +60,42 @@ class Engine:
     together fill the context: nothing is cut off or forgotten on the way. An empty prompt starts from the end-of-text
     token, which is what stands before each document in training.
 
-    One call at a time: an engine holds the keys and values of the texts it is writing, so a new call ends a stream that
-    is still open. A text depends on its prompt, options and seed, not on what else is in the batch: scores are the same
-    up to rounding, or with `invariant` to the last bit.
+    One call at a time: an engine holds the state (keys and values, say) of the texts it is writing, so a new call ends
+    a stream that is still open. A text depends on its prompt, options and seed, not on what else is in the batch:
+    scores are the same up to rounding, or with `invariant` to the last bit.
     """
 
     def __init__(
         self,
-        net: CausalLM,
+        net: Any,
         tokenizer: Tokenizer,
         *,
         precision: Precision = "fp32",
         invariant: bool = False,
         max_batch: int = 16,
     ) -> None:
-        """Copy the weights of `net` into the form that decoding wants.
+        """Bring `net`, a language model of any kind, into the form that decoding wants; see `token_decoder`.
 
         `invariant`: scores have the same bits whatever else is in the batch (slower; see `FusedDecoder`). `max_batch`:
         texts written at the same time; more prompts wait for a place. GenerationError if the tokenizer does not fit.
         """
-        if tokenizer.vocab_size > net.config.vocab_size:
-            raise GenerationError(
-                f"the tokenizer has {tokenizer.vocab_size:,} tokens, the network knows {net.config.vocab_size:,}",
-                hint="use the tokenizer that belongs to this network",
-            )
         if max_batch < 1:
             raise UsageError(f"max_batch must be at least 1, not {max_batch}", where="max_batch")
-        self._decoder = FusedDecoder(net, precision, invariant=invariant)
+        self._decoder = token_decoder(net, precision, invariant=invariant)
+        if tokenizer.vocab_size > self._decoder.vocab_size:
+            raise GenerationError(
+                f"the tokenizer has {tokenizer.vocab_size:,} tokens, the network knows {self._decoder.vocab_size:,}",
+                hint="use the tokenizer that belongs to this network",
+            )
         self._tokenizer = tokenizer
         self._max_batch = max_batch
-        configured = net.config.eos_token_id
-        others = (configured,) if isinstance(configured, int) else configured or ()
-        self._end_ids = frozenset({tokenizer.eos_token_id, *others})
-        self._current: object = None  # the call that the decoder's keys and values belong to
+        self._end_ids = self._decoder.end_token_ids | {tokenizer.eos_token_id}
+        self._current: object = None  # the call that the decoder's rows belong to
 
     @property
     def context_length(self) -> int:
         """Tokens that prompt and text may have together."""
-        return self._decoder.config.max_position_embeddings
+        return self._decoder.context_length
 
     def generate(
         self, prompts: str | Sequence[str], options: SamplingOptions | Sequence[SamplingOptions] = _DEFAULT

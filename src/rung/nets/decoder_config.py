@@ -129,6 +129,24 @@ class DecoderConfig:
         untied = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
         return self.num_matmul_parameters + untied + self.num_hidden_layers * (norms + biases) + self.hidden_size
 
+    @property
+    def window(self) -> int:
+        """Targets of a row of a training batch: the whole context."""
+        return self.max_position_embeddings
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that a text may have."""
+        return self.max_position_embeddings
+
+    @property
+    def matrix_shapes(self) -> frozenset[tuple[int, int]]:
+        """(in, out) features of the products of a forward pass, the narrow ones of keys and values left out."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        widths = {self.num_attention_heads * self.head_dim, inner}
+        both_ways = {(hidden, width) for width in widths} | {(width, hidden) for width in widths}
+        return frozenset(both_ways | {(hidden, self.vocab_size)})
+
     def flops_per_token(self, context: int) -> float:
         """Floating-point operations to train on one token: 6 per matmul parameter, plus causal attention's products.
 

@@ -9,7 +9,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from rung.nets.decoder_config import DecoderConfig
+from rung.nets.body import LanguageModelConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc malloc.h
 _REPEATS = 7
@@ -38,12 +38,9 @@ def bf16_is_faster(device: torch.device) -> bool:
     return _product_seconds(*shape, torch.bfloat16, device) < _product_seconds(*shape, torch.float32, device)
 
 
-def matmul_peak(config: DecoderConfig, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
+def matmul_peak(config: LanguageModelConfig, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
     """The best rate over the matrix products that a forward pass of `tokens` tokens consists of, in FLOP per second."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    heads = config.num_attention_heads * config.head_dim
-    shapes = {(hidden, heads), (heads, hidden), (hidden, inner), (inner, hidden), (hidden, config.vocab_size)}
-    return max(2 * tokens * k * n / _product_seconds(tokens, k, n, dtype, device) for k, n in shapes)
+    return max(2 * tokens * k * n / _product_seconds(tokens, k, n, dtype, device) for k, n in config.matrix_shapes)
 
 
 def _product_seconds(rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device) -> float:
