@@ -17,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rung.errors import RecipeError, did_you_mean
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Part of a recipe: unknown keys are refused, and nothing changes once it is made."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TextSection(_Section):
+class TextSection(Section):
     """Which text, and how it is cleaned and split."""
 
     files: tuple[str, ...] = Field(default=(), description="files and folders to train on")
@@ -33,14 +35,14 @@ class TextSection(_Section):
     )
 
 
-class TokenizerSection(_Section):
+class TokenizerSection(Section):
     """How text becomes tokens."""
 
-    kind: Literal["bpe", "byte", "character", "wordpiece"] = "bpe"
+    kind: Literal["bpe", "byte", "character", "word", "wordpiece"] = "bpe"
     vocab_size: int | None = Field(default=None, ge=257, le=1_000_000, description="rows of the embedding matrix")
 
 
-class NetSection(_Section):
+class NetSection(Section):
     """The network, in the spelling of Hugging Face's config.json."""
 
     family: Literal["decoder", "bert"] = "decoder"
@@ -56,14 +58,14 @@ class NetSection(_Section):
     dropout: float | None = Field(default=None, ge=0, lt=1, description="on embeddings and residual branches")
 
 
-class MaskingSection(_Section):
+class MaskingSection(Section):
     """Which tokens a masked language model (net.family "bert") has to guess."""
 
     share: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that are hidden")
     whole_words: bool = Field(default=True, description="hide all pieces of a word together")
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """The budget, the optimiser and the schedule."""
 
     minutes: float | None = Field(default=None, gt=0, description="wall time of the whole command")
@@ -98,15 +100,10 @@ class TrainingSection(_Section):
         return self
 
 
-class Recipe(_Section):
-    """What to train."""
+class AnyRecipe(Section):
+    """What every recipe has, whatever is trained by it."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
-    text: TextSection = TextSection()
-    tokenizer: TokenizerSection = TokenizerSection()
-    net: NetSection = NetSection()
-    masking: MaskingSection = MaskingSection()
-    training: TrainingSection = TrainingSection()
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, where: str = "recipe") -> Self:
@@ -143,10 +140,10 @@ class Recipe(_Section):
             target = values
             for section in sections:
                 if not isinstance(target.get(section), dict):
-                    raise RecipeError(f"unknown recipe key '{dotted}'{_suggest(dotted)}", where=where)
+                    raise RecipeError(f"unknown recipe key '{dotted}'{_suggest(dotted, type(self))}", where=where)
                 target = target[section]
             if key not in target:
-                raise RecipeError(f"unknown recipe key '{dotted}'{_suggest(dotted)}", where=where)
+                raise RecipeError(f"unknown recipe key '{dotted}'{_suggest(dotted, type(self))}", where=where)
             target[key] = value
         return type(self).parse(values, where=where)
 
@@ -155,8 +152,18 @@ class Recipe(_Section):
         return self.model_dump(mode="json")
 
 
+class Recipe(AnyRecipe):
+    """What language model to train."""
+
+    text: TextSection = TextSection()
+    tokenizer: TokenizerSection = TokenizerSection()
+    net: NetSection = NetSection()
+    masking: MaskingSection = MaskingSection()
+    training: TrainingSection = TrainingSection()
+
+
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
-    """Every dotted key of the recipe."""
+    """Every dotted key of a recipe."""
     keys: list[str] = []
     for name, field in model.model_fields.items():
         section = field.annotation
@@ -181,9 +188,9 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
         return key.strip(), raw
 
 
-def _suggest(dotted: str) -> str:
+def _suggest(dotted: str, model: type[BaseModel]) -> str:
     """The known key of the same name in another section, or else the one spelled most alike."""
-    keys = known_keys()
+    keys = known_keys(model)
     name = dotted.rsplit(".", maxsplit=1)[-1]
     moved = next((key for key in keys if key.rsplit(".", maxsplit=1)[-1] == name), None)
     return f"; did you mean '{moved}'?" if moved else did_you_mean(dotted, keys)
@@ -194,7 +201,7 @@ def _readable(error: ValidationError, model: type[BaseModel], where: str) -> Rec
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return RecipeError(
-            f"unknown recipe key '{key}'{_suggest(key)}",
+            f"unknown recipe key '{key}'{_suggest(key, model)}",
             where=where,
             hint=f"known keys: {', '.join(known_keys(model))}",
         )

@@ -48,6 +48,28 @@ def test_value_and_gradients_equal_plain_cross_entropy(
         torch.testing.assert_close(fused_cross_entropy(rows, weight, labels, z_loss), (expected, plain))
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("rows_per_chunk", [10, 1000])
+def test_with_smoothing_value_and_gradients_equal_plain_cross_entropy(
+    z_loss: float, rows_per_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, weight, labels = problem()
+    monkeypatch.setattr(cross_entropy, "_CHUNK_SCORES", rows_per_chunk * len(weight))
+    total, entropy = fused_cross_entropy(rows, weight, labels, z_loss, smoothing=0.1)
+    (total / 7).backward()
+    ours = [rows.grad, weight.grad]
+    rows.grad = weight.grad = None
+    scores = rows @ weight.t()
+    plain = F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum", label_smoothing=0.1)
+    expected = plain + z_loss * scores.logsumexp(1)[labels != -100].square().sum()
+    (expected / 7).backward()
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(entropy, F.cross_entropy(scores, labels, ignore_index=-100, reduction="sum"))
+    torch.testing.assert_close(ours, [rows.grad, weight.grad])
+    with torch.no_grad():
+        torch.testing.assert_close(fused_cross_entropy(rows, weight, labels, z_loss, smoothing=0.1)[0], expected)
+
+
 @pytest.mark.parametrize("rows_per_chunk", [10, 1000])
 def test_with_a_bias_value_and_gradients_equal_plain_cross_entropy(
     rows_per_chunk: int, monkeypatch: pytest.MonkeyPatch

@@ -42,7 +42,7 @@ class PairTokenizer(TextEncoder):
         """The text of `tokenizer.json`."""
         return self._definition
 
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of token ids, special tokens left out; bytes that are not UTF-8 become U+FFFD."""
         return [str(text) for text in self._tokenizer.decode_batch([list(row) for row in rows])]
 

@@ -6,7 +6,7 @@ the scores are, so each chunk's share of both gradients is computed in the forwa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,22 +23,30 @@ def fused_cross_entropy(
     z_loss: float = 0.0,
     *,
     bias: torch.Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return float32 sums over the tokens whose label is not -100: of the loss, and of cross-entropy alone (detached).
 
     `hidden` (tokens, hidden) in the dtype to compute in, `weight` (vocabulary, hidden), `labels` (tokens,) int64,
     `bias` (vocabulary,) where scores are `hidden @ weight.T + bias`. The loss is cross-entropy plus `z_loss` (log Z)^2,
-    which keeps the normaliser Z near 1 (PaLM, arXiv 2204.02311, 5). Softmax and sums are float32. Gradients reach
-    `hidden`, `weight` and `bias`; there are no second derivatives.
+    which keeps the normaliser Z near 1 (PaLM, arXiv 2204.02311, 5). With `smoothing` s the aim is 1 - s for the label
+    and s spread evenly over the vocabulary (Szegedy et al. 2016, section 7). Softmax and sums are float32. Gradients
+    reach `hidden`, `weight` and `bias`; there are no second derivatives.
     """
+    aim = _Aim(z_loss, smoothing)
     if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (hidden, weight, bias)):
-        total, entropy = _FusedCrossEntropy.apply(hidden, weight, labels, z_loss, bias)  # type: ignore[no-untyped-call]
+        total, entropy = _FusedCrossEntropy.apply(hidden, weight, labels, aim, bias)  # type: ignore[no-untyped-call]
         return total, entropy
     cast = weight.to(hidden.dtype)
     sums = hidden.new_zeros(2, dtype=torch.float32)
     for rows, targets in _chunks(hidden, labels, len(weight)):
-        sums = sums + _sums(*_log_probabilities(_scores(rows, cast, bias)), targets, z_loss)
+        sums = sums + _sums(*_log_probabilities(_scores(rows, cast, bias)), targets, aim)
     return sums[0], sums[1]
+
+
+class _Aim(NamedTuple):
+    z_loss: float
+    smoothing: float
 
 
 def _chunks(hidden: torch.Tensor, labels: torch.Tensor, vocabulary: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -56,11 +64,14 @@ def _log_probabilities(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return logarithms, scores[:, :1].float() - logarithms[:, :1]
 
 
-def _sums(logarithms: torch.Tensor, normaliser: torch.Tensor, targets: torch.Tensor, z_loss: float) -> torch.Tensor:
+def _sums(logarithms: torch.Tensor, normaliser: torch.Tensor, targets: torch.Tensor, aim: _Aim) -> torch.Tensor:
     """Return (loss, cross-entropy) summed over valid targets."""
     valid = (targets != IGNORED)[:, None]
     entropy = -logarithms.gather(1, targets.clamp(min=0)[:, None]).where(valid, 0.0).sum()
-    return torch.stack((entropy + z_loss * normaliser.where(valid, 0.0).square().sum(), entropy))
+    loss = entropy + aim.z_loss * normaliser.where(valid, 0.0).square().sum()
+    if aim.smoothing:
+        loss = loss + aim.smoothing * (-logarithms.mean(1, keepdim=True).where(valid, 0.0).sum() - entropy)
+    return torch.stack((loss, entropy))
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
@@ -70,7 +81,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         labels: torch.Tensor,
-        z_loss: float,
+        aim: _Aim,
         bias: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         cast = weight.to(hidden.dtype)
@@ -80,12 +91,17 @@ class _FusedCrossEntropy(torch.autograd.Function):
         sums = hidden.new_zeros(2, dtype=torch.float32)
         for rows, targets in _chunks(hidden, labels, len(weight)):
             logarithms, normaliser = _log_probabilities(_scores(rows, cast, bias))
-            sums = sums + _sums(logarithms, normaliser, targets, z_loss)
-            # d loss / d scores = scale x (softmax - one-hot / boost). The scale of a row, 0 where there is no target,
-            # is applied to the narrow side of each product instead of to the scores.
-            boost = 1 + 2 * z_loss * normaliser
+            sums = sums + _sums(logarithms, normaliser, targets, aim)
+            # d loss / d scores = scale x (softmax - aim / boost), the aim being the one-hot label, perhaps smoothed. The
+            # scale of a row, 0 where there is no target, is applied to the narrow side of each product instead of to
+            # the scores.
+            boost = 1 + 2 * aim.z_loss * normaliser
             scale = ((targets != IGNORED)[:, None] * boost).to(hidden.dtype)
-            gradient = logarithms.exp_().scatter_add_(1, targets.clamp(min=0)[:, None], -1 / boost).to(hidden.dtype)
+            gradient = logarithms.exp_()
+            if aim.smoothing:
+                gradient.sub_(aim.smoothing / len(weight) / boost)
+            gradient.scatter_add_(1, targets.clamp(min=0)[:, None], (aim.smoothing - 1) / boost)
+            gradient = gradient.to(hidden.dtype)
             hidden_gradients.append(gradient @ cast * scale)
             weight_gradient += gradient.t() @ (rows * scale)
             if bias_gradient is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rung.objectives.cross_entropy import IGNORED
+from rung.objectives.cross_entropy import IGNORED, fused_cross_entropy
 from rung.objectives.loss import Loss
 
 
@@ -33,8 +33,13 @@ class SequenceToSequence:
         mask = batch.get("source_mask")
         memory = net.encode(batch["source_ids"], mask)
         hidden = net.decode(batch["target_inputs"], memory, mask).hidden
-        is_token = batch["labels"] != IGNORED
-        logarithms = net.lm_head(hidden[is_token]).float().log_softmax(1)
-        entropy = -logarithms.gather(1, batch["labels"][is_token][:, None]).sum()
-        total = (1 - self.label_smoothing) * entropy - self.label_smoothing * logarithms.mean(1).sum()
-        return Loss(total, is_token.sum(), {"cross_entropy": entropy.detach()})
+        labels = batch["labels"].flatten()
+        is_token = labels != IGNORED
+        total, entropy = fused_cross_entropy(
+            hidden.flatten(0, 1)[is_token],
+            net.lm_head.weight,
+            labels[is_token],
+            bias=net.lm_head.bias,
+            smoothing=self.label_smoothing,
+        )
+        return Loss(total, is_token.sum(), {"cross_entropy": entropy})
