@@ -19,7 +19,7 @@ from rung.data.tokenizer import StreamDecoder, Tokenizer, TokenizerKind, train_t
 from rung.data.words import _words_pattern, is_plain
 from rung.errors import TokenizerError
 
-KINDS: list[TokenizerKind] = ["bpe", "byte", "character"]
+KINDS: list[TokenizerKind] = ["bpe", "byte", "character", "word"]
 TEXT = (
     "It's the nightingale, and not the lark, that's what we'd say; I'll go. We've 12 naïve façades, 3.14 and 2024.\n\n"
     "  def f(x):\n\treturn  x + 1\n\n\nПривет, мир! Ελληνικά. 今日は世界、こんにちは。 שלום! 👋🏽 e\u0301\r\n"
@@ -130,9 +130,10 @@ def test_bytes_of_valid_text_are_encoded_like_the_text(text: str) -> None:
     assert tokenizer.encode_bytes(text.encode()) == tokenizer.encode(text)
 
 
-@given(texts=st.lists(ANY_TEXT | TROUBLE))
-def test_the_word_table_gives_the_ids_of_the_library(texts: list[str]) -> None:
-    tokenizer = trained("bpe")
+@pytest.mark.parametrize("kind", ["bpe", "word"])
+@given(texts=st.lists(ANY_TEXT | TROUBLE | st.just(TEXT[:100])))
+def test_the_word_table_gives_the_ids_of_the_library(kind: TokenizerKind, texts: list[str]) -> None:
+    tokenizer = trained(kind)
     batch = tokenizer.encode_batch(texts)
     assert [ids.tolist() for ids in batch] == [tokenizer.encode(text) for text in texts]
     assert all(ids.dtype == np.uint32 for ids in batch)
@@ -167,6 +168,27 @@ def test_too_many_characters_keep_the_most_frequent() -> None:
     tokenizer = train_tokenizer(["ééé" + "ññ" + "ü"], kind="character", vocab_size=259)
     assert [len(tokenizer.encode(character)) for character in "éñü"] == [1, 1, 2]
     assert json.loads(character_merges(["é"], 257))["model"]["merges"] == []
+
+
+def test_frequent_words_are_tokens_and_others_are_spelled_in_characters() -> None:
+    tokenizer = train_tokenizer(["the cat saw the cat. the é dog saw"], kind="word", vocab_size=10_000)
+    parts = [tokenizer.token_bytes(i).decode() for i in tokenizer.encode("the cat saw the  dog é")]
+    assert parts == [*"the", " cat", " saw", " the", " ", *" dog", " ", "é"]
+    assert tokenizer.vocab_size == 257 + 1 + 3  # é; " the", " cat", " saw": "the" and "." occur once, a space is a byte
+
+
+def test_a_small_vocabulary_keeps_the_most_frequent_words() -> None:
+    text = "a" + " one" * 5 + " two" * 4 + " three" * 3 + " éé"
+    tokenizer = train_tokenizer([text], kind="word", vocab_size=259)
+    assert [len(tokenizer.encode(word)) for word in (" one", " two", " three", "é")] == [1, 1, 6, 2]
+    assert train_tokenizer([text], kind="word", vocab_size=257).encode(" one") == trained("byte").encode(" one")
+
+
+@given(text=TROUBLE)
+def test_any_text_makes_a_word_tokenizer_that_gives_it_back(text: str) -> None:
+    tokenizer = train_tokenizer([text, text], kind="word", vocab_size=300)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.sha256 == train_tokenizer([text, text], kind="word", vocab_size=300).sha256
 
 
 def test_byte_tokens_are_the_bytes() -> None:

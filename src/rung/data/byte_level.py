@@ -1,12 +1,14 @@
-"""Byte-level BPE as `tokenizer.json`: the alphabet, the split and the three ways of choosing merges."""
+"""Byte-level BPE as `tokenizer.json`: the alphabet, the split and the four ways of choosing a vocabulary."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
+
+from rung.data.words import count_words
 
 if TYPE_CHECKING:
     import tokenizers
@@ -23,6 +25,8 @@ PRETOKENIZER_REGEX = (
 )
 """Qwen2's split: `PRETOKENIZE_REGEX` in transformers 5.23 `models/qwen2/tokenization_qwen2.py`; quoted as "original
 regex from tokenizer.json" for LLAMA_VOCAB_PRE_TYPE_QWEN2 in llama.cpp `src/llama-vocab.cpp` (commit 00ad355e)."""
+
+_CHARACTER_SHARE = 0.25
 
 
 def learned_merges(texts: Iterable[str], vocab_size: int) -> str:
@@ -55,32 +59,68 @@ def character_merges(texts: Iterable[str], vocab_size: int) -> str:
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
-    stand_in = {byte: character for character, byte in byte_of_character().items()}
+    return _define(_merges_of_characters(counts, vocab_size - SMALLEST_VOCABULARY))
+
+
+def whole_words(texts: Iterable[str], vocab_size: int) -> str:
+    """Definition that makes one token of each frequent word of `texts`: a piece of the split, its leading space included.
+
+    A word in the vocabulary is one token (the model's `ignore_merges`), any other is spelled in its characters. What
+    occurs once gets no token. Characters beyond ASCII take at most a quarter of the room, the most frequent first.
+    """
+    words = count_words(texts, _pieces)
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            characters[character] += count
+    room = vocab_size - SMALLEST_VOCABULARY
+    merges = _merges_of_characters(characters, round(room * _CHARACTER_SHARE))
+    stand_in = _stand_in_characters()
+    repeated = sorted((word for word, count in words.items() if count > 1), key=lambda word: (-words[word], word))
+    spelled = ("".join(stand_in[byte] for byte in word.encode()) for word in repeated)
+    known = {*stand_in.values(), *map("".join, merges)}
+    return _define(merges, [word for word in spelled if word not in known][: room - len(merges)])
+
+
+def _pieces(text: str) -> list[str]:
+    from tokenizers import Regex, pre_tokenizers
+
+    split = pre_tokenizers.Split(Regex(PRETOKENIZER_REGEX), behavior="isolated")
+    return [piece for piece, _ in split.pre_tokenize_str(text)]
+
+
+def _merges_of_characters(counts: Mapping[str, int], room: int) -> list[tuple[str, str]]:
+    """At most `room` merges that build the most frequent characters of `counts` from their bytes."""
+    stand_in = _stand_in_characters()
     merges: dict[tuple[str, str], None] = {}
     for character in sorted(counts, key=lambda character: (-counts[character], character)):
         symbols = [stand_in[byte] for byte in character.encode()]
         needed = [("".join(symbols[:end]), symbols[end]) for end in range(1, len(symbols))]
-        enlarged = merges | dict.fromkeys(needed)
-        if SMALLEST_VOCABULARY + len(enlarged) > vocab_size:
+        missing = [merge for merge in needed if merge not in merges]
+        if len(merges) + len(missing) > room:
             break
-        merges = enlarged
-    return _define(list(merges))
+        merges.update(dict.fromkeys(missing))
+    return list(merges)
 
 
-def _define(merges: list[tuple[str, str]]) -> str:
+def _define(merges: list[tuple[str, str]], words: Sequence[str] = ()) -> str:
+    """Definition with the tokens of all bytes and `merges`, and of whole `words` in stand-in characters."""
     from tokenizers import AddedToken
 
-    tokens = [END_OF_TEXT, *sorted(byte_of_character()), *map("".join, merges)]
-    tokenizer = _untrained({token: number for number, token in enumerate(tokens)}, merges)
+    tokens = [END_OF_TEXT, *sorted(byte_of_character()), *map("".join, merges), *words]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = _untrained(vocabulary, merges, ignore_merges=bool(words))
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     definition: str = tokenizer.to_str(pretty=True)
     return definition
 
 
-def _untrained(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
+def _untrained(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], *, ignore_merges: bool = False
+) -> tokenizers.Tokenizer:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PRETOKENIZER_REGEX), behavior="isolated"),
@@ -110,3 +150,8 @@ def byte_of_character() -> dict[str, int]:
     table = {chr(byte): byte for byte in visible}
     table.update({chr(0x100 + number): byte for number, byte in enumerate(hidden)})
     return table
+
+
+@cache
+def _stand_in_characters() -> dict[int, str]:
+    return {byte: character for character, byte in byte_of_character().items()}

@@ -1,6 +1,6 @@
-"""Text to token ids and back: one byte-level BPE, three ways of choosing its merges.
+"""Text to token ids and back: one byte-level BPE, four ways of choosing its vocabulary.
 
-All three kinds are the same machine, so that all are read by `transformers.AutoTokenizer`, vLLM and llama.cpp without
+All kinds are the same machine, so that all are read by `transformers.AutoTokenizer`, vLLM and llama.cpp without
 custom code. Text is split by Qwen2's regex, every piece becomes UTF-8 bytes, every byte is a token, and then a list of
 merges joins neighbouring tokens:
 
@@ -8,7 +8,9 @@ merges joins neighbouring tokens:
 - `byte`: no merges;
 - `character`: exactly the merges that build each character of the training text from its bytes. A UTF-8 character
   starts with a lead byte and no merge starts with a continuation byte, so no merge can cross a character border, and a
-  character that was never seen stays a few byte tokens.
+  character that was never seen stays a few byte tokens;
+- `word`: the most frequent words, each with the space before it, are tokens as a whole (the model's `ignore_merges`),
+  and every other word and stretch of white space is spelled in its characters.
 
 There is no normaliser and no unknown token, so `decode(encode(text)) == text` for every text.
 """
@@ -37,6 +39,7 @@ from rung.data.byte_level import (
     learned_merges,
     no_merges,
     splits_like_ours,
+    whole_words,
 )
 from rung.data.words import Ragged, WordTable, is_plain
 from rung.errors import TokenizerError
@@ -46,7 +49,7 @@ from rung.runfolder import write_json, write_text
 if TYPE_CHECKING:
     import tokenizers
 
-TokenizerKind = Literal["bpe", "byte", "character"]
+TokenizerKind = Literal["bpe", "byte", "character", "word"]
 
 _TOKENIZER_FILE = "tokenizer.json"
 _CONFIG_FILE = "tokenizer_config.json"
@@ -242,7 +245,7 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Choose a vocabulary of at most `vocab_size` tokens from `texts`.
 
-    `byte` always has 257 tokens; `character` keeps the most frequent characters when there are more than fit. The
+    `byte` always has 257 tokens; `character` and `word` keep the most frequent when there are more than fit. The
     result does not depend on the order of the texts. Raises TokenizerError when `vocab_size` is below 257.
     """
     if vocab_size < SMALLEST_VOCABULARY:
@@ -255,12 +258,14 @@ def train_tokenizer(
             definition = learned_merges(_counting(texts, advance), vocab_size)
         elif kind == "character":
             definition = character_merges(_counting(texts, advance), vocab_size)
+        elif kind == "word":
+            definition = whole_words(_counting(texts, advance), vocab_size)
         else:
             definition = no_merges()
     tokenizer = Tokenizer(
         definition, eos_token=END_OF_TEXT, pretokenizer_name=PRETOKENIZER_NAME, where="the new tokenizer"
     )
-    if kind == "bpe" and tokenizer.vocab_size < vocab_size:
+    if kind in ("bpe", "word") and tokenizer.vocab_size < vocab_size:
         progress.say(
             f"the text repeats too little for {vocab_size:,} tokens: the vocabulary has {tokenizer.vocab_size:,}"
         )

@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -100,6 +101,18 @@ class _Numbers(dict[str, int]):
     def take_new(self) -> list[str]:
         new, self._new = self._new, []
         return new
+
+
+def count_words(texts: Iterable[str], split: Callable[[str], list[str]]) -> Counter[str]:
+    """How often each word occurs in `texts`; `split` is the library's, for texts that are not plain.
+
+    Memory grows with the distinct words: 100 MB of English novels have about 400,000, some 40 MB.
+    """
+    counts: Counter[str] = Counter()
+    find_words = _words_pattern().findall
+    for text in texts:
+        counts.update(find_words(text) if is_plain(text) else split(text))
+    return counts
 
 
 def is_plain(text: str) -> bool:
