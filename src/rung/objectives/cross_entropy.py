@@ -76,7 +76,7 @@ def _sums(logarithms: torch.Tensor, normaliser: torch.Tensor, targets: torch.Ten
 
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917 - autograd functions take positional arguments only
         ctx: Any,
         hidden: torch.Tensor,
         weight: torch.Tensor,
@@ -92,7 +92,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         for rows, targets in _chunks(hidden, labels, len(weight)):
             logarithms, normaliser = _log_probabilities(_scores(rows, cast, bias))
             sums = sums + _sums(logarithms, normaliser, targets, aim)
-            # d loss / d scores = scale x (softmax - aim / boost), the aim being the one-hot label, perhaps smoothed. The
+            # d loss / d scores = scale x (softmax - aim / boost); the aim is the one-hot label, perhaps smoothed. The
             # scale of a row, 0 where there is no target, is applied to the narrow side of each product instead of to
             # the scores.
             boost = 1 + 2 * aim.z_loss * normaliser

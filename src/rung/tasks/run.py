@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rung.errors import RunFolderError, UsageError
-from rung.recipe import Recipe
+from rung.recipe import AnyRecipe, Recipe
 from rung.records import ItemScores, Record
 from rung.runfolder import read_header, write_header, write_json, write_text
 from rung.version import __version__
@@ -75,7 +75,7 @@ class Run:
         cls,
         folder: Path,
         *,
-        recipe: Recipe,
+        recipe: AnyRecipe,
         plan: Mapping[str, Any],
         data: Mapping[str, Any],
         parent: Mapping[str, Any] | None,
