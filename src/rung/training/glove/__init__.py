@@ -1,0 +1,1 @@
+"""GloVe: counted co-occurrences, and vectors whose products fit their logarithms."""
