@@ -114,7 +114,7 @@ def test_the_lowest_rung_within_the_margin_is_enough() -> None:
     pairs, verdict = judge(test, {"ngram": [2.0], "rnn": [1.71], "lstm": [1.70]}, margin=0.05)
     assert verdict.reference == "lstm"
     assert verdict.enough == "rnn"
-    assert verdict.sentence.startswith("Rnn is enough: lstm predicts this text best")
+    assert verdict.sentence.startswith("The rnn is enough: the lstm predicts this text best")
     by_name = {pair.rung: pair for pair in pairs}
     assert by_name["ngram"].inferior
     assert by_name["ngram"].difference.value == pytest.approx(0.3, abs=0.02)
@@ -126,7 +126,7 @@ def test_without_a_rung_within_the_margin_the_best_is_needed_and_the_nearest_nam
     test = {"ngram": [_scores(2.0)], "rnn": [_scores(1.9, seed=1)], "lstm": [_scores(1.7, seed=2)]}
     _, verdict = judge(test, {"ngram": [2.0], "rnn": [1.9], "lstm": [1.7]}, margin=0.02)
     assert verdict.enough == "lstm"
-    assert "no lower rung is known to come within 0.02 of it: the nearest, rnn, is 0.2" in verdict.sentence
+    assert "no lower rung is known to come within 0.02 of it: the nearest, the rnn, is 0.2" in verdict.sentence
 
 
 def test_the_difference_agrees_with_the_paired_bits_by_hand() -> None:

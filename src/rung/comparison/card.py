@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from rung.comparison.result import RungResult, Verdict
+from rung.tasks.task import Task
 
-_SHOWN = ("accuracy", "macro_f1", "log_loss", "ece", "latency_batch1_p50", "bytes_on_disk")
+_SHOWN = ("accuracy", "macro_f1", "log_loss", "ece", "bleu", "chrf", "latency_batch1_p50", "bytes_on_disk")
 
 
-def rung_card(rung: RungResult, facts: Mapping[str, Any], verdict: Verdict) -> str:
+def rung_card(rung: RungResult, task: Task, verdict: Verdict) -> str:
     """Markdown with the head that the Hugging Face hub reads."""
     rows = [record for record in rung.metrics if record.name in _SHOWN and record.value is not None]
     table = "\n".join(
         f"| {record.name} | {record.value:.6g} {record.unit}{_interval(record)} | {record.n:,} |" for record in rows
     )
+    facts = task.facts
     labels = ", ".join(str(one["label"]) for one in facts["classes"])
+    labels_line = f"- Labels: {labels}\n" if labels else ""
     split, columns = facts["split"], ", ".join(facts["text_columns"])
     return f"""---
 library_name: rung
-pipeline_tag: text-classification
+pipeline_tag: {task.pipeline_tag}
 ---
 
 # {rung.name}
 
 {rung.description[0].upper()}{rung.description[1:]}. One rung of a ladder that `rung compare` climbed.
 
-- Labels: {labels}
-- Fitted on {split["train"]:,} items, chosen on {split["valid"]:,}, measured on {split["test"]:,}
-  (split {split["method"]}, SHA-256 `{split["sha256"][:16]}`); text from {columns}, label from {facts["target"]}
+{labels_line}- Fitted on {split["train"]:,} items, chosen on {split["valid"]:,}, measured on {split["test"]:,}
+  (split {split["method"]}, SHA-256 `{split["sha256"][:16]}`); text from {columns}, answer from {facts["target"]}
 - Chosen on validation: {rung.chosen or "nothing to choose"}
 
 | metric | on the test items | n |

@@ -35,7 +35,6 @@ from rung.evaluation.learning_curve import (
     fit_power_law,
     labels_needed,
 )
-from rung.evaluation.power import power_statement
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores, Record
 from rung.tasks.task import Rung, Task
@@ -80,8 +79,8 @@ def compare(
     started = time.monotonic() if started is None else started
     ladder = task.rungs(settings.rungs)
     _require_ladder(ladder, settings)
-    power = power_statement(_counted_items(task), settings.margin)
-    progress.say(power.sentence)
+    power = task.power(settings.margin)
+    progress.say(power["sentence"])
     fits = Fits(task, out, progress)
     climb = Climb(fits, settings, _deadline(settings, started, len(ladder)))
     climbed = climb.up(ladder, _with_curves(ladder, settings))
@@ -110,7 +109,7 @@ def compare(
         seconds=time.monotonic() - started,
         machine=_this_machine(),
         settings=settings.model_dump(mode="json") | {"reference": reference.scores.name},
-        data=DataFound(**task.facts, power={**vars(power)}),
+        data=DataFound(**task.facts, power=power),
         rungs=[_result(one, measured, needed, out, settings) for one in climbed],
         pairs=judged.pairs,
         verdict=judged.verdict,
@@ -120,7 +119,7 @@ def compare(
     )
     columns = {"target": task.facts["target"], "text": list(task.facts["text_columns"])}
     for one in measured:
-        card = rung_card(comparison.result(one.scores.name), task.facts, judged.verdict)
+        card = rung_card(comparison.result(one.scores.name), task, judged.verdict)
         fits.describe(one.folder, card, {"columns": columns}, records=one.metrics, scores=one.by_item)
     return comparison
 
@@ -136,12 +135,6 @@ def _require_ladder(ladder: Sequence[Rung], settings: Settings) -> None:
 
 def _deadline(settings: Settings, started: float, rungs: int) -> float | None:
     return None if settings.minutes is None else started + seconds_for_fitting(60 * settings.minutes, rungs)
-
-
-def _counted_items(task: Task) -> int:
-    """Test items that count: without those that leaked."""
-    split = task.facts["split"]
-    return int(split["test"]) - int(split["leaked"])
 
 
 def _with_curves(ladder: Sequence[Rung], settings: Settings) -> set[str]:

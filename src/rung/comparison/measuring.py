@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from rung.comparison.probe import BATCH, WARM_UP, agreement
+from rung.comparison.probe import BATCH, WARM_UP, Answered, agreement
 from rung.errors import EvaluationError
 from rung.evaluation.quantiles import quantile_interval
 from rung.records import Record
@@ -59,8 +59,9 @@ def measure_costs(
         return _costs_of_asking(asked, report, inputs)
     inputs = list(inputs[:PROBED_ITEMS])
     answer = _probe(folder, inputs, threads=threads, watts_per_core=watts_per_core)
-    here = predictor.predict(inputs, batch_size=BATCH).numbers
-    determinism = answer["determinism"] | {"fresh_process": agreement([here], [np.array(answer["numbers"])])}
+    here = Answered.of(predictor.predict(inputs, batch_size=BATCH))
+    there = Answered(np.array(answer["numbers"]), answer["answers"])
+    determinism = answer["determinism"] | {"fresh_process": agreement([here], [there])}
     setting = f"{threads} threads, tokenisation included, after {WARM_UP} warm-ups"
     records = [
         _seconds("train_seconds", report.seconds, "wall time of one fit on all training items"),

@@ -10,8 +10,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,39 @@ from numpy.typing import NDArray
 from rung.comparison.energy import Energy
 from rung.errors import RungError
 
-_Predict = Callable[[Sequence[str], int], NDArray[np.float64]]
+if TYPE_CHECKING:
+    from rung.tasks.task import Predicted
+
 WARM_UP = 10
 BATCH = 32
 _LEAST_SECONDS = 1.0  # of repeated batches, for items per second and energy
 _REPEATS = 10
+_FEWER_REPEATS = 2  # where once takes longer than that second
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Predictions of some items: `numbers` (items, k), and the answer that each comes to."""
+
+    numbers: NDArray[np.float64]
+    answers: list[Any]
+
+    @classmethod
+    def of(cls, predicted: Predicted) -> Self:
+        """What the predictions are compared by."""
+        return cls(predicted.numbers, predicted.answers)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """One after the other."""
+        return cls(np.concatenate([part.numbers for part in parts]), [a for part in parts for a in part.answers])
+
+    def backwards(self) -> Answered:
+        """The same from the last item to the first."""
+        return Answered(self.numbers[::-1], self.answers[::-1])
+
+
+_Predict = Callable[[Sequence[str], int], Answered]
 
 
 def main() -> None:
@@ -46,16 +75,18 @@ def probe(folder: Path, inputs: Sequence[str], *, threads: int, watts_per_core: 
 
     predictor = load_predictor(folder)
 
-    def predict(texts: Sequence[str], size: int) -> NDArray[np.float64]:
-        return predictor.predict(texts, batch_size=size).numbers
+    def predict(texts: Sequence[str], size: int) -> Answered:
+        return Answered.of(predictor.predict(texts, batch_size=size))
 
     predict(inputs[:1], 1)
     load_seconds = time.perf_counter() - began
+    began = time.perf_counter()
     reference = predict(inputs, BATCH)
+    repeated = _REPEATS if time.perf_counter() - began < _LEAST_SECONDS else _FEWER_REPEATS
     ones, latencies_1 = _timed(predict, [[text] for text in inputs], size=1)
     _, latencies_32 = _timed(predict, _batches(inputs, BATCH), size=BATCH)
     rate, energy = _throughput(predict, inputs, Energy.of_this_machine(watts_per_core))
-    repeats = [predict(inputs, BATCH) for _ in range(_REPEATS)]
+    repeats = [predict(inputs, BATCH) for _ in range(repeated)]
     return {
         "load_seconds": load_seconds,
         "latency_1": latencies_1,
@@ -63,23 +94,24 @@ def probe(folder: Path, inputs: Sequence[str], *, threads: int, watts_per_core: 
         "items_per_second": rate,
         "energy": energy,
         "peak_memory": _peak_memory(),
-        "numbers": reference.tolist(),
+        "numbers": reference.numbers.tolist(),
+        "answers": reference.answers,
         "determinism": {
-            "same_process": agreement([reference] * _REPEATS, repeats),
+            "same_process": agreement([reference] * repeated, repeats),
             "batch_size": agreement([reference] * 2, [ones, predict(inputs, 8)]),
-            "companions": agreement([reference], [predict(list(reversed(inputs)), BATCH)[::-1]]),
+            "companions": agreement([reference], [predict(list(reversed(inputs)), BATCH).backwards()]),
             "threads": _other_threads(predict, inputs, reference, threads),
         },
     }
 
 
-def agreement(first: Sequence[NDArray[np.float64]], second: Sequence[NDArray[np.float64]]) -> dict[str, float]:
+def agreement(first: Sequence[Answered], second: Sequence[Answered]) -> dict[str, float]:
     """How often predictions of the same items are bit-equal, change their answer, and by how much at most."""
-    a, b = np.concatenate(first), np.concatenate(second)
+    one, other = Answered.joined(first), Answered.joined(second)
     return {
-        "exact_rate": float((a == b).all(axis=1).mean()),
-        "flip_rate": float((a.argmax(axis=1) != b.argmax(axis=1)).mean()),
-        "max_difference": float(np.abs(a - b).max()),
+        "exact_rate": float((one.numbers == other.numbers).all(axis=1).mean()),
+        "flip_rate": float(np.mean([a != b for a, b in zip(one.answers, other.answers, strict=True)])),
+        "max_difference": float(np.abs(one.numbers - other.numbers).max()),
     }
 
 
@@ -89,9 +121,7 @@ def _batches(inputs: Sequence[str], size: int) -> list[Sequence[str]]:
     return [repeated[start : start + size] for start in range(0, 20 * size, size)]
 
 
-def _timed(
-    predict: _Predict, batches: Sequence[Sequence[str]], *, size: int
-) -> tuple[NDArray[np.float64], list[float]]:
+def _timed(predict: _Predict, batches: Sequence[Sequence[str]], *, size: int) -> tuple[Answered, list[float]]:
     """Predictions and seconds of each batch, after a warm-up."""
     for batch in batches[:WARM_UP]:
         predict(batch, size)
@@ -100,7 +130,7 @@ def _timed(
         began = time.perf_counter()
         results.append(predict(batch, size))
         seconds.append(time.perf_counter() - began)
-    return np.concatenate(results), seconds
+    return Answered.joined(results), seconds
 
 
 def _throughput(predict: _Predict, inputs: Sequence[str], energy: Energy) -> tuple[float, dict[str, Any] | None]:
@@ -115,7 +145,7 @@ def _throughput(predict: _Predict, inputs: Sequence[str], energy: Energy) -> tup
 
 
 def _other_threads(
-    predict: _Predict, inputs: Sequence[str], reference: NDArray[np.float64], threads: int
+    predict: _Predict, inputs: Sequence[str], reference: Answered, threads: int
 ) -> dict[str, float] | None:
     """Agreement with another number of threads; None for a rung that does not use torch."""
     if "torch" not in sys.modules:

@@ -117,7 +117,7 @@ def _data(comparison: Comparison) -> str:
         f"{'<h3>What was guessed</h3>' + bullets(data.guessed) if data.guessed else ''}"
         f"<h3>Gates</h3>{table(tables.gate_table(comparison))}"
         f"{fold('Examples of what the gates found', examples) if examples else ''}"
-        f"<h3>Classes</h3>{table(tables.class_table(comparison))}"
+        f"{'<h3>Classes</h3>' + table(tables.class_table(comparison)) if data.classes else ''}"
     )
 
 
@@ -134,28 +134,33 @@ def _disagreements(comparison: Comparison) -> str:
         )
     verdict = comparison.verdict
     shown = found[: tables.DISAGREEMENTS_SHOWN]
-    small_right = sum(item.small == item.label for item in found)
-    large_right = sum(item.reference == item.label for item in found)
     told = (
-        f"Of {len(found):,} kept test items on which {words.clean(verdict.chosen or 'the small rung', 80)} and "
-        f"{words.clean(verdict.reference, 80)} differ, the small rung is right on {small_right:,}, the reference on "
-        f"{large_right:,}. Long texts are cut, and say so."
+        f"{len(found):,} test items on which {words.clean(verdict.chosen or 'the small rung', 80)} and "
+        f"{words.clean(verdict.reference, 80)} differ were kept. Long texts are cut, and say so."
     )
-    items = "".join(_disagreement(item) for item in shown)
+    marked = comparison.task == "classification"  # a text of one's own words is neither right nor wrong
+    if marked:
+        small_right = sum(item.small == item.label for item in found)
+        large_right = sum(item.reference == item.label for item in found)
+        told += f" The small rung is right on {small_right:,} of them, the reference on {large_right:,}."
+    items = "".join(_disagreement(item, marked=marked) for item in shown)
     return paragraph(told) + fold(f"Show the first {len(shown)}", f'<ol class="items">{items}</ol>')
 
 
-def _disagreement(item: Disagreement) -> str:
+def _disagreement(item: Disagreement, *, marked: bool) -> str:
     def answer(who: str, said: str) -> str:
+        if not marked:
+            return f"<div><dt>{who}</dt><dd>{foreign(said, 400)}</dd></div>"
         right = said == item.label
         return (
             f'<div class="{"right" if right else "wrong"}"><dt>{who}</dt>'
             f"<dd>{foreign(said, 160)} <span>{'right' if right else 'wrong'}</span></dd></div>"
         )
 
+    wanted = "True label" if marked else "Wanted"
     return (
-        f'<li><p class="text" dir="auto">{esc(item.text)}</p><dl><div><dt>True label</dt>'
-        f"<dd>{foreign(item.label, 160)}</dd></div>{answer('Small', item.small)}{answer('Reference', item.reference)}"
+        f'<li><p class="text" dir="auto">{esc(item.text)}</p><dl><div><dt>{wanted}</dt>'
+        f"<dd>{foreign(item.label, 400)}</dd></div>{answer('Small', item.small)}{answer('Reference', item.reference)}"
         "</dl></li>"
     )
 

@@ -25,17 +25,7 @@ def rung_section(comparison: Comparison, rung: RungResult, position: int) -> str
     body = [
         paragraph(summary_of_rung(comparison, rung.name), "lead"),
         facts([(key.replace("_", " "), str(value)) for key, value in rung.chosen.items()]) if rung.chosen else "",
-        figure(
-            calibration(rung.name, details, kind, f"{anchor}-calibration"),
-            "Calibration and risk-coverage: not measured.",
-            comparison.command,
-        ),
-        _confusion(rung, details),
-        _table_or(tables.per_class_table(rung, details), "Scores by class: not measured."),
-        _table_or(
-            tables.group_table(rung, details), "By group: not measured, because no group column was named or kept."
-        ),
-        _table_or(tables.leaked_table(rung, details), "No test item of this comparison leaked."),
+        *(_by_class(comparison, rung, details, anchor) if comparison.task == "classification" else []),
         _table_or(tables.determinism_table(rung, details), "Determinism: not measured."),
         _prompting(rung, details),
         _folded(tables.seeds_table(rung, metric), "Each seed"),
@@ -45,6 +35,23 @@ def rung_section(comparison: Comparison, rung: RungResult, position: int) -> str
         f'<details class="rung {kind}" id="{anchor}"{" open" if kind == "chosen" else ""}>'
         f"<summary><h3>{foreign(rung.name, 160)}</h3> <span>{esc(aside)}</span></summary>{''.join(body)}</details>"
     )
+
+
+def _by_class(comparison: Comparison, rung: RungResult, details: ClassificationDetails, anchor: str) -> list[str]:
+    """What only a classifier has."""
+    return [
+        figure(
+            calibration(rung.name, details, role(comparison, rung.name), f"{anchor}-calibration"),
+            "Calibration and risk-coverage: not measured.",
+            comparison.command,
+        ),
+        _confusion(rung, details),
+        _table_or(tables.per_class_table(rung, details), "Scores by class: not measured."),
+        _table_or(
+            tables.group_table(rung, details), "By group: not measured, because no group column was named or kept."
+        ),
+        _table_or(tables.leaked_table(rung, details), "No test item of this comparison leaked."),
+    ]
 
 
 def _table_or(content: Table | None, absent: str) -> str:

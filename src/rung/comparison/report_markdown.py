@@ -94,7 +94,7 @@ def _data(comparison: Comparison) -> list[str]:
         bullet_list(f"{name}: {escape(value)}" for name, value in tables.facts_of_data(comparison)),
         bullet_list(escape(sentence) for sentence in [*data.profile, *data.guessed]),
         markdown_table(tables.gate_table(comparison)),
-        markdown_table(tables.class_table(comparison)),
+        *([markdown_table(tables.class_table(comparison))] if data.classes else []),
     ]
 
 

@@ -15,6 +15,7 @@ from rung.records import Record
 
 MATRIX_CLASSES = 12  # a confusion matrix beyond this cannot be read: the most confused pairs are listed instead
 CONFUSED_PAIRS = 20
+_QUALITY = ("accuracy", "macro_f1", "bleu", "chrf")  # shown for every rung where the task has them
 CLASSES_SHOWN = 30
 DISAGREEMENTS_SHOWN = 50
 _PARETO_WORDS = {"quality_latency": "latency", "quality_size": "size", "quality_cost": "cost"}
@@ -48,7 +49,8 @@ def marks(comparison: Comparison, name: str) -> str:
 def ladder_table(comparison: Comparison) -> Table:
     """All rungs at a glance, from the lowest up."""
     metric = words.primary_metric(comparison)
-    shown = ["accuracy", "macro_f1", *([metric] if metric not in {"accuracy", "macro_f1"} else [])]
+    usual = [name for name in _QUALITY if any(record(rung, name) for rung in comparison.rungs)]
+    shown = [*usual, *([metric] if metric not in usual else [])]
     short_head = {
         "latency_batch1_p50": "#Latency (p50)",
         "bytes_on_disk": "#Size",

@@ -22,6 +22,11 @@ LABELS = {
     "mcc": "Matthews correlation",
     "auroc": "AUROC",
     "auprc": "AUPRC",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
     "log_loss": "Log-loss",
     "brier": "Brier score",
     "ece": "Calibration error (ECE)",
@@ -42,6 +47,7 @@ LABELS = {
     "cost_per_1000": "Cost per 1,000 texts",
 }
 _PERCENTAGES = frozenset({"accuracy", "macro_f1", "ece"})
+_OF_HUNDRED = frozenset({"bleu", "chrf", "rouge1", "rouge2", "rougeL"})  # shares that their field writes without %
 _PLAIN = frozenset({"mcc", "auroc", "auprc", "brier", "aurc"})
 _SECONDS = {"s": 1.0, "seconds": 1.0, "ms": 1e-3, "milliseconds": 1e-3}
 _BYTES = {"bytes": 1, "byte": 1, "B": 1}
@@ -141,7 +147,7 @@ def record_interval(record: Record | None) -> str:
     if record is None or record.value is None or record.interval is None:
         return ""
     low, high = record.interval.low, record.interval.high
-    if record.name in _PERCENTAGES:
+    if is_percentage(record.name):
         return f"{minus(f'{100 * low:.1f}')} to {minus(f'{100 * high:.1f}')}"
     return f"{_with_unit(record, low)} to {_with_unit(record, high)}"
 
@@ -153,8 +159,8 @@ def with_interval(record: Record | None) -> str:
 
 
 def _with_unit(record: Record, value: float) -> str:
-    if record.name in _PERCENTAGES:
-        return percent(value)
+    if is_percentage(record.name):
+        return primary_value(value, record.name)
     if record.unit in _SECONDS:
         return duration(value * _SECONDS[record.unit])
     if record.unit in _BYTES:
@@ -171,30 +177,34 @@ def _with_unit(record: Record, value: float) -> str:
 
 def primary_value(value: float, metric: str) -> str:
     """A value of the primary metric."""
+    if metric in _OF_HUNDRED:
+        return minus(f"{100 * value:.1f}")
     return percent(value) if metric in _PERCENTAGES else minus(f"{value:.3f}")
 
 
 def difference_value(value: float, metric: str) -> str:
     """A difference of the primary metric: points for shares, else the metric's own unit with a sign."""
-    return points(value) if metric in _PERCENTAGES else minus(f"{value:+.3f}")
+    return points(value) if is_percentage(metric) else minus(f"{value:+.3f}")
 
 
 def margin(value: float, metric: str) -> str:
     """The margin with its unit: `1 percentage point`."""
     if not is_percentage(metric):
         return f"{value:g} ({label(metric)})"
-    amount = f"{100 * value:g}"
-    return f"{amount} percentage point{'' if amount == '1' else 's'}"
+    amount, unit = f"{100 * value:g}", f"point of {label(metric)}" if metric in _OF_HUNDRED else "percentage point"
+    return f"{amount} {unit if amount == '1' else unit.replace('point', 'points')}"
 
 
 def difference_unit(metric: str) -> str:
     """The unit of a difference, for axes and headings."""
+    if metric in _OF_HUNDRED:
+        return f"points of {label(metric)}"
     return "percentage points" if metric in _PERCENTAGES else label(metric)
 
 
 def is_percentage(metric: str) -> bool:
-    """Whether the metric is shown in percent."""
-    return metric in _PERCENTAGES
+    """Whether the metric is a share that is shown times 100."""
+    return metric in _PERCENTAGES or metric in _OF_HUNDRED
 
 
 def primary_metric(comparison: Comparison) -> str:

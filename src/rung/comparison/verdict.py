@@ -21,6 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
+from rung.comparison import report_text as words
 from rung.comparison.result import Answer, PairResult, Verdict
 from rung.errors import EvaluationError
 from rung.evaluation.learning_curve import LabelsNeeded
@@ -274,9 +275,9 @@ class _Wording:
         """What the sentence rests on, a line each."""
         lines = [
             f"{self.chosen.name} was the best small rung on validation "
-            f"({self.metric} {100 * float(np.mean(self.chosen.validation)):.1f} %).",
-            f"On {self.found.n:,} test items {self.chosen.name} scores {100 * self.chosen.value:.1f} % and "
-            f"{self.reference.name} {100 * self.reference.value:.1f} %.",
+            f"({self.metric} {self._score(float(np.mean(self.chosen.validation)))}).",
+            f"On {self.found.n:,} test items {self.chosen.name} scores {self._score(self.chosen.value)} and "
+            f"{self.reference.name} {self._score(self.reference.value)}.",
         ]
         others = [result.rung for result in results if result.non_inferior and result.rung != self.chosen.name]
         if others:
@@ -287,6 +288,9 @@ class _Wording:
         if reached is not None:
             lines.append(reached.sentence(self.chosen.name, self.reference.name))
         return lines
+
+    def _score(self, value: float) -> str:
+        return words.primary_value(value, self.metric)
 
     def _difference(self) -> str:
         """`linear is 0.4 points behind gpt (95 % interval 0.1 behind to 0.9 ahead)`, from rounded numbers."""

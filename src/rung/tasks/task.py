@@ -1,6 +1,6 @@
 """The seam between a task and the comparison: what a ladder needs to know of any task, and nothing more.
 
-A task (text classification today; tagging, answering, rewriting, language modelling next) says which rungs can do it,
+A task (text classification, rewriting; tagging and answering next) says which rungs can do it,
 cuts its items into train, validation and test, and scores predictions. The comparison fits, times, measures and judges
 rungs through these protocols alone, so a new task plugs in here without the comparison changing.
 """
@@ -48,7 +48,12 @@ class Predicted(Protocol):
 
     @property
     def numbers(self) -> NDArray[np.float64]:
-        """(items, k): what two predictions of the same items are compared by; the largest is the answer."""
+        """(items, k): what two predictions of the same items are compared by, bit for bit."""
+        ...
+
+    @property
+    def answers(self) -> list[Any]:
+        """The answer for each item, as a plain value."""
         ...
 
 
@@ -155,8 +160,17 @@ class Task(Protocol):
         ...
 
     @property
+    def pipeline_tag(self) -> str:
+        """What the Hugging Face hub calls this task."""
+        ...
+
+    @property
     def sha256(self) -> str:
         """The identity of all items and of the part that each is in."""
+        ...
+
+    def power(self, margin: float) -> dict[str, Any]:
+        """What so many test items can decide, told before the first fit: {"sentence": ..., and what it rests on}."""
         ...
 
     @property

@@ -34,7 +34,7 @@ def ladder_figure(ladder: LanguageLadder, numbers: Table) -> Drawing:
     rungs = list(reversed(ladder.finished))
     title = "Bits per byte of the same test text: fewer is better"
     told = "; ".join(f"{rung.name} {_value(rung):.3f}" for rung in ladder.finished)
-    description = f"One row for each rung, from the highest at the top. {told}."
+    description = f"One row for each rung, the lowest at the top. {told}."
     with canvas(70 + 27 * len(rungs)) as figure:
         axes = figure.add_subplot()
         for row, rung in enumerate(rungs):

@@ -69,19 +69,19 @@ def _pair(name: str, reference: str, found: Difference, margin: float) -> Langua
 def _sentence(
     enough: str, reference: str, pairs: Mapping[str, LanguagePair], means: Mapping[str, float], margin: float
 ) -> str:
-    best = f"{reference} predicts this text best, at {means[reference]:.3f} bits per byte"
+    best = f"the {reference} predicts this text best, at {means[reference]:.3f} bits per byte"
     if enough != reference:
         behind = _behind(pairs[enough])
-        return f"{enough[0].upper()}{enough[1:]} is enough: {best}, and {enough} is {behind} (margin {margin:g})."
+        return f"The {enough} is enough: {best}, and the {enough} is {behind} (margin {margin:g})."
     names = list(means)
     below = [pairs[name] for name in names[: names.index(reference)]]
     if not below:
-        return f"{best[0].upper()}{best[1:]}, and no rung is lower."
+        return f"The{best[3:]}, and no rung is lower."
     nearest = min(below, key=lambda pair: pair.difference.value or 0.0)
     unsure = "" if nearest.inferior else ", which leaves open whether that is more than the margin"
     return (
-        f"{best[0].upper()}{best[1:]}, and no lower rung is known to come within {margin:g} of it: the nearest, "
-        f"{nearest.rung}, is {_behind(nearest)}{unsure}."
+        f"The{best[3:]}, and no lower rung is known to come within {margin:g} of it: the nearest, "
+        f"the {nearest.rung}, is {_behind(nearest)}{unsure}."
     )
 
 

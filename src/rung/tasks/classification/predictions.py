@@ -24,6 +24,11 @@ class Predictions:
         return self.probabilities
 
     @property
+    def answers(self) -> list[int]:
+        """The most probable class of each item; -1 where it failed."""
+        return list(self.labels.tolist())
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """(items,) the most probable class, the first of equals; -1 where it failed."""
         best = self.probabilities.argmax(axis=1).astype(np.int64)

@@ -17,8 +17,11 @@ from typing import Any, Literal
 
 import torch
 
-from rung.data.language_batches import MaskedTokenBatches, NextTokenBatches
-from rung.data.text_encoder import EncodedTexts, TextEncoder, train_bracketed_byte_pairs, train_byte_pairs
+from rung.data.language_batches import NextTokenBatches
+from rung.data.masked_batches import MaskedTokenBatches, Masking
+from rung.data.text_encoder import EncodedTexts, TextEncoder, train_byte_pairs
+from rung.data.text_windows import TextWindows
+from rung.data.wordpiece import train_wordpieces
 from rung.errors import PlanError
 from rung.nets.classifier import Classifier, build_classifier
 from rung.nets.decoder import CausalLM
@@ -122,7 +125,7 @@ class TransformerNetworks:
         """What `start` needs to know of pretraining that takes `seconds`. PlanError when there is no time for it."""
         if not self.pretrained:
             return {}
-        texts = start.encoder.encode(pretraining_texts(task), max_length=max_length, keep_rest=True)
+        texts = self._samples(start.encoder, pretraining_texts(task), max_length)
         wanted = Pretraining(
             steps=min(_MOST_STEPS_UNTIMED, math.ceil(_MOST_EPOCHS * len(texts) / 32)),
             max_length=max_length,
@@ -172,7 +175,7 @@ class TransformerNetworks:
             return self._last[0]
         began = time.perf_counter()
         encoder = self._encoder(lines)
-        texts = encoder.encode(lines, max_length=wanted.max_length, keep_rest=True)
+        texts = self._samples(encoder, lines, wanted.max_length)
         with seeded(seed):
             start = Start(self._classifier(encoder, len(task.label_names)), encoder)
             net, objective = self._language_model(start)
@@ -197,7 +200,7 @@ class TransformerNetworks:
     def _encoder(self, texts: list[str]) -> TextEncoder:
         wanted = sum(map(len, texts)) // _BYTES_PER_TOKEN_OF_VOCABULARY
         vocab_size = min(max(wanted, _SMALLEST_VOCABULARY), _LARGEST_VOCABULARY)
-        train = train_bracketed_byte_pairs if self.kind == "encoder" else train_byte_pairs
+        train = train_wordpieces if self.kind == "encoder" else train_byte_pairs
         return train(texts, vocab_size=vocab_size)
 
     def _classifier(self, encoder: TextEncoder, num_labels: int) -> Classifier:
@@ -238,18 +241,19 @@ class TransformerNetworks:
         tensors = {f"model.{name}": tensor for name, tensor in body.named_parameters()}
         return CausalLM(body.config, dropout=self.dropout, tensors=tensors), NextToken()
 
-    def _batches(self, encoder: TextEncoder, texts: EncodedTexts, wanted: Pretraining, *, seed: int) -> Batches:
-        if self.kind == "decoder":
-            return NextTokenBatches(texts, end_token_id=encoder.pad_token_id, batch_size=wanted.batch_size, seed=seed)
-        return MaskedTokenBatches(
-            texts,
-            pad_token_id=encoder.pad_token_id,
-            mask_token_id=encoder.token_id("mask_token") or 0,
-            special_ids=encoder.special_ids(),
-            vocab_size=encoder.vocab_size,
-            batch_size=wanted.batch_size,
-            seed=seed,
-        )
+    def _samples(self, encoder: TextEncoder, texts: list[str], max_length: int) -> EncodedTexts | TextWindows:
+        """The texts in samples of at most `max_length` tokens; what is longer goes on in the next."""
+        if self.kind == "encoder":
+            return TextWindows.of_texts(texts, encoder=encoder, max_length=max_length)
+        return encoder.encode(texts, max_length=max_length, keep_rest=True)
+
+    def _batches(
+        self, encoder: TextEncoder, samples: EncodedTexts | TextWindows, wanted: Pretraining, *, seed: int
+    ) -> Batches:
+        if isinstance(samples, TextWindows):
+            return MaskedTokenBatches(samples, Masking(encoder, seed=seed), batch_size=wanted.batch_size, seed=seed)
+        end = encoder.pad_token_id
+        return NextTokenBatches(samples, end_token_id=end, batch_size=wanted.batch_size, seed=seed)
 
 
 def pretraining_texts(task: Any) -> list[str]:

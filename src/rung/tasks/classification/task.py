@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from rung.data.labelled import LabelledItems
+from rung.evaluation.power import power_statement
 from rung.evaluation.summed import SummedScores
 from rung.records import ItemScores, Record
 from rung.tasks.classification.predictions import Predictions
@@ -42,6 +43,16 @@ class ClassificationTask:
     leaked: NDArray[np.bool_] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     name: str = field(default="classification", init=False)
+
+    @property
+    def pipeline_tag(self) -> str:
+        """What the Hugging Face hub calls this task."""
+        return "text-classification"
+
+    def power(self, margin: float) -> dict[str, Any]:
+        """What the test items can decide; those that leaked do not count."""
+        counted = len(self.items["test"]) - (0 if self.leaked is None else int(self.leaked.sum()))
+        return {**vars(power_statement(counted, margin))}
 
     @property
     def label_names(self) -> tuple[str, ...]:
