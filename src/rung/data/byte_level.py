@@ -63,7 +63,7 @@ def character_merges(texts: Iterable[str], vocab_size: int) -> str:
 
 
 def whole_words(texts: Iterable[str], vocab_size: int) -> str:
-    """Definition that makes one token of each frequent word of `texts`: a piece of the split, its leading space included.
+    """Definition with one token for each frequent word of `texts`: a piece of the split, its leading space included.
 
     A word in the vocabulary is one token (the model's `ignore_merges`), any other is spelled in its characters. What
     occurs once gets no token. Characters beyond ASCII take at most a quarter of the room, the most frequent first.

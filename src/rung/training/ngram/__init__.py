@@ -1,0 +1,1 @@
+"""Counting n-grams and estimating a language model from the counts."""
