@@ -94,6 +94,26 @@ class RecurrentState(NamedTuple):
     cell: torch.Tensor
     attentional: torch.Tensor
 
+    def rows(self, rows: torch.Tensor) -> RecurrentState:
+        """The states of these rows (indices) of the batch."""
+        return RecurrentState(
+            self.hidden.index_select(1, rows), self.cell.index_select(1, rows), self.attentional[rows]
+        )
+
+
+class Source(NamedTuple):
+    """What a step looks back at: the memory and its keys (batch, source, hidden), and what hides padding
+    (batch, 1, source), to be added to scores.
+    """
+
+    memory: torch.Tensor
+    keys: torch.Tensor
+    added: torch.Tensor | None
+
+    def rows(self, rows: torch.Tensor) -> Source:
+        """These rows (indices) of the batch."""
+        return Source(self.memory[rows], self.keys[rows], None if self.added is None else self.added[rows])
+
 
 class SourceAttention(nn.Module):
     """Where to look in the source, and what is found there."""
@@ -183,15 +203,14 @@ class RecurrentEncoderDecoder(nn.Module):
         Without a `state` the target begins: from what the source's last states say, each direction's own.
         """
         self._check(target_inputs)
-        keys, added = self.attend.key(memory), _added(source_mask, memory.dtype)
+        source, first = self.begin(memory, source_mask)
+        state = state or first
         embedded = dropout(self.encoder.embed(target_inputs), self.dropout, self.training)
-        state = state or self.first_state(memory, source_mask)
         if not self.config.input_feeding:
-            return self._step(embedded, memory, keys, added, state)
+            return States(*self.step(embedded, source, state))
         written = []
-        for time in range(embedded.shape[1]):
-            inputs = torch.cat((embedded[:, time : time + 1], state.attentional[:, None]), dim=-1)
-            hidden, state = self._step(inputs, memory, keys, added, state)
+        for token in torch.split(embedded, 1, dim=1):
+            hidden, state = self.step(token, source, state)
             written.append(hidden)
         return States(torch.cat(written, dim=1), state)
 
@@ -203,8 +222,8 @@ class RecurrentEncoderDecoder(nn.Module):
         scores: torch.Tensor = self.lm_head(self.decode(target_inputs, memory, source_mask).hidden)
         return scores
 
-    def first_state(self, memory: torch.Tensor, source_mask: torch.Tensor | None) -> RecurrentState:
-        """The state before a target's first step, from the last states of both directions of reading."""
+    def begin(self, memory: torch.Tensor, source_mask: torch.Tensor | None) -> tuple[Source, RecurrentState]:
+        """What every step looks back at, and the state before the first: from the last states of both directions."""
         half = self.config.hidden_size // 2
         if source_mask is None:
             ahead = memory[:, -1, :half]
@@ -214,21 +233,41 @@ class RecurrentEncoderDecoder(nn.Module):
         read = torch.cat((ahead, memory[:, 0, half:]), dim=-1)
         states = torch.tanh(self.bridge(read)).view(len(memory), 2, self.config.num_hidden_layers, -1)
         hidden, cell = states.permute(1, 2, 0, 3).contiguous()
-        return RecurrentState(hidden, cell, memory.new_zeros(len(memory), self.config.embedding_size))
+        added = None
+        if source_mask is not None:
+            added = torch.zeros(source_mask.shape, dtype=memory.dtype, device=memory.device)
+            added = added.masked_fill_(source_mask == 0, -torch.inf)[:, None]
+        attentional = memory.new_zeros(len(memory), self.config.embedding_size)
+        return Source(memory, self.attend.key(memory), added), RecurrentState(hidden, cell, attentional)
 
-    def _step(
-        self,
-        inputs: torch.Tensor,
-        memory: torch.Tensor,
-        keys: torch.Tensor,
-        added: torch.Tensor | None,
-        state: RecurrentState,
-    ) -> States:
-        written, (hidden, cell) = self.decoder(inputs, (state.hidden, state.cell))
-        found = self.attend.weights(written, keys, added) @ memory
-        attentional = torch.tanh(self.combine(torch.cat((found, written), dim=-1)))
-        attentional = dropout(attentional, self.dropout, self.training)
-        return States(attentional, RecurrentState(hidden, cell, attentional[:, -1]))
+    def step(
+        self, embedded: torch.Tensor, source: Source, state: RecurrentState
+    ) -> tuple[torch.Tensor, RecurrentState]:
+        """Return the attentional vectors (rows, time, embedding) of `embedded` (rows, time, embedding), and the state.
+
+        With input feeding, time is 1. Rows may be beams of the sources, side by side, one token each.
+        """
+        if self.config.input_feeding:
+            embedded = torch.cat((embedded, state.attentional[:, None]), dim=-1)
+        written, (hidden, cell) = self.decoder(embedded, (state.hidden, state.cell))
+        queries = written.reshape(len(source.memory), -1, written.shape[-1])
+        found = self.attend.weights(queries, source.keys, source.added) @ source.memory
+        attentional = torch.tanh(self.combine(torch.cat((found, queries), dim=-1)))
+        attentional = dropout(attentional, self.dropout, self.training).view(*written.shape[:2], -1)
+        return attentional, RecurrentState(hidden, cell, attentional[:, -1])
+
+    def attention(
+        self, source_ids: torch.Tensor, target_inputs: torch.Tensor, source_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Where each target position looks in the source: (batch, target, source), for pictures."""
+        memory = self.encode(source_ids, source_mask)
+        source, state = self.begin(memory, source_mask)
+        seen = []
+        for token in torch.split(self.encoder.embed(target_inputs), 1, dim=1):
+            _, state = self.step(token, source, state)
+            # The last layer's state after this token is what asked.
+            seen.append(self.attend.weights(state.hidden[-1][:, None], source.keys, source.added))
+        return torch.cat(seen, dim=1)
 
     def _check(self, ids: torch.Tensor) -> None:
         longest = self.config.max_position_embeddings
@@ -243,13 +282,6 @@ def recurrent_parameter_shapes(config: RecurrentEncoderDecoderConfig) -> dict[st
     with without_values():
         net = RecurrentEncoderDecoder(config)
     return {name: p.shape for name, p in net.named_parameters()}
-
-
-def _added(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    if mask is None:
-        return None
-    added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return added.masked_fill_(mask == 0, -torch.inf)[:, None]
 
 
 def _refusal(problem: str) -> RunFolderError:

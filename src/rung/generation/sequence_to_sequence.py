@@ -1,0 +1,152 @@
+"""From sources to targets with an encoder-decoder, many at a time, each as if it were alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from rung.errors import GenerationError, UsageError
+from rung.generation.beam_search import BeamOptions, Hypothesis, search
+from rung.generation.matrices import Precision
+from rung.generation.options import SamplingOptions
+from rung.generation.sampling import Sampler
+from rung.generation.target_steps import target_steps
+from rung.nets.encoder_decoder import EncoderDecoder
+from rung.nets.recurrent_encoder_decoder import RecurrentEncoderDecoder
+
+T = TypeVar("T")
+
+_GREEDY = SamplingOptions(temperature=0)
+_BEAMS = BeamOptions()
+
+
+class SequenceToSequence:
+    """Writes targets, as tokens, for sources, as tokens that end with the end token as in training.
+
+    Sources of similar length are read together, and who is finished leaves the batch. A target depends on its source,
+    options and seed, not on what else is in the batch, up to rounding. Padding never occurs in a target; the last of
+    `max_tokens` is always the end token, as in Marian. Sources that do not fit the network are refused, and so are
+    empty ones: nothing is cut off.
+    """
+
+    def __init__(
+        self,
+        net: EncoderDecoder | RecurrentEncoderDecoder,
+        *,
+        precision: Precision = "fp32",
+        batch_size: int = 64,
+        vocab_size: int | None = None,
+    ) -> None:
+        """Copy the weights of `net` into the form that decoding wants.
+
+        `batch_size`: sources written for at the same time. `vocab_size`: how many tokens the tokenizer knows, where
+        the network knows more for the sake of round numbers: only those are written.
+        """
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, not {batch_size}", where="batch_size")
+        self._net = net.eval()
+        self._steps = target_steps(net, precision)
+        self._batch_size = batch_size
+        config = net.config
+        known = config.vocab_size if vocab_size is None else vocab_size
+        self._never = [config.pad_token_id, *range(known, config.vocab_size)]
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a source may have, the end token included; and a target."""
+        return self._net.config.max_position_embeddings
+
+    def search(self, sources: Sequence[Sequence[int]], options: BeamOptions = _BEAMS) -> list[list[Hypothesis]]:
+        """Search with beams; return all `num_beams` hypotheses of each source, best first.
+
+        GenerationError for a source that is empty or longer than the context, or scores that are not finite.
+        """
+        self._check(sources, [options.max_tokens])
+        config = self._net.config
+
+        def write(batch: list[int]) -> list[list[Hypothesis]]:
+            return search(
+                self._steps,
+                [sources[number] for number in batch],
+                options,
+                start=config.decoder_start_token_id,
+                end=config.eos_token_id,
+                never=self._never,
+                device=self._device,
+            )
+
+        return self._in_batches(sources, write)
+
+    def write(
+        self, sources: Sequence[Sequence[int]], options: SamplingOptions | Sequence[SamplingOptions] = _GREEDY
+    ) -> list[Hypothesis]:
+        """Write token by token: the likeliest (temperature 0, the default), or drawn; `options` for all or one each.
+
+        Draws depend on an option's seed and the position alone. Stop strings belong to text, so they are refused here.
+        Errors as in `search`; UsageError for stop strings.
+        """
+        each = [options] * len(sources) if isinstance(options, SamplingOptions) else list(options)
+        if len(each) != len(sources):
+            raise GenerationError(f"{len(sources)} sources and {len(each)} options", hint="give one for each source")
+        if any(chosen.stop for chosen in each):
+            raise UsageError("stop strings mean nothing to an encoder-decoder", hint="leave them out", where="stop")
+        self._check(sources, [chosen.max_tokens for chosen in each])
+        return self._in_batches(
+            sources,
+            lambda batch: self._write([sources[number] for number in batch], [each[number] for number in batch]),
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return self._net.lm_head.weight.device
+
+    def _check(self, sources: Sequence[Sequence[int]], max_tokens: Sequence[int]) -> None:
+        for number, source in enumerate(sources):
+            if not 0 < len(source) <= self.context_length:
+                problem = f"the source has {len(source):,} tokens, the network reads from 1 to {self.context_length:,}"
+                raise GenerationError(problem, where=f"source {number + 1}", hint="split it, or leave it out")
+        if max(max_tokens, default=1) > self.context_length:
+            raise GenerationError(
+                f"max_tokens is {max(max_tokens):,}, the network writes at most {self.context_length:,}",
+                hint="ask for fewer tokens",
+            )
+
+    @torch.inference_mode()
+    def _in_batches(self, sources: Sequence[Sequence[int]], write: Callable[[list[int]], list[T]]) -> list[T]:
+        """Sources in order of length, so that little is padded; results in the order of the sources."""
+        order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
+        results: dict[int, T] = {}
+        for first in range(0, len(order), self._batch_size):
+            batch = order[first : first + self._batch_size]
+            results.update(zip(batch, write(batch), strict=True))
+        return [results[number] for number in range(len(sources))]
+
+    def _write(self, sources: Sequence[Sequence[int]], options: Sequence[SamplingOptions]) -> list[Hypothesis]:
+        config, device = self._net.config, self._device
+        never = torch.tensor(self._never, dtype=torch.int64, device=device)
+        written: list[list[int]] = [[] for _ in sources]
+        logprobs = [0.0] * len(sources)
+        active, last = list(range(len(sources))), [config.decoder_start_token_id] * len(sources)
+        self._steps.open(sources, 1)
+        sampler = Sampler(options, config.vocab_size, device)
+        while active:
+            scores = self._steps.step(torch.tensor(last, device=device)[:, None])
+            scores[:, never] = -torch.inf
+            histories = [written[number] for number in active]
+            choices = sampler.choose(scores, [len(history) for history in histories], histories)
+            for number, token, logprob in zip(active, choices.token_ids, choices.logprobs, strict=True):
+                forced = len(written[number]) + 1 == options[number].max_tokens
+                written[number].append(config.eos_token_id if forced else token)
+                logprobs[number] += 0.0 if forced else logprob
+            places = [place for place, number in enumerate(active) if written[number][-1] != config.eos_token_id]
+            last = [written[active[place]][-1] for place in places]
+            if len(places) < len(active):
+                active = [active[place] for place in places]
+                sampler = Sampler([options[number] for number in active], config.vocab_size, device)
+                self._steps.keep(torch.tensor(places, dtype=torch.int64, device=device))
+        return [
+            Hypothesis(tokens, logprob, logprob, len(tokens) < chosen.max_tokens)
+            for tokens, logprob, chosen in zip(written, logprobs, options, strict=True)
+        ]
