@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rung.data.label_batches import HeldOut, LabelBatches, LengthGroupedOrder
-from rung.data.language_batches import MaskedTokenBatches, NextTokenBatches
+from rung.data.language_batches import NextTokenBatches
 from rung.data.pack import IGNORE_INDEX
 from rung.data.text_encoder import EncodedTexts
 
@@ -76,47 +76,3 @@ def test_next_tokens_end_with_the_end() -> None:
     batch = batches.batch(np.arange(2))
     rows = sorted(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True))
     assert rows == [([10, 11, 12], [11, 12, 2]), ([13, 2, 2], [2, IGNORE_INDEX, IGNORE_INDEX])]
-
-
-def masked(lengths: NDArray[np.int64], *, seed: int = 0) -> MaskedTokenBatches:
-    return MaskedTokenBatches(
-        encoded(lengths),
-        pad_token_id=0,
-        mask_token_id=4,
-        special_ids=[0, 1, 2, 3, 4, 10],
-        vocab_size=100_000,
-        batch_size=50,
-        seed=seed,
-    )
-
-
-def test_hidden_tokens_are_15_percent_of_which_80_10_10() -> None:
-    lengths = np.full(50, 400)
-    batch = masked(lengths).batch(np.arange(50))
-    ids, labels = batch["input_ids"].numpy(), batch["labels"].numpy()
-    hidden = labels != IGNORE_INDEX
-    assert abs(hidden.mean() - 0.15) < 0.01
-    assert abs((ids[hidden] == 4).mean() - 0.8) < 0.03
-    assert abs((ids[hidden] == labels[hidden]).mean() - 0.1) < 0.02
-    assert (labels[hidden] != 10).all()  # a special token is never hidden
-    whole = np.where(hidden, labels, ids)
-    assert sorted(whole.ravel().tolist()) == list(range(10, 10 + lengths.sum()))
-
-
-def test_masks_change_with_epoch_and_seed_but_not_with_the_micro_batch() -> None:
-    lengths = np.full(40, 30)
-    batches = masked(lengths)
-    whole = batches.batch(np.arange(40))
-    halves = [batches.batch(np.arange(start, start + 20)) for start in (0, 20)]
-    for name, tensor in whole.items():
-        assert np.array_equal(tensor.numpy(), np.concatenate([half[name].numpy() for half in halves]))
-    hidden = {
-        name: set(batch["labels"][batch["labels"] != IGNORE_INDEX].tolist())
-        for name, batch in {
-            "first": whole,
-            "second epoch": batches.batch(np.arange(40, 80)),
-            "other seed": masked(lengths, seed=1).batch(np.arange(40)),
-        }.items()
-    }
-    for name in ("second epoch", "other seed"):  # independent draws of 15 % share 15 % of theirs
-        assert len(hidden["first"] & hidden[name]) < 0.35 * len(hidden["first"])

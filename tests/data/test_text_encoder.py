@@ -11,7 +11,8 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rung.data.text_encoder import TextEncoder, train_bracketed_byte_pairs, train_byte_pairs, train_words
+from rung.data.text_encoder import TextEncoder, train_byte_pairs, train_words
+from rung.data.wordpiece import train_wordpieces
 from rung.errors import TokenizerError
 
 TEXTS = [
@@ -22,7 +23,7 @@ TEXTS = [
 ] * 3
 MAKERS: dict[str, Callable[[list[str]], TextEncoder]] = {
     "words": lambda texts: train_words(texts, max_vocabulary=100),
-    "bracketed byte pairs": lambda texts: train_bracketed_byte_pairs(texts, vocab_size=320),
+    "word pieces": lambda texts: train_wordpieces(texts, vocab_size=320),
     "byte pairs": lambda texts: train_byte_pairs(texts, vocab_size=300),
 }
 
@@ -86,7 +87,7 @@ _ENCODER = train_words(TEXTS, max_vocabulary=100)
 
 
 def test_a_text_cannot_smuggle_special_tokens_in() -> None:
-    encoder = train_bracketed_byte_pairs(TEXTS, vocab_size=320)
+    encoder = train_wordpieces(TEXTS, vocab_size=320)
     (ids,) = rows(encoder, ["[SEP] a [MASK] b"])
     assert ids.count(encoder.token_id("sep_token") or -1) == 1
     assert encoder.token_id("mask_token") not in ids

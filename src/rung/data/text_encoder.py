@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rung.data.tokenizer import train_tokenizer
+from rung.data.words import Ragged
 from rung.errors import TokenizerError
 from rung.runfolder import write_json, write_text
 
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-PAD, UNKNOWN, CLASS, SEPARATOR, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
-_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 _ENCODED_AT_ONCE = 4096  # texts: their encodings as Python objects take some hundred bytes a token
 
 
@@ -106,6 +108,19 @@ class TextEncoder:
         return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
 
     @property
+    def sha256(self) -> str:
+        """SHA-256 of `tokenizer.json`: two encoders with the same one give the same ids."""
+        return hashlib.sha256(self._definition.encode()).hexdigest()
+
+    @property
+    def eos_token_id(self) -> int:
+        """The token that closes a text: the separator where there is one. Raises TokenizerError when there is none."""
+        for role in ("sep_token", "eos_token"):
+            if (number := self.token_id(role)) is not None:
+                return number
+        raise TokenizerError("the tokenizer has neither a sep_token nor an eos_token")
+
+    @property
     def model_max_length(self) -> int | None:
         """The longest input in tokens that the configuration allows, if it says so."""
         length = self._config.get("model_max_length")
@@ -117,6 +132,20 @@ class TextEncoder:
         if isinstance(token, dict):  # transformers also writes special tokens as objects
             token = token.get("content")
         return None if token is None else self._tokenizer.token_to_id(token)
+
+    def continues_word(self) -> NDArray[np.bool_]:
+        """(vocab_size,) whether a token goes on with the word of the token before it, as WordPiece's `##ing` does.
+
+        Raises TokenizerError for tokenizers of other kinds.
+        """
+        model = json.loads(self._definition)["model"]
+        prefix = model.get("continuing_subword_prefix")
+        if model.get("type") != "WordPiece" or not prefix:
+            raise TokenizerError("only WordPiece tells where words begin", hint="set masking.whole_words=false")
+        table = np.zeros(self.vocab_size, np.bool_)
+        pieces = self._tokenizer.get_vocab(with_added_tokens=True)
+        table[[number for piece, number in pieces.items() if piece.startswith(prefix) and piece != prefix]] = True
+        return table
 
     def special_ids(self) -> list[int]:
         """Ids of all special tokens, ascending."""
@@ -147,6 +176,21 @@ class TextEncoder:
         flat = np.concatenate([np.empty(0, np.int32), *parts])
         return EncodedTexts(flat, np.array(lengths, dtype=np.int64), truncated)
 
+    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+        """Token ids of all texts in one uint32 array, without special tokens, and an int64 array of their lengths."""
+        encodings = self._tokenizer.encode_batch_fast([clean(text) for text in texts], add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+        return np.concatenate([np.empty(0, np.uint32), *ids]), np.fromiter(map(len, ids), np.int64, len(ids))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens left out: the words of the text, their case and spacing the tokenizer's."""
+        text: str = self._tokenizer.decode(list(ids))
+        return text
+
+    def token(self, token_id: int) -> str:
+        """A token as the vocabulary has it, for instance `##ing`."""
+        return str(self._tokenizer.id_to_token(token_id))
+
 
 def clean(text: str) -> str:
     """`text` with lone surrogates, which UTF-8 cannot express, as U+FFFD."""
@@ -169,7 +213,7 @@ def train_words(texts: Iterable[str], *, max_vocabulary: int, min_frequency: int
     tokenizer.train_from_iterator((clean(text) for text in texts), trainer=trainer)
     return TextEncoder(
         tokenizer.to_str(pretty=True),
-        {**_CONFIG, "pad_token": PAD, "unk_token": UNKNOWN},
+        {**CONFIG, "pad_token": PAD, "unk_token": UNKNOWN},
         where="the new tokenizer",
     )
 
@@ -178,24 +222,5 @@ def train_byte_pairs(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
     """The byte-level BPE of Rung's language models (`rung.data.tokenizer`); nothing is put around a text."""
     tokenizer = train_tokenizer(map(clean, texts), vocab_size=vocab_size)
     end = tokenizer.eos_token
-    config = {**_CONFIG, "bos_token": end, "eos_token": end, "pad_token": end, "add_prefix_space": False}
+    config = {**CONFIG, "bos_token": end, "eos_token": end, "pad_token": end, "add_prefix_space": False}
     return TextEncoder(tokenizer.definition, config, where="the new tokenizer")
-
-
-def train_bracketed_byte_pairs(texts: Iterable[str], *, vocab_size: int) -> TextEncoder:
-    """The same BPE of lower-cased text, as `[CLS] text [SEP]`, with a `[MASK]`: what a BERT encoder reads.
-
-    Not WordPiece: the trainer of the tokenizers library gives other pieces to the same texts in another order.
-    """
-    from tokenizers import Tokenizer, normalizers, processors
-
-    special = [PAD, CLASS, SEPARATOR, MASK]
-    learned = train_tokenizer((f" {clean(text).lower()}" for text in texts), vocab_size=vocab_size - len(special))
-    tokenizer = Tokenizer.from_str(learned.definition)
-    # With a space before it, the first word of a text is the word that it is elsewhere.
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Prepend(" ")])
-    tokenizer.add_special_tokens(special)
-    brackets = [(token, tokenizer.token_to_id(token)) for token in (CLASS, SEPARATOR)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{CLASS} $A {SEPARATOR}", special_tokens=brackets)
-    config = {**_CONFIG, "pad_token": PAD, "cls_token": CLASS, "sep_token": SEPARATOR, "mask_token": MASK}
-    return TextEncoder(tokenizer.to_str(pretty=True), config, where="the new tokenizer")

@@ -13,7 +13,8 @@ import torch
 import transformers
 
 from rung.data.labelled import LabelledItems, item_ids
-from rung.data.text_encoder import train_bracketed_byte_pairs, train_byte_pairs
+from rung.data.text_encoder import train_byte_pairs
+from rung.data.wordpiece import train_wordpieces
 from rung.errors import PlanError, RunFolderError
 from rung.nets.convolution import ConvolutionConfig
 from rung.nets.recurrent import RecurrentConfig
@@ -178,7 +179,7 @@ def test_a_folder_of_transformers_is_tuned(kind: str, task: ClassificationTask, 
     torch.manual_seed(0)
     theirs: transformers.PreTrainedModel
     if kind == "bert":
-        encoder = train_bracketed_byte_pairs(texts, vocab_size=300)
+        encoder = train_wordpieces(texts, vocab_size=300)
         theirs = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=encoder.vocab_size, **shape))
     else:
         encoder = train_byte_pairs(texts, vocab_size=300)
@@ -191,7 +192,7 @@ def test_a_folder_of_transformers_is_tuned(kind: str, task: ClassificationTask, 
     rung = FolderRung(tmp_path / "base")
     assert rung.is_pretrained_language_model
     plan = rung.plan(task, None, seed=0)
-    plan["training"] |= {"epochs": 25, "learning_rate": 3e-3}
+    plan["training"] |= {"epochs": 25, "learning_rate": 1e-3}
     rung.fit(task, plan, items=np.arange(150), seed=0, folder=tmp_path / "fit", progress=SILENT)
     test = task.items["test"]
     found = load_classifier(tmp_path / "fit").predict(test.texts)
