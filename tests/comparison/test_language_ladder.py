@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from example_ladder import curve, example_ladder, scores
 
 from rung.comparison.language_models.curves import crossing_seconds, crossing_sentences
 from rung.comparison.language_models.report import html_page, markdown, summary_lines
 from rung.comparison.language_models.result import (
     CurvePoint,
-    Fit,
     LanguageLadder,
-    LanguageRungResult,
-    Sample,
     json_schema,
 )
 from rung.comparison.language_models.rungs import LADDER, chosen_rungs
@@ -25,7 +26,6 @@ from rung.comparison.language_models.text import cut_text
 from rung.comparison.language_models.verdict import judge
 from rung.errors import EvaluationError, UsageError
 from rung.progress import SILENT
-from rung.records import Interval, ItemScores, Record
 
 
 def _documents(path: Path) -> list[str]:
@@ -71,46 +71,31 @@ def test_given_test_text_is_used_whole_and_its_like_leaves_training(tmp_path: Pa
     assert len(kept) == 100
 
 
-def _curve(*values: float) -> list[CurvePoint]:
-    return [
-        CurvePoint(seconds=10.0 * (at + 1), text_bytes=100.0 * (at + 1), bits_per_byte=value)
-        for at, value in enumerate(values)
-    ]
-
-
 def test_a_crossing_is_found_where_straight_lines_meet() -> None:
-    lower, higher = _curve(3.0, 3.0, 3.0), _curve(4.003, 3.003, 2.003)
+    lower, higher = curve(3.0, 3.0, 3.0), curve(4.003, 3.003, 2.003)
     assert crossing_seconds(lower, higher) == pytest.approx(20 + 10 * (0.003 + 0.003) / 1.0)
 
 
 def test_a_curve_that_is_always_ahead_and_one_that_never_is() -> None:
-    assert crossing_seconds(_curve(3.0, 2.9), _curve(2.0, 1.9)) == 0.0
-    assert crossing_seconds(_curve(2.0, 1.9), _curve(3.0, 2.9)) is None
+    assert crossing_seconds(curve(3.0, 2.9), curve(2.0, 1.9)) == 0.0
+    assert crossing_seconds(curve(2.0, 1.9), curve(3.0, 2.9)) is None
 
 
 def test_a_counted_model_is_a_level_from_its_own_time_on() -> None:
     counted = [CurvePoint(seconds=1.0, text_bytes=1.0, bits_per_byte=2.0)]
-    assert crossing_seconds(counted, _curve(3.0, 2.5, 1.5)) == pytest.approx(20 + 10 * (0.503 / 1.0))
-    (sentence,) = crossing_sentences([("ngram", counted), ("lstm", _curve(3.0, 2.5, 2.4))])
+    assert crossing_seconds(counted, curve(3.0, 2.5, 1.5)) == pytest.approx(20 + 10 * (0.503 / 1.0))
+    (sentence,) = crossing_sentences([("ngram", counted), ("lstm", curve(3.0, 2.5, 2.4))])
     assert sentence == "lstm has not overtaken ngram by the end, on validation text."
 
 
 @given(st.lists(st.floats(1, 4), min_size=2, max_size=8), st.lists(st.floats(1, 4), min_size=2, max_size=8))
 def test_of_two_curves_at_most_one_overtakes(first: list[float], second: list[float]) -> None:
-    one, other = _curve(*first), _curve(*second)
+    one, other = curve(*first), curve(*second)
     assert crossing_seconds(one, other) is None or crossing_seconds(other, one) is None
 
 
-def _scores(bits_per_byte: float, *, seed: int = 0, spread: float = 0.05, documents: int = 300) -> ItemScores:
-    generator = np.random.default_rng(1)
-    sizes = generator.integers(500, 4000, documents).astype(float)
-    noise = np.random.default_rng(seed + 7).normal(0, spread, documents)
-    hardness = generator.normal(0, 0.3, documents)
-    return ItemScores([f"d{n}" for n in range(documents)], sizes * (bits_per_byte + hardness + noise), sizes)
-
-
 def test_the_lowest_rung_within_the_margin_is_enough() -> None:
-    test = {"ngram": [_scores(2.0)], "rnn": [_scores(1.70, seed=1)], "lstm": [_scores(1.699, seed=2)]}
+    test = {"ngram": [scores(2.0)], "rnn": [scores(1.70, seed=1)], "lstm": [scores(1.699, seed=2)]}
     pairs, verdict = judge(test, {"ngram": [2.0], "rnn": [1.71], "lstm": [1.70]}, margin=0.05)
     assert verdict.reference == "lstm"
     assert verdict.enough == "rnn"
@@ -123,21 +108,21 @@ def test_the_lowest_rung_within_the_margin_is_enough() -> None:
 
 
 def test_without_a_rung_within_the_margin_the_best_is_needed_and_the_nearest_named() -> None:
-    test = {"ngram": [_scores(2.0)], "rnn": [_scores(1.9, seed=1)], "lstm": [_scores(1.7, seed=2)]}
+    test = {"ngram": [scores(2.0)], "rnn": [scores(1.9, seed=1)], "lstm": [scores(1.7, seed=2)]}
     _, verdict = judge(test, {"ngram": [2.0], "rnn": [1.9], "lstm": [1.7]}, margin=0.02)
     assert verdict.enough == "lstm"
     assert "no lower rung is known to come within 0.02 of it: the nearest, the rnn, is 0.2" in verdict.sentence
 
 
 def test_the_difference_agrees_with_the_paired_bits_by_hand() -> None:
-    first, second = _scores(2.0), _scores(1.9, seed=4)
+    first, second = scores(2.0), scores(1.9, seed=4)
     pairs, _ = judge({"a": [first], "b": [second]}, {"a": [2.0], "b": [1.9]}, margin=0.02)
     assert pairs[0].difference.value == pytest.approx((first.values.sum() - second.values.sum()) / first.weights.sum())
 
 
 def test_scores_of_other_documents_are_refused() -> None:
     with pytest.raises(EvaluationError, match="different items"):
-        judge({"a": [_scores(2.0)], "b": [_scores(1.9, documents=299)]}, {"a": [2.0], "b": [1.9]}, margin=0.02)
+        judge({"a": [scores(2.0)], "b": [scores(1.9, documents=299)]}, {"a": [2.0], "b": [1.9]}, margin=0.02)
 
 
 def test_rungs_are_climbed_from_the_lowest_whatever_their_order() -> None:
@@ -149,65 +134,9 @@ def test_rungs_are_climbed_from_the_lowest_whatever_their_order() -> None:
         chosen_rungs(["rnn"])
 
 
-def _record(name: str, value: float, unit: str, spread: float = 0.0) -> Record:
-    interval = Interval(low=value - spread, high=value + spread, method="bootstrap") if spread else None
-    return Record(name=name, value=value, unit=unit, n=100, interval=interval)
-
-
-def _rung(name: str, height: int, bits: float, curve: list[CurvePoint]) -> LanguageRungResult:
-    record = _record("bits_per_byte", bits, "bits per byte", 0.02)
-    return LanguageRungResult(
-        name=name,
-        description="<script>alert(1)</script>",
-        height=height,
-        finished=True,
-        folder=f"rungs/{name}",
-        shape={"hidden_size": 128},
-        fits=[Fit(seed=0, folder=f"rungs/{name}", bits_per_byte=record, valid_bits_per_byte=bits, curve=curve)],
-        metrics=[
-            record,
-            _record("mean_bits_per_byte", bits, "bits per byte"),
-            _record("parameters", 1_234_567, "parameters"),
-            _record("bytes_on_disk", 5e6, "bytes"),
-            _record("train_seconds", 61.0, "s"),
-            _record("text_read", 2.5e6, "bytes"),
-            _record("training_bytes_per_second", 4e4, "bytes/s"),
-            _record("generation_characters_per_second", 812.0, "characters/s"),
-            Record(name="energy", value=None, unit="J", n=0, not_measured="no counter"),
-        ],
-        samples=[Sample(prompt="It was", text=" a dark & stormy <b>night</b>")],
-    )
-
-
 @pytest.fixture
 def ladder() -> LanguageLadder:
-    left_out = LanguageRungResult(
-        name="decoder", description="a Transformer", height=8, finished=False, note="only 3 steps fit"
-    )
-    test = {"ngram": [_scores(2.0)], "rnn": [_scores(1.8, seed=1)], "lstm": [_scores(1.7, seed=2)]}
-    pairs, verdict = judge(test, {"ngram": [2.0], "rnn": [1.8], "lstm": [1.7]}, margin=0.02)
-    curves = {"ngram": _curve(2.0)[:1], "rnn": _curve(2.6, 2.1, 1.8), "lstm": _curve(2.8, 2.0, 1.7)}
-    heights = {"ngram": 1, "rnn": 5, "lstm": 5}
-    rungs = [_rung(name, heights[name], test[name][0].mean, curve) for name, curve in curves.items()]
-    return LanguageLadder(
-        rung_version="0",
-        command="rung compare <texts> --minutes 1",
-        created="2026-01-01T00:00:00+00:00",
-        seconds=60.0,
-        machine="m",
-        settings={"minutes": 1.0, "steps": None, "parameters": None, "tokenizer": "bpe", "margin": 0.02, "seed": 0},
-        text={
-            "files": ["a.txt"],
-            "sha256": "0" * 64,
-            "parts": {"train": {"documents": 9, "bytes": 9000}},
-            "measured_bytes": 1000,
-        },
-        rungs=[*rungs, left_out],
-        floors=[_record("gzip -9", 3.0, "bits per byte"), _record("xz -9e", 2.1, "bits per byte")],
-        pairs=pairs,
-        crossings=crossing_sentences(list(curves.items())),
-        verdict=verdict,
-    )
+    return example_ladder()
 
 
 def test_the_page_shows_every_rung_and_lets_nothing_run(ladder: LanguageLadder) -> None:

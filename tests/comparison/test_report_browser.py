@@ -12,7 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from browser import Browser, find_chromium
 from example_comparison import example
+from example_ladder import example_ladder
 
+from rung.comparison.language_models.report import write_reports as write_ladder
 from rung.comparison.report import write_reports
 
 pytestmark = pytest.mark.slow
@@ -40,8 +42,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture(scope="module", params=["ordinary", "hostile", "absent"])
+@pytest.fixture(scope="module", params=["ordinary", "hostile", "absent", "language models"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "language models":
+        return write_ladder(example_ladder(), tmp_path_factory.mktemp("report"))
     comparison = {
         "ordinary": lambda: example(rungs=6),
         "hostile": lambda: example(rungs=3, classes=150, hostile=True, long_names=True),
