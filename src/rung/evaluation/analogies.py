@@ -40,7 +40,8 @@ def analogies(vectors: WordVectors, test: AnalogySet, *, among: int | None = Non
     if known.any():
         right[known] = vectors.analogies(asked[known, :3], among=limit)[:, 0] == asked[known, 3]
     signature = f"{_POLICY}; among the first {limit} words; {known.sum()} of {len(asked)} questions known"
-    sections = np.array(test.sections)
+    numbers = {section: number for number, section in enumerate(dict.fromkeys(test.sections))}
+    sections = np.array([numbers[section] for section in test.sections], np.int64)
 
     def measured(name: str, chosen: NDArray[np.bool_], how: str = signature) -> Record:
         return _accuracy(name, right[chosen], signature=how, data_sha256=test.sha256)
@@ -53,8 +54,8 @@ def analogies(vectors: WordVectors, test: AnalogySet, *, among: int | None = Non
             f"{signature}; a question with an unknown word counts as wrong",
         ),
         sections=tuple(
-            measured(f"analogies {test.name}, {section}", np.logical_and(known, sections == section))
-            for section in dict.fromkeys(test.sections)
+            measured(f"analogies {test.name}, {section}", known & (sections == number))
+            for section, number in numbers.items()
         ),
     )
 

@@ -1,0 +1,1 @@
+"""Whom a model may harm: what it has learned about groups of people, measured."""
