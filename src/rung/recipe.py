@@ -38,31 +38,64 @@ class TextSection(Section):
 class TokenizerSection(Section):
     """How text becomes tokens."""
 
-    kind: Literal["bpe", "byte", "character", "word", "wordpiece"] = "bpe"
+    kind: Literal["bpe", "byte", "character", "word"] = "bpe"
     vocab_size: int | None = Field(default=None, ge=257, le=1_000_000, description="rows of the embedding matrix")
 
 
 class NetSection(Section):
     """The network, in the spelling of Hugging Face's config.json."""
 
-    family: Literal["decoder", "bert"] = "decoder"
+    family: Literal["decoder", "feedforward", "rnn", "lstm", "gru"] = "decoder"
     model_type: Literal["qwen3", "llama", "qwen2"] = "qwen3"
+    parameters: int | None = Field(default=None, ge=1000, description="about how many in all, instead of a size")
     hidden_size: int | None = Field(default=None, ge=8)
+    embedding_size: int | None = Field(default=None, ge=4, description="feed-forward and recurrent networks")
     num_hidden_layers: int | None = Field(default=None, ge=1)
     num_attention_heads: int | None = Field(default=None, ge=1)
     num_key_value_heads: int | None = Field(default=None, ge=1)
     head_dim: int | None = Field(default=None, ge=2)
     intermediate_size: int | None = Field(default=None, ge=8)
-    max_position_embeddings: int | None = Field(default=None, ge=8, description="context length in tokens")
+    max_position_embeddings: int | None = Field(default=None, ge=1, description="context length in tokens")
+    backpropagate_through: int | None = Field(
+        default=None, ge=1, description="recurrent: tokens that gradients run back through; the state goes further"
+    )
     tie_word_embeddings: bool | None = None
-    dropout: float | None = Field(default=None, ge=0, lt=1, description="on embeddings and residual branches")
+    direct_connections: bool | None = Field(default=None, description="feed-forward: from the embeddings to the scores")
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="on embeddings and between layers")
+    dropout_kind: Literal["ordinary", "locked"] = Field(
+        default="locked", description="recurrent: dropped anew at each token, or the same all through a window"
+    )
+
+    @model_validator(mode="after")
+    def _only_own_fields(self) -> Self:
+        foreign = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name not in _FIELDS_OF_ALL | _FIELDS_OF[self.family] and getattr(self, name) != field.default
+        ]
+        if foreign:
+            raise ValueError(f"{foreign[0]} means nothing to a network of the family {self.family}: leave it out")
+        return self
 
 
-class MaskingSection(Section):
-    """Which tokens a masked language model (net.family "bert") has to guess."""
-
-    share: float = Field(default=0.15, gt=0, lt=1, description="share of the tokens that are hidden")
-    whole_words: bool = Field(default=True, description="hide all pieces of a word together")
+_FIELDS_OF_ALL = {"family", "parameters", "hidden_size", "tie_word_embeddings", "dropout"}
+_RECURRENT = {"embedding_size", "num_hidden_layers", "backpropagate_through", "dropout_kind"}
+_FIELDS_OF = {
+    "decoder": {
+        "model_type",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "max_position_embeddings",
+    },
+    "feedforward": {"embedding_size", "max_position_embeddings", "direct_connections"},
+    "rnn": _RECURRENT,
+    "lstm": _RECURRENT,
+    "gru": _RECURRENT,
+}
+"""Which settings of `NetSection` mean something to which family."""
 
 
 class TrainingSection(Section):
@@ -158,7 +191,6 @@ class Recipe(AnyRecipe):
     text: TextSection = TextSection()
     tokenizer: TokenizerSection = TokenizerSection()
     net: NetSection = NetSection()
-    masking: MaskingSection = MaskingSection()
     training: TrainingSection = TrainingSection()
 
 

@@ -61,20 +61,21 @@ class PackedTokens:
         for row, (epoch, window) in enumerate(zip(epochs.tolist(), windows.tolist(), strict=True)):
             first = window * length  # of the targets, counted from the rotation
             targets = min(length, total - first)
-            self._copy_circle(self._rotation(epoch) + first - 1, tokens[row, : targets + 1])
+            copy_circle(self._shards, self._rotation(epoch) + first - 1, tokens[row, : targets + 1])
             tokens[row, targets + 1 :] = self._shards.eos_token_id
             labels[row, :targets] = tokens[row, 1 : targets + 1]
             labels[row, targets:] = IGNORE_INDEX
         return {"input_ids": torch.from_numpy(tokens[:, :-1].copy()), "labels": torch.from_numpy(labels)}
 
-    def _copy_circle(self, start: int, into: np.ndarray) -> None:
-        """Fill `into` with the tokens from place `start` of the circle on; it may go round more than once."""
-        done = 0
-        while done < len(into):
-            place = (start + done) % self.tokens_per_epoch
-            part = min(len(into) - done, self.tokens_per_epoch - place)
-            into[done : done + part] = self._shards.read(place, part)
-            done += part
-
     def _keyed_rotation(self, epoch: int) -> int:
         return keyed_integers("rotation", self._seed, epoch, 1)[0] % self.tokens_per_epoch
+
+
+def copy_circle(shards: TokenShards, start: int, into: np.ndarray) -> None:
+    """Fill `into` with the tokens from place `start` of the stream, taken as a circle, on; perhaps more than once."""
+    done = 0
+    while done < len(into):
+        place = (start + done) % shards.num_tokens
+        part = min(len(into) - done, shards.num_tokens - place)
+        into[done : done + part] = shards.read(place, part)
+        done += part

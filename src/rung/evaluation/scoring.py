@@ -103,15 +103,24 @@ class NetScorer:
 
     def __init__(self, net: Any) -> None:
         self._net = net
-        self._longest = net.config.max_length
-        self.context_length, self.stride = (
-            net.config.reading if carries_state(net) else (self._longest, max(1, self._longest // 2))
-        )
+        self._longest: int = net.config.max_length
+        halves = (self._longest, max(1, self._longest // 2))
+        self._reading: tuple[int, int] = net.config.reading if carries_state(net) else halves
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a window."""
+        return self._reading[0]
+
+    @property
+    def stride(self) -> int:
+        """How far windows slide."""
+        return self._reading[1]
 
     @property
     def max_length(self) -> int:
         """The longest window that the network can read."""
-        return int(self._longest)
+        return self._longest
 
     @property
     def precision(self) -> str:

@@ -155,6 +155,8 @@ class CarryingLanguageModel(Protocol):
         """The head."""
         ...
 
+    training: bool
+
     def train(self, mode: bool = True) -> object:
         """Switch dropout on or off."""
         ...

@@ -267,10 +267,10 @@ def _drawn(config: RecurrentLMConfig, generator: torch.Generator | None) -> Iter
         if name.endswith(("embed_tokens.weight", "lm_head.weight")):
             tensor.normal_(std=0.1, generator=generator)
         elif "weight_hh" in name:
-            for gate in tensor.split(size):
+            for gate in torch.split(tensor, size):
                 nn.init.orthogonal_(gate, generator=generator)
         elif len(shape) == 2:
-            for gate in tensor.split(size):
+            for gate in torch.split(tensor, size):
                 nn.init.xavier_uniform_(gate, generator=generator)
         elif "bias_ih" in name and config.cell == "lstm":
             tensor[size : 2 * size] = 1.0  # torch's order of gates: input, forget, cell, output

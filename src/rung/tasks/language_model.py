@@ -12,8 +12,7 @@ from rung.evaluation.scoring import TokenScores, score
 from rung.generation.engine import Engine, Generation, Piece
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
-from rung.nets.decoder import CausalLM
-from rung.nets.pretrained import load_net
+from rung.nets.language_models import Net, load_language_model
 from rung.runfolder import HEADER_NAME, read_header, verify
 from rung.training.checkpoint import checkpoints
 
@@ -32,7 +31,7 @@ class LanguageModel:
     def __init__(
         self,
         folder: Path,
-        net: CausalLM,
+        net: Net,
         tokenizer: Tokenizer,
         *,
         precision: Precision = "fp32",
@@ -89,7 +88,8 @@ def load(folder: str | Path, *, precision: Precision = "fp32", invariant: bool =
         if header.get("kind") == "run" and header.get("state") != "finished":
             path = _newest_checkpoint(path)
         verify(path)
-    return LanguageModel(path, load_net(path), Tokenizer.load(path), precision=precision, invariant=invariant)
+    net, tokenizer = load_language_model(path), Tokenizer.load(path)
+    return LanguageModel(path, net, tokenizer, precision=precision, invariant=invariant)
 
 
 def _newest_checkpoint(run: Path) -> Path:

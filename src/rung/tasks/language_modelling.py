@@ -33,6 +33,7 @@ from rung.training.machine import this_machine
 from rung.training.meter import SILENT_DISPLAY, Display
 from rung.training.plan import Plan, make_plan
 from rung.training.precision import bf16_is_faster, tune_allocator
+from rung.training.shapes import default_optimizer
 from rung.training.timing import step_timer
 
 __all__ = [
@@ -244,9 +245,8 @@ def _make_plan(wanted: Recipe, text: PreparedText, deadline: float | None, sessi
     else:
         machine = replace(machine, bf16=machine.bf16 and bf16_is_faster(world.device))
         is_bf16 = machine.bf16 if wanted.training.precision is None else wanted.training.precision == "bf16"
-        timer = step_timer(
-            wanted.training.optimizer or "muon", torch.bfloat16 if is_bf16 else torch.float32, world.device
-        )
+        optimizer = wanted.training.optimizer or default_optimizer(wanted.net)
+        timer = step_timer(optimizer, torch.bfloat16 if is_bf16 else torch.float32, world.device)
         made = make_plan(wanted, facts, machine, seconds=max(1.0, deadline - time.monotonic()), timer=timer)
     for line in made.lines():
         session.progress.say(line)
@@ -256,7 +256,7 @@ def _make_plan(wanted: Recipe, text: PreparedText, deadline: float | None, sessi
 def _start_run(folder: Path, made: Plan, text: PreparedText, *, parent: dict[str, Any] | None) -> None:
     """Write the plan and the tokenizer: from here on the run can be resumed."""
     run = Run.create(folder, recipe=made.recipe, plan=made.to_json(), data=_describe(text), parent=parent)
-    text.tokenizer.save(folder, model_max_length=made.config.max_position_embeddings)
+    text.tokenizer.save(folder, model_max_length=made.config.max_length)
     run.write("planned")
 
 

@@ -9,29 +9,32 @@ from pathlib import Path
 
 import torch
 
-from rung.data.pack import PackedTokens
 from rung.evaluation.bits_per_byte import bits_per_byte
 from rung.evaluation.compressors import compressor_floors
 from rung.generation.engine import Engine
 from rung.generation.options import SamplingOptions
-from rung.nets.decoder import CausalLM
-from rung.nets.pretrained import load_net, save_net
-from rung.objectives.next_token import NextToken
+from rung.nets.language_models import (
+    Dropout,
+    Net,
+    draw_language_model,
+    load_language_model,
+    save_language_model,
+)
 from rung.progress import Progress
 from rung.records import Record
 from rung.tasks.model_card import model_card
 from rung.tasks.run import Run, TrainSummary
 from rung.tasks.text_preparation import PreparedText, matrix_rows
+from rung.tasks.text_reading import TextReading
 from rung.training import loop
 from rung.training.checkpoint import Checkpoint, TrainerState
-from rung.training.contracts import LoopResult, LoopSettings, Validation
+from rung.training.contracts import LoopResult, LoopSettings
 from rung.training.distributed import World
 from rung.training.meter import Display, Figures
 from rung.training.optimizers import build_optimizer
 from rung.training.precision import matmul_peak
 from rung.training.schedule import Schedule
-from rung.training.shapes import candidate_configs
-from rung.training.validation import mean_loss
+from rung.training.shapes import candidate_configs, choose_context, default_optimizer
 
 _FINISH_SHARE = 0.03  # of the minutes: the last evaluation, the sample and the files
 _FINISH_SECONDS = 1.5
@@ -71,7 +74,7 @@ class TextTraining:
         (self.config,) = candidate_configs(
             self.recipe.net,
             vocab_size=matrix_rows(self.recipe, text.tokenizer),
-            context=self.recipe.net.max_position_embeddings or 0,
+            context=choose_context(self.recipe.net, tokens=0.0, bytes_per_token=1.0),  # no gap: the recipe's own
             eos_token_id=text.tokenizer.eos_token_id,
         )
 
@@ -90,39 +93,32 @@ class TextTraining:
             return self._summary(result)
         return self._publish(result)
 
-    def _network(self, checkpoint: Path | None) -> CausalLM:
+    def _network(self, checkpoint: Path | None) -> Net:
         """The network to train (`checkpoint` None: drawn from the seed), on this rank's device."""
-        dropout = self.recipe.net.dropout or 0.0
+        dropout = Dropout(self.recipe.net.dropout or 0.0, self.recipe.net.dropout_kind)
         if checkpoint is None:
-            net = CausalLM(self.config, dropout=dropout, generator=torch.Generator().manual_seed(self.recipe.seed))
+            net = draw_language_model(self.config, seed=self.recipe.seed, dropout=dropout)
         else:
-            net = load_net(checkpoint, dropout=dropout)
+            net = load_language_model(checkpoint, dropout=dropout)
         net.compute_dtype = self.dtype
         return net.to(self.session.world.device)
 
     def _loop(self, deadline: float | None, checkpoint: Checkpoint | None) -> LoopResult:
-        training, world, text, context = self.recipe.training, self.session.world, self.text, self._context
+        training, world, text, window = self.recipe.training, self.session.world, self.text, self.config.window
         net = self._network(checkpoint.folder if checkpoint else None)
-        objective = NextToken()
+        reading = TextReading(net, self.recipe, text, world, validation_tokens=self._validation_tokens())
 
         def save_model(folder: Path) -> None:
-            save_net(net, folder)
-            text.tokenizer.save(folder, model_max_length=context)
+            save_language_model(net, folder)
+            text.tokenizer.save(folder, model_max_length=self.config.max_length)
 
-        def validate() -> Validation:
-            size = training.micro_batch_size or 1
-            loss = mean_loss(net, objective, held_out, samples=windows, batch_size=size, world=world)["loss"]
-            return Validation(loss, {"bits_per_byte": loss / math.log(2) / text.valid.bytes_per_token})
-
-        held_out = PackedTokens(text.valid, context_length=context, seed=0)
-        windows = min(held_out.num_windows, self._validation_windows())
         return loop.train(
             net,
-            objective,
-            PackedTokens(text.train, context_length=context, seed=self.recipe.seed),
+            reading.objective,
+            reading.batches,
             build_optimizer(
                 net,
-                name=training.optimizer or "muon",
+                name=training.optimizer or default_optimizer(self.recipe.net),
                 learning_rate=training.learning_rate or 0.0,
                 weight_decay=training.weight_decay or 0.0,
             ),
@@ -130,12 +126,12 @@ class TextTraining:
             run_folder=self.run.folder,
             save_model=save_model,
             header={key: self.run.header[key] for key in ("rung_version", "task", "data")} | {"kind": "checkpoint"},
-            validate=validate,
+            validate=reading.validate,
             world=world,
             figures=Figures(
-                flops_per_target=self.config.flops_per_token(context),
+                flops_per_target=self.config.flops_per_token(window),
                 peak_flops=matmul_peak(
-                    self.config, (training.micro_batch_size or 1) * context, self.dtype, world.device
+                    self.config, (training.micro_batch_size or 1) * window, self.dtype, world.device
                 ),
                 bytes_per_target=text.train.bytes_per_token,
             ),
@@ -153,22 +149,23 @@ class TextTraining:
             micro_batch_size=training.micro_batch_size or 1,
             seed=self.recipe.seed,
             gradient_clip=training.gradient_clip,
-            precision="fp32",  # no autocast: the decoder computes in its own `compute_dtype`
+            precision="fp32",  # no autocast: a language model computes in its own `compute_dtype`
             compile=bool(training.compile),
             validate_every=training.validate_every,
             checkpoint_every=training.checkpoint_every,
             patience=training.patience,
             tensorboard=training.tensorboard,
+            vital_signs_every=training.vital_signs_every,
         )
 
-    def _validation_windows(self) -> int:
-        """How many windows each validation may take, so that all of them cost a small share of the run."""
+    def _validation_tokens(self) -> int:
+        """How many tokens each validation may take, so that all of them cost a small share of the run."""
         training = self.recipe.training
         steps = training.steps or 1
         times = max(1, steps // (training.validate_every or steps))
-        trained = steps * (training.batch_size or 1) * self._context
+        trained = steps * (training.batch_size or 1) * self.config.window
         affordable = trained * _VALIDATION_SHARE * _FORWARD_SPEEDUP / times
-        return math.ceil(max(affordable, _LEAST_VALIDATION_TOKENS) / self._context)
+        return math.ceil(max(affordable, _LEAST_VALIDATION_TOKENS))
 
     def _evaluation_bytes(self, trained_tokens: int) -> int:
         """How much held-out text the last evaluation may read; half-overlapping windows read every token twice."""
@@ -217,7 +214,3 @@ class TextTraining:
             plan=self.run.header["plan"],
             skipped=result.skipped,
         )
-
-    @property
-    def _context(self) -> int:
-        return self.config.max_position_embeddings

@@ -4,6 +4,7 @@ A checkpoint is what the caller's `save_model` writes (for ecosystem architectur
 
     trainer/optimizer.safetensors   the optimiser's tensors
     trainer/state.json              how far training is: `TrainerState`
+    trainer/carried.safetensors     what the objective carries from batch to batch, where it does
 
 There is no random state to store: every draw is keyed by the seed and the sample number.
 """
@@ -28,6 +29,7 @@ from rung.training.schedule import Revision, Schedule
 CHECKPOINTS = "checkpoints"
 _PREFIX = "step-"
 _OPTIMIZER = "trainer/optimizer.safetensors"
+_CARRIED = "trainer/carried.safetensors"
 _STATE = "trainer/state.json"
 _STATE_VERSION = 1
 
@@ -81,6 +83,14 @@ class Checkpoint:
         """The optimiser's tensors, views into the file: to be copied by whoever takes them over."""
         return load_file(self.folder / _OPTIMIZER)
 
+    def carried_tensors(self) -> dict[str, Tensor]:
+        """What the objective carries on, likewise; RunFolderError when this checkpoint holds no such thing."""
+        if not (self.folder / _CARRIED).is_file():
+            raise RunFolderError(
+                f"this checkpoint has no {_CARRIED}, so its network cannot go on where it was", where=str(self.folder)
+            )
+        return load_file(self.folder / _CARRIED)
+
 
 def checkpoint_folder(run_folder: Path, step: int) -> Path:
     """Where the checkpoint after `step` steps lives."""
@@ -96,7 +106,9 @@ class Saver:
     header: dict[str, Any]
     keep_last: int
 
-    def save(self, state: TrainerState, optimizer_tensors: dict[str, Tensor]) -> Path:
+    def save(
+        self, state: TrainerState, optimizer_tensors: dict[str, Tensor], carried_tensors: dict[str, Tensor]
+    ) -> Path:
         """Write the checkpoint of `state` in one step, delete those no longer kept, and return its folder.
 
         Raises RunFolderError when the disk is full or not writable; earlier checkpoints stay as they were.
@@ -106,6 +118,8 @@ class Saver:
             self.save_model(folder)
             (folder / "trainer").mkdir()
             save_file(optimizer_tensors, folder / _OPTIMIZER)
+            if carried_tensors:
+                save_file(carried_tensors, folder / _CARRIED)
             write_json(folder / _STATE, state.to_json())
 
         final = checkpoint_folder(self.run_folder, state.step)
@@ -125,7 +139,12 @@ class BestInMemory:
         self._net = net
         self._best: list[Tensor] = []
 
-    def save(self, state: TrainerState, optimizer_tensors: dict[str, Tensor]) -> None:  # noqa: ARG002 - not resumed
+    def save(
+        self,
+        state: TrainerState,
+        optimizer_tensors: dict[str, Tensor],  # noqa: ARG002 - not resumed
+        carried_tensors: dict[str, Tensor],  # noqa: ARG002 - not resumed
+    ) -> None:
         """Copy the weights if those of this step are the best so far."""
         if state.best_step == state.step:
             self._best = [parameter.detach().clone() for parameter in self._net.parameters()]

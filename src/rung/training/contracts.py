@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,26 @@ class Batches(Protocol):
 
 
 class Objective(Protocol):
-    """What the network is trained to do."""
+    """What the network is trained to do: a function of network and batch.
+
+    Between training steps it is also called on a network in evaluation mode, by validation and for vital signs.
+    """
 
     def __call__(self, net: Any, batch: Batch) -> Loss:
         """A loss summed over targets, and their count."""
+        ...
+
+
+@runtime_checkable
+class CarriesState(Protocol):
+    """An objective that carries something from batch to batch: the states of a recurrent network, lane by lane."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """What it carries, for the whole batch; zeros where another rank carries it, so that ranks add up."""
+        ...
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_tensors` gave, added up over ranks."""
         ...
 
 
@@ -80,6 +96,7 @@ class LoopSettings:
     "fp32" here, no autocast around it. A step takes equally long either way.
 
     `validate_every`, `checkpoint_every`, `log_every`: in steps.
+    `vital_signs_every`: in steps; 0 for none, None for as often as costs under 1 % of the time (see `vital_signs`).
     `patience`: validations without a new best before training stops early; each new best is then saved. Without
     patience the last state is what counts, and the best of the regular checkpoints is kept.
     """
@@ -98,12 +115,15 @@ class LoopSettings:
     patience: int | None = None
     guard: GuardSettings = field(default_factory=GuardSettings)
     tensorboard: bool = False
+    vital_signs_every: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "micro_batch_size", "validate_every", "checkpoint_every", "log_every", "keep_last"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RecipeError(f"{name} must be at least 1, not {value}")
+        if self.vital_signs_every is not None and self.vital_signs_every < 0:
+            raise RecipeError(f"vital_signs_every is a number of steps, or 0 for none, not {self.vital_signs_every}")
         if self.patience is not None and self.validate_every is None:
             raise RecipeError("patience counts validations, but validate_every is not set")
 

@@ -31,15 +31,25 @@ from rung.training.checkpoint import (
     checkpoints,
     prune,
 )
-from rung.training.contracts import Batches, Ended, LoopResult, LoopSettings, Objective, Optimizer, Validation
+from rung.training.contracts import (
+    Batches,
+    CarriesState,
+    Ended,
+    LoopResult,
+    LoopSettings,
+    Objective,
+    Optimizer,
+    Validation,
+)
 from rung.training.distributed import World, alone
-from rung.training.gradients import BatchGradient
+from rung.training.gradients import BatchGradient, GlobalBatch
 from rung.training.guards import Guard, Verdict
 from rung.training.interrupts import Interrupts
 from rung.training.meter import SILENT_DISPLAY, Display, Figures
 from rung.training.pacing import Pace
 from rung.training.recorder import Recorder
 from rung.training.schedule import Revision
+from rung.training.vital_signs import Examiner
 
 FAILURE = "failure.json"
 _DIVERGED = "train with a lower learning rate, or in fp32 if it was bf16"
@@ -80,6 +90,8 @@ def train(
     if resume is not None:
         _to_own_memory(net)
         optimizer.load_state_tensors(resume.optimizer_tensors())
+        if isinstance(objective, CarriesState):
+            objective.load_state_tensors(resume.carried_tensors())
     world.share_weights(net)
     gradient = BatchGradient(
         net=net, objective=objective, batches=batches, optimizer=optimizer, settings=settings, world=world
@@ -93,12 +105,14 @@ def train(
             net=net,
             gradient=gradient,
             optimizer=optimizer,
+            carries=objective if isinstance(objective, CarriesState) else None,
             settings=settings,
             state=state,
             saver=saver,
             validate=validate,
             world=world,
             recorder=recorder,
+            examiner=Examiner(net, objective, batches, settings, world.device) if world.is_main else None,
             pace=pace,
             on_revision=on_revision,
         )
@@ -115,12 +129,14 @@ class _Trainer:
     net: nn.Module
     gradient: BatchGradient
     optimizer: Optimizer
+    carries: CarriesState | None
     settings: LoopSettings
     state: TrainerState
     saver: Saver | BestInMemory
     validate: Callable[[], Validation] | None
     world: World
     recorder: Recorder
+    examiner: Examiner | None
     pace: Pace | None
     on_revision: Callable[[TrainerState], None] | None
 
@@ -150,7 +166,7 @@ class _Trainer:
         batch = self.gradient.compute(state.samples, wish)
         verdict = state.guard.judge(batch.loss, batch.norm, batch.count)
         if verdict is Verdict.FINE:
-            self.optimizer.step(factor)
+            self._update(factor, batch)
         state.step += 1
         state.samples += state.batch_size
         state.targets += batch.count
@@ -165,6 +181,17 @@ class _Trainer:
                 "check the labels and masks of the samples" if verdict is Verdict.NO_TARGETS else _DIVERGED,
             )
         return batch.wish
+
+    def _update(self, factor: float, batch: GlobalBatch) -> None:
+        """Move the weights; look at the network's vital signs when that is due."""
+        state = self.state
+        if self.examiner is None or not self.examiner.is_due(state.step + 1, state.seconds):
+            self.optimizer.step(factor)
+            return
+        signs = self.examiner.take(
+            lambda: self.optimizer.step(factor), first_sample=state.samples, gradient_norm=batch.norm
+        )
+        self.recorder.vital_signs(state.step + 1, signs)
 
     def _deadline_wish(self) -> int:
         return int(self.pace is not None and self.world.is_main and self.pace.is_over())
@@ -233,9 +260,11 @@ class _Trainer:
         if self._decays_next():
             state.pre_decay_step = state.step
         with self._upkeep("checkpoint"):
+            mine = self.carries.state_tensors() if self.carries else {}
+            carried = {name: self.world.sum(tensor) for name, tensor in mine.items()}
             if self.world.is_main:
                 self.recorder.sync()
-                self.saver.save(state, self.optimizer.state_tensors())
+                self.saver.save(state, self.optimizer.state_tensors(), carried)
             self.world.wait_for_all()
         return checkpoint_folder(self.saver.run_folder, state.step)
 

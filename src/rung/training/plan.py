@@ -15,12 +15,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from rung.errors import DataError, PlanError
-from rung.nets.decoder_config import DecoderConfig
+from rung.nets.language_models import Config
 from rung.recipe import Recipe
 from rung.training.forecast import forecast_bits_per_byte
 from rung.training.optimizers import DEFAULTS, OptimizerName
 from rung.training.schedule import Schedule
-from rung.training.shapes import Memory, candidate_configs, memory_needed, net_values
+from rung.training.shapes import (
+    Memory,
+    candidate_configs,
+    choose_context,
+    compiles,
+    default_optimizer,
+    memory_needed,
+    net_values,
+    shape_in_words,
+)
 from rung.training.timing import StepTimer
 
 TOKENS_PER_PARAMETER = 11  # Hoffmann et al. 2022 found 20; small runs want fewer (nanochat: 10 to 12)
@@ -31,8 +40,6 @@ _RATE_POWER = 0.4  # roughly: 75, 136 and 331 GFLOP/s at 0.6, 1.9 and 12 M param
 _FEWEST_STEPS = 20
 _VALIDATIONS = 16
 _SHORTEST_PERIOD = 10  # steps: a run of a few steps would spend its time on validating and saving
-_CONTEXT_UP_TO_TOKENS = ((8e6, 128), (1e8, 256), (2e9, 512))
-_LONGEST_CONTEXT = 1024
 _SMALLEST_BATCH = 2048  # tokens per step, right for _SMALLEST_BATCH_TOKENS of training
 _SMALLEST_BATCH_TOKENS = 4e6
 _SMALLEST_GPU_BATCH = 16_384  # fewer leave a GPU idle
@@ -73,7 +80,7 @@ class Plan:
     """A recipe without gaps, and why it is so. Speeds are None in a plan by steps, which reads no clock."""
 
     recipe: Recipe
-    config: DecoderConfig
+    config: Config
     tokens: int
     epochs: float
     predicted_bits_per_byte: float
@@ -95,8 +102,8 @@ class Plan:
         compiled = ", compiled" if training.compile else ""
         millions = self.config.num_parameters / 1e6
         return [
-            f"network: {millions:.2f} M parameters; {net.num_hidden_layers} layers, hidden size {net.hidden_size}, "
-            f"context {net.max_position_embeddings}, vocabulary {self.config.vocab_size:,}",
+            f"network: {net.family}, {millions:.2f} M parameters; {shape_in_words(net)}, "
+            f"vocabulary {self.config.vocab_size:,}",
             f"training: {training.steps:,} steps, {self.tokens / 1e6:.1f} M tokens{speed}, the text read "
             f"{self.epochs:.1f} times; {training.optimizer}, {training.precision}{compiled}, dropout {net.dropout}, "
             f"{training.threads} threads, {self.memory.total / 2**20:,.0f} MiB",
@@ -139,6 +146,8 @@ def make_plan(
 
     Raises DataError when the text is too short, PlanError when the result does not fit the memory or the minutes.
     """
+    if recipe.training.compile and not compiles(recipe.net):
+        raise PlanError(f"a network of the family {recipe.net.family} is not compiled", hint="leave out compile")
     steps = recipe.training.steps
     if steps is not None:
         choice = _choose_for_steps(recipe, text, machine, steps)
@@ -153,7 +162,7 @@ def make_plan(
 class _Choice:
     """The decisions that hang together; `sequences` is the batch size."""
 
-    config: DecoderConfig
+    config: Config
     sequences: int
     steps: int
     compile: bool
@@ -162,24 +171,23 @@ class _Choice:
     assumptions: tuple[str, ...]
 
     @property
-    def context(self) -> int:
-        return self.config.max_position_embeddings
+    def tokens_per_step(self) -> int:
+        return self.sequences * self.config.window
 
     @property
     def tokens(self) -> int:
-        return self.steps * self.sequences * self.context
+        return self.steps * self.tokens_per_step
 
 
 def _choose_for_steps(recipe: Recipe, text: TextFacts, machine: Machine, steps: int) -> _Choice:
     """The tokens are given, so the network follows from them; text beyond its 16th reading counts no more."""
     tokens = steps * _tokens_per_step(steps * _SMALLEST_BATCH, machine)
-    context = _context(recipe, text, tokens)
-    sequences = _sequences(recipe, machine, tokens, context)
-    tokens = steps * sequences * context
+    configs = _configs(recipe, text, tokens)
+    window = configs[0].window
+    sequences = _sequences(recipe, machine, tokens, window)
+    tokens = steps * sequences * window
     wanted = min(tokens, 16 * text.train_tokens) / TOKENS_PER_PARAMETER
-    config = min(
-        _configs(recipe, text, context), key=lambda one: abs(math.log(one.num_matmul_parameters / max(wanted, 1)))
-    )
+    config = min(configs, key=lambda one: abs(math.log(one.num_matmul_parameters / max(wanted, 1))))
     said = f"by steps: nothing was timed; one matrix parameter per {TOKENS_PER_PARAMETER} tokens"
     return _Choice(config, sequences, steps, recipe.training.compile or False, None, None, (said,))
 
@@ -192,45 +200,42 @@ class _Speeds:
     """
 
     first_guess: float
-    measured: dict[DecoderConfig, float] = field(default_factory=dict)
+    measured: dict[Config, float] = field(default_factory=dict)
 
     @property
     def highest(self) -> float:
         return max(self.measured.values(), default=self.first_guess)
 
-    def tokens_per_second(self, config: DecoderConfig) -> float:
+    def tokens_per_second(self, config: Config) -> float:
         nearest = min(
             self.measured, key=lambda one: abs(math.log(one.num_parameters / config.num_parameters)), default=None
         )
         rate = self.first_guess
         if nearest is not None:
             rate = self.measured[nearest] * (config.num_parameters / nearest.num_parameters) ** _RATE_POWER
-        return rate / config.flops_per_token(config.max_position_embeddings)
+        return rate / config.flops_per_token(config.window)
 
 
 def _choose_for_seconds(recipe: Recipe, text: TextFacts, machine: Machine, seconds: float, timer: StepTimer) -> _Choice:
     """Time the shape that looks best until the one that looks best has been timed."""
-    compiled = recipe.training.compile if recipe.training.compile is not None else _pays_to_compile(machine, seconds)
+    compiled = _unless(recipe.training.compile, compiles(recipe.net) and _pays_to_compile(machine, seconds))
     usable = seconds - COMPILE_SECONDS if compiled else seconds
     speeds = _Speeds(_FIRST_GUESS_FLOPS * machine.ranks)
     while True:
-        context = _context(recipe, text, math.sqrt(usable * speeds.highest * TOKENS_PER_PARAMETER / 6))
-        best = min(
-            _configs(recipe, text, context),
-            key=lambda one: _forecast(one, text, usable * speeds.tokens_per_second(one)),
-        )
-        tokens_per_second = speeds.tokens_per_second(best)
-        sequences = _sequences(recipe, machine, usable * tokens_per_second, context)
+        configs = _configs(recipe, text, math.sqrt(usable * speeds.highest * TOKENS_PER_PARAMETER / 6))
+        best = min(configs, key=lambda one: _forecast(one, text, usable * speeds.tokens_per_second(one)))
+        tokens_per_second, window = speeds.tokens_per_second(best), best.window
+        sequences = _sequences(recipe, machine, usable * tokens_per_second, window)
         if best in speeds.measured:
             break
         micro = _micro_batch(recipe, machine, best, sequences)
         _check_memory(machine, best, micro)
-        tokens = machine.ranks * micro * context * (COMPILE_SPEEDUP if compiled else 1.0)
-        speeds.measured[best] = best.flops_per_token(context) * tokens / timer(best, micro, context)
-    steps = int(usable * tokens_per_second / (sequences * context))
+        tokens = machine.ranks * micro * window * (COMPILE_SPEEDUP if compiled else 1.0)
+        speeds.measured[best] = best.flops_per_token(window) * tokens / timer(best, micro, window)
+    steps = int(usable * tokens_per_second / (sequences * window))
     if steps < _FEWEST_STEPS:
         raise PlanError(
-            f"only {max(steps, 0)} training steps of {sequences * context:,} tokens fit into the time there is",
+            f"only {max(steps, 0)} training steps of {sequences * window:,} tokens fit into the time there is",
             hint="give more --minutes, or set a smaller net.hidden_size or training.batch_size",
         )
     said = [f"{tokens_per_second:,.0f} tokens/s, from timing {len(speeds.measured)} shape(s) with real steps"]
@@ -245,7 +250,7 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
     epochs = choice.tokens / text.train_tokens
     micro = _micro_batch(recipe, machine, config, choice.sequences)
     memory = _check_memory(machine, config, micro)
-    optimizer: OptimizerName = training.optimizer or "muon"
+    optimizer = training.optimizer or default_optimizer(recipe.net)
     warmup = training.warmup_steps
     if warmup is None:
         warmup = min(choice.steps // 10, max(choice.steps // 50, 40))
@@ -296,25 +301,19 @@ def _unless(given: _T | None, decided: _T) -> _T:
     return decided if given is None else given
 
 
-def _configs(recipe: Recipe, text: TextFacts, context: int) -> list[DecoderConfig]:
-    return candidate_configs(recipe.net, vocab_size=text.vocab_size, context=context, eos_token_id=text.eos_token_id)
-
-
-def _forecast(config: DecoderConfig, text: TextFacts, tokens: float) -> float:
-    return forecast_bits_per_byte(config.num_matmul_parameters, text.train_bytes, tokens * text.bytes_per_token)
-
-
-def _context(recipe: Recipe, text: TextFacts, tokens: float) -> int:
-    """Short contexts give short runs more steps; longer ones pay once there is enough text to learn from them."""
-    context = recipe.net.max_position_embeddings
-    if context is None:
-        context = next((size for most, size in _CONTEXT_UP_TO_TOKENS if tokens <= most), _LONGEST_CONTEXT)
+def _configs(recipe: Recipe, text: TextFacts, tokens: float) -> list[Config]:
+    """The shapes to choose from, for training on so many tokens."""
+    context = choose_context(recipe.net, tokens=tokens, bytes_per_token=text.bytes_per_token)
     if text.train_tokens < context:
         raise DataError(
             f"the training text has {text.train_tokens:,} tokens, less than one context of {context}",
             hint="give more text, or set net.max_position_embeddings to a smaller number",
         )
-    return context
+    return candidate_configs(recipe.net, vocab_size=text.vocab_size, context=context, eos_token_id=text.eos_token_id)
+
+
+def _forecast(config: Config, text: TextFacts, tokens: float) -> float:
+    return forecast_bits_per_byte(config.num_matmul_parameters, text.train_bytes, tokens * text.bytes_per_token)
 
 
 def _tokens_per_step(tokens: float, machine: Machine) -> int:
@@ -323,15 +322,15 @@ def _tokens_per_step(tokens: float, machine: Machine) -> int:
     return int(smallest * 2 ** max(0, round(math.log2(max(tokens, 1) / _SMALLEST_BATCH_TOKENS) * 0.383)))
 
 
-def _sequences(recipe: Recipe, machine: Machine, tokens: float, context: int) -> int:
+def _sequences(recipe: Recipe, machine: Machine, tokens: float, window: int) -> int:
     """Sequences per step over all ranks, a multiple of the ranks."""
     if recipe.training.batch_size is not None:
         return recipe.training.batch_size
-    per_rank = _tokens_per_step(tokens, machine) / context / machine.ranks
+    per_rank = _tokens_per_step(tokens, machine) / window / machine.ranks
     return max(1, round(per_rank)) * machine.ranks
 
 
-def _micro_batch(recipe: Recipe, machine: Machine, config: DecoderConfig, sequences: int) -> int:
+def _micro_batch(recipe: Recipe, machine: Machine, config: Config, sequences: int) -> int:
     """The largest divisor of a rank's share whose activations fit a quarter of the memory."""
     if recipe.training.micro_batch_size is not None:
         return recipe.training.micro_batch_size
@@ -341,7 +340,7 @@ def _micro_batch(recipe: Recipe, machine: Machine, config: DecoderConfig, sequen
     return next(size for size in range(int(most), 0, -1) if share % size == 0)
 
 
-def _check_memory(machine: Machine, config: DecoderConfig, micro_batch: int) -> Memory:
+def _check_memory(machine: Machine, config: Config, micro_batch: int) -> Memory:
     memory = memory_needed(config, micro_batch=micro_batch, bytes_per_value=2 if machine.bf16 else 4)
     if memory.total > machine.memory:
         knob = "net.hidden_size or net.num_hidden_layers"
@@ -363,7 +362,7 @@ def _pays_to_compile(machine: Machine, seconds: float) -> bool:
 
 def _learning_rate(optimizer: OptimizerName, choice: _Choice) -> float:
     """Smaller for wider nets, larger for larger batches (by the square root, as nanochat does)."""
-    batch = math.sqrt(choice.sequences * choice.context / _SMALLEST_BATCH)
+    batch = math.sqrt(choice.tokens_per_step / _SMALLEST_BATCH)
     width = math.sqrt(192 / max(choice.config.hidden_size, 192))
     return float(f"{DEFAULTS[optimizer].learning_rate * min(batch, 4.0) * width:.3g}")
 

@@ -1,31 +1,26 @@
-"""Which decoder shapes the plan chooses between, and what each needs of memory."""
+"""Which shapes of a family the plan chooses between, and what each needs of memory: one module a family."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from rung.errors import PlanError
-from rung.nets.decoder_config import DecoderConfig
+from rung.nets.decoder_config import ARCHITECTURES
+from rung.nets.language_models import Config
 from rung.recipe import NetSection
+from rung.training import decoder_shapes, feedforward_shapes, recurrent_shapes
+from rung.training.optimizers import OptimizerName
 
-# (hidden_size, num_hidden_layers): the width grows with the depth at about 48 per layer for the small ones and 64 for
-# the large ones (nanochat's aspect), every width a multiple of the head size of 64.
-LADDER = (
-    (64, 2),
-    (128, 3),
-    (192, 4),
-    (256, 5),
-    (320, 6),
-    (384, 6),
-    (512, 8),
-    (640, 10),
-    (768, 12),
-    (1024, 16),
-    (1280, 20),
-    (1536, 24),
-)
-_UNTIED_FROM = 768  # tied while the vocabulary would hold a large share of the parameters, as SmolLM3 does
+_FAMILIES: dict[str, Any] = {
+    "decoder": decoder_shapes,
+    "feedforward": feedforward_shapes,
+    "rnn": recurrent_shapes,
+    "lstm": recurrent_shapes,
+    "gru": recurrent_shapes,
+}
+"""Each with `context`, `ladder`, `every_size`, `config`, `activation_bytes` and some constants."""
 
 
 @dataclass(frozen=True)
@@ -41,82 +36,67 @@ class Memory:
         return self.weights + self.activations
 
 
-def candidate_configs(net: NetSection, *, vocab_size: int, context: int, eos_token_id: int) -> list[DecoderConfig]:
-    """Every shape of the ladder with what the recipe fixes put in its place, smallest first, no shape twice."""
-    configs = [
-        _config(net, hidden, layers, vocab_size=vocab_size, context=context, eos_token_id=eos_token_id)
-        for hidden, layers in LADDER
-    ]
-    return list(dict.fromkeys(configs))
+def choose_context(net: NetSection, *, tokens: float, bytes_per_token: float) -> int:
+    """What the recipe says, or what suits training on so many tokens; see `candidate_configs`."""
+    return int(_family(net.family).context(net, tokens, bytes_per_token))
 
 
-def _config(
-    net: NetSection, hidden: int, layers: int, *, vocab_size: int, context: int, eos_token_id: int
-) -> DecoderConfig:
-    hidden = net.hidden_size or hidden
-    head_dim = net.head_dim or (hidden // net.num_attention_heads if net.num_attention_heads else _head_dim(hidden))
-    heads = net.num_attention_heads or max(1, hidden // head_dim)
-    key_value_heads = net.num_key_value_heads or _shared_heads(heads)
-    if heads % key_value_heads:
-        raise PlanError(
-            f"{heads} attention heads cannot share {key_value_heads} key-value heads",
-            hint="set net.num_key_value_heads to a divisor of net.num_attention_heads",
-        )
-    tied = net.tie_word_embeddings if net.tie_word_embeddings is not None else hidden < _UNTIED_FROM
-    return DecoderConfig(
-        model_type=net.model_type,
-        vocab_size=vocab_size,
-        hidden_size=hidden,
-        intermediate_size=net.intermediate_size or round(hidden * 8 / 3 / 64) * 64 or 64,
-        num_hidden_layers=net.num_hidden_layers or layers,
-        num_attention_heads=heads,
-        num_key_value_heads=key_value_heads,
-        head_dim=head_dim,
-        max_position_embeddings=context,
-        rope_theta=10_000.0 if context <= 2048 else 100_000.0,
-        tie_word_embeddings=tied,
-        bos_token_id=eos_token_id,
-        eos_token_id=eos_token_id,
-        pad_token_id=eos_token_id,
-    )
+def default_optimizer(net: NetSection) -> OptimizerName:
+    """The optimiser for a family when nobody asks for another."""
+    name: OptimizerName = _family(net.family).DEFAULT_OPTIMIZER
+    return name
 
 
-def _head_dim(hidden: int) -> int:
-    """64, or the largest even divisor below it; 128 for wide nets."""
-    largest = 128 if hidden >= 1024 else 64
-    return next((size for size in range(min(largest, hidden), 1, -1) if hidden % size == 0 and size % 2 == 0), hidden)
+def compiles(net: NetSection) -> bool:
+    """Whether torch compiles the family's training step."""
+    return bool(_family(net.family).COMPILES)
 
 
-def _shared_heads(heads: int) -> int:
-    """Every head its own keys and values in small nets; in larger ones about three queries share them."""
-    if heads < 9:
-        return heads
-    return max(divisor for divisor in range(1, heads // 3 + 1) if heads % divisor == 0)
+def candidate_configs(net: NetSection, *, vocab_size: int, context: int, eos_token_id: int) -> list[Config]:
+    """Every shape of the family's ladder with what the recipe fixes put in its place, smallest first, no shape twice.
 
-
-def memory_needed(config: DecoderConfig, *, micro_batch: int, bytes_per_value: int) -> Memory:
-    """Memory for training: float32 weights, gradients and two moments, and `micro_batch` full contexts of activations.
-
-    Activations per token and layer: ten vectors of the hidden size and five of the intermediate size are kept for the
-    backward pass, and the attention weights of a causal half square in two copies.
+    `context` is what the family's networks see of a text: a decoder's positions, the tokens that a feed-forward network
+    looks at, those that gradients of a recurrent one run back through. Where the recipe asks for a number of
+    parameters, it is the one shape that comes nearest to it. PlanError for a family without a ladder.
     """
+    family = _family(net.family)
+    sizes = family.ladder() if net.parameters is None else family.every_size()
+    made: list[Config] = [
+        family.config(net, size, vocab_size=vocab_size, context=context, eos_token_id=eos_token_id) for size in sizes
+    ]
+    configs = list(dict.fromkeys(made))
+    if net.parameters is None:
+        return configs
+    return [min(configs, key=lambda one: abs(math.log(one.num_parameters / (net.parameters or 1))))]
+
+
+def memory_needed(config: Config, *, micro_batch: int, bytes_per_value: int) -> Memory:
+    """Memory for training: float32 weights, gradients and two moments, and `micro_batch` full rows of activations."""
     weights = config.num_parameters * (4 * 4 + (bytes_per_value if bytes_per_value < 4 else 0))
-    per_layer = bytes_per_value * (10 * config.hidden_size + 5 * config.intermediate_size)
-    per_layer += config.num_attention_heads * config.max_position_embeddings * (2 + bytes_per_value)
-    tokens = micro_batch * config.max_position_embeddings
-    return Memory(weights, tokens * config.num_hidden_layers * per_layer)
+    family = _family(config.model_type.removeprefix("rung-lm-"))
+    return Memory(weights, micro_batch * config.window * family.activation_bytes(config, bytes_per_value))
 
 
-def net_values(config: DecoderConfig) -> dict[str, Any]:
+def net_values(config: Config) -> dict[str, Any]:
     """The recipe's `net` values that give exactly this shape."""
-    names = (
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "intermediate_size",
-        "max_position_embeddings",
-        "tie_word_embeddings",
-    )
-    return {name: getattr(config, name) for name in names}
+    family = _family(config.model_type.removeprefix("rung-lm-"))
+    return {name: getattr(config, name) for name in family.RECIPE_FIELDS}
+
+
+def shape_in_words(net: NetSection) -> str:
+    """A network's shape in a few words, from a recipe without gaps."""
+    parts = [
+        (net.num_hidden_layers, "{} layers" if net.num_hidden_layers != 1 else "1 layer"),
+        (net.hidden_size, "hidden size {}"),
+        (net.embedding_size, "embeddings of {}"),
+        (net.max_position_embeddings, "context {}"),
+        (net.backpropagate_through, "gradients through {} tokens"),
+    ]
+    return ", ".join(words.format(value) for value, words in parts if value is not None)
+
+
+def _family(name: str) -> Any:
+    name = "decoder" if name in ARCHITECTURES else name
+    if name not in _FAMILIES:
+        raise PlanError(f"a network of the family {name} is not planned by steps and minutes")
+    return _FAMILIES[name]

@@ -1,0 +1,76 @@
+"""Which recurrent shapes the plan chooses between, and what each needs of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from rung.nets.recurrent_language_model import Cell, RecurrentLMConfig
+from rung.recipe import NetSection
+from rung.training.optimizers import OptimizerName
+
+RecurrentSize = tuple[int, int]
+# (hidden_size, num_hidden_layers): one wide layer learns faster than two narrow ones in the minutes of a small net.
+LADDER: tuple[RecurrentSize, ...] = (
+    (64, 1),
+    (128, 1),
+    (192, 1),
+    (256, 1),
+    (384, 1),
+    (512, 1),
+    (768, 2),
+    (1024, 2),
+    (1536, 2),
+    (2048, 3),
+)
+DEFAULT_OPTIMIZER: OptimizerName = "adamw"
+COMPILES = False  # torch does not compile through its own recurrent layers
+_BACKPROPAGATE_THROUGH = 64  # tokens; Merity et al. 2018 took 70
+RECIPE_FIELDS = (
+    "hidden_size",
+    "embedding_size",
+    "num_hidden_layers",
+    "backpropagate_through",
+    "tie_word_embeddings",
+)
+_GATES: dict[Cell, int] = {"rnn": 1, "gru": 3, "lstm": 4}
+_WIDEST_EMBEDDING = 256  # beyond, embeddings have half the hidden size: scores cost less, and a projection is small
+
+
+def context(net: NetSection, tokens: float, bytes_per_token: float) -> int:  # noqa: ARG001 - as of all families
+    """Tokens that gradients run back through; the state reaches further."""
+    return net.backpropagate_through or _BACKPROPAGATE_THROUGH
+
+
+def ladder() -> Sequence[RecurrentSize]:
+    """The sizes that a plan chooses between."""
+    return LADDER
+
+
+def every_size() -> Sequence[RecurrentSize]:
+    """Sizes in small steps, for a number of parameters that is asked for; as deep as the ladder is at that width."""
+    widths = [*range(32, 512, 16), *range(512, 2049, 64)]
+    return [(width, min(LADDER, key=lambda size: abs(size[0] - width))[1]) for width in widths]
+
+
+def config(
+    net: NetSection, size: RecurrentSize, *, vocab_size: int, context: int, eos_token_id: int
+) -> RecurrentLMConfig:
+    """The shape of this size with what the recipe fixes put in its place."""
+    hidden = net.hidden_size or size[0]
+    return RecurrentLMConfig(
+        cell=cast(Cell, net.family),
+        vocab_size=vocab_size,
+        embedding_size=net.embedding_size or min(hidden, max(_WIDEST_EMBEDDING, hidden // 2)),
+        hidden_size=hidden,
+        num_hidden_layers=net.num_hidden_layers or size[1],
+        eos_token_id=eos_token_id,
+        tie_word_embeddings=True if net.tie_word_embeddings is None else net.tie_word_embeddings,
+        backpropagate_through=context,
+    )
+
+
+def activation_bytes(config: RecurrentLMConfig, bytes_per_value: int) -> int:
+    """Bytes that one token keeps for the backward pass: gates twice, states and what dropout leaves of the output."""
+    layer = (2 * _GATES[config.cell] + 2 * config.state_parts + 2) * config.hidden_size
+    return bytes_per_value * (config.num_hidden_layers * layer + 4 * config.embedding_size)
