@@ -53,7 +53,7 @@ def run(run_folder: Path, optimizer: Any, fate: Fate) -> None:
     resume = latest_good(run_folder, print)
     step = 0 if resume is None else resume.state.step
     left = iter([5, 3, 4, 2, 6, 1][step // 3 :])
-    settings = toy_settings(15, checkpoint_every=3, validate_every=3, keep_last=2)
+    settings = toy_settings(15, checkpoint_every=3, validate_every=3, keep_last=2, vital_signs_every=4)
     toy_run(run_folder, settings, optimizer=optimizer, objective=objective, validate=validate, resume=resume)
 
 

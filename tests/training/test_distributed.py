@@ -41,9 +41,13 @@ def test_the_ranks_agree_on_everything(two_ranks: Told) -> None:
     assert first == second
 
 
-def losses(run_folder: Path) -> list[float]:
+def log_lines(run_folder: Path, key: str) -> list[Any]:
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines]
+    return [line[key] for line in lines if key in line]
+
+
+def losses(run_folder: Path) -> list[float]:
+    return log_lines(run_folder, "loss")
 
 
 def distance(first: Path, second: Path) -> float:
@@ -65,6 +69,19 @@ def test_two_ranks_of_16_are_one_of_32_and_32_micro_batches_of_1(
     folder, _ = two_ranks
     assert losses(tmp_path) == pytest.approx(losses(folder / "fresh"), rel=1e-6)
     assert distance(single.checkpoint, folder / "fresh/checkpoints/step-00000008") < 1e-6
+
+
+def test_the_main_rank_tells_the_vital_signs_of_the_whole_batch(two_ranks: Told, tmp_path: Path) -> None:
+    toy_run(tmp_path, toy_settings(8, batch_size=32, micro_batch_size=32, vital_signs_every=2), dropout=0.0)
+    folder, _ = two_ranks
+    alone_signs, shared = (log_lines(run, "vital_signs") for run in (tmp_path, folder / "fresh"))
+    assert len(alone_signs) == len(shared) == 5
+    for one, other in zip(alone_signs, shared, strict=True):
+        for name, found in one["layers"].items():
+            # To the four digits that are written; the mean of what is nearly zero on average has fewer.
+            assert {k: v for k, v in found.items() if k != "mean"} == pytest.approx(
+                {k: v for k, v in other["layers"][name].items() if k != "mean"}, rel=1e-3
+            )
 
 
 def test_a_run_of_one_rank_goes_on_with_two(two_ranks: Told, tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def test_log_lines_are_means_over_all_steps_since_the_last(tmp_path: Path) -> No
     assert lines[1]["loss"] == pytest.approx(np.mean([report.loss for report in watching.reports[3:]]))
 
 
-def test_the_compiled_loop_trains_alike_and_validation_compiles_nothing(
+def test_the_compiled_loop_trains_alike_and_neither_validation_nor_vital_signs_compile_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
@@ -276,7 +276,7 @@ def test_the_compiled_loop_trains_alike_and_validation_compiles_nothing(
         return Validation(mean_loss(net, toy_objective, ToyBatches(), samples=5, batch_size=4, world=alone())["loss"])
 
     with torch._dynamo.config.patch(error_on_recompile=True):
-        settings = toy_settings(6, compile=True, validate_every=2)
+        settings = toy_settings(6, compile=True, validate_every=2, vital_signs_every=1)
         compiled = toy_run(tmp_path / "compiled", settings, net=net, validate=validate)
     eager = toy_run(tmp_path / "eager", toy_settings(6), dropout=0.0)
     assert weights(compiled.checkpoint) == weights(eager.checkpoint)

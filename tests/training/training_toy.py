@@ -78,6 +78,7 @@ def toy_settings(steps: int = 12, **changes: Any) -> LoopSettings:
         "micro_batch_size": 4,
         "checkpoint_every": 3,
         "log_every": 1,
+        "vital_signs_every": 0,
         **changes,
     }
     return LoopSettings(**values)

@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
             result = toy_run(folder / name, settings, net=net, objective=objective, world=world, **arguments)
             told[name] = described(result, net)
 
-        run("fresh", toy_settings(8, batch_size=32, micro_batch_size=16), toy_net(0.0))
+        run("fresh", toy_settings(8, batch_size=32, micro_batch_size=16, vital_signs_every=2), toy_net(0.0))
         run("begun", toy_settings(), resume=load_checkpoint(folder / "begun/checkpoints/step-00000006"))
         run("nan", toy_settings(6, micro_batch_size=4), objective=OnOneRank(world, to_nan))
         run("interrupted", toy_settings(9), objective=OnOneRank(world, interrupt))

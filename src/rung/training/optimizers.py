@@ -43,8 +43,8 @@ class Defaults:
 # hundred times AdamW's, so its decay is as much smaller; Adam's is an L2 penalty, which its division makes erratic.
 DEFAULTS: Mapping[OptimizerName, Defaults] = {
     "sgd": Defaults(1.0, 3e-4),
-    "momentum": Defaults(0.1, 3e-3, momentum=0.9),
-    "nesterov": Defaults(0.1, 3e-3, momentum=0.9),
+    "momentum": Defaults(0.2, 1.5e-3, momentum=0.9),
+    "nesterov": Defaults(0.3, 1e-3, momentum=0.9),
     "adam": Defaults(0.003, 0.0),
     "adamw": Defaults(0.003, 0.1),
     "muon": Defaults(0.01, 0.1, momentum=0.95),

@@ -19,6 +19,7 @@ from rung.training.meter import Display, Figures, Meter, StepReport
 from rung.training.metrics_log import MetricsLog
 from rung.training.schedule import Revision
 from rung.training.tensorboard import EventFiles
+from rung.training.vital_signs import VitalSigns
 
 METRICS = "metrics.jsonl"
 EVENTS = "events"
@@ -97,6 +98,12 @@ class Recorder:
             self._events.write(state.step, {f"validation/{name}": value for name, value in line.items()})
         if self._world.is_main:
             self._display.validated(state.step, result.metrics or line)
+
+    def vital_signs(self, step: int, signs: VitalSigns) -> None:
+        """Log what was found at step number `step`."""
+        self._append({"step": step, "vital_signs": signs.to_json()})
+        if self._events is not None:
+            self._events.write(step, {f"vital_signs/{name}": value for name, value in signs.scalars().items()})
 
     def revision(self, revision: Revision) -> None:
         """Log and tell a changed plan."""
