@@ -45,9 +45,10 @@ class TokenizerSection(Section):
 class NetSection(Section):
     """The network, in the spelling of Hugging Face's config.json."""
 
-    family: Literal["decoder", "feedforward", "rnn", "lstm", "gru"] = "decoder"
+    family: Literal["decoder", "feedforward", "rnn", "lstm", "gru", "ngram"] = "decoder"
     model_type: Literal["qwen3", "llama", "qwen2"] = "qwen3"
     parameters: int | None = Field(default=None, ge=1000, description="about how many in all, instead of a size")
+    order: int | None = Field(default=None, ge=1, le=16, description="n-gram: tokens of the longest, the last included")
     hidden_size: int | None = Field(default=None, ge=8)
     embedding_size: int | None = Field(default=None, ge=4, description="feed-forward and recurrent networks")
     num_hidden_layers: int | None = Field(default=None, ge=1)
@@ -71,17 +72,19 @@ class NetSection(Section):
         foreign = [
             name
             for name, field in type(self).model_fields.items()
-            if name not in _FIELDS_OF_ALL | _FIELDS_OF[self.family] and getattr(self, name) != field.default
+            if name not in {"family", *_FIELDS_OF[self.family]} and getattr(self, name) != field.default
         ]
         if foreign:
             raise ValueError(f"{foreign[0]} means nothing to a network of the family {self.family}: leave it out")
         return self
 
 
-_FIELDS_OF_ALL = {"family", "parameters", "hidden_size", "tie_word_embeddings", "dropout"}
-_RECURRENT = {"embedding_size", "num_hidden_layers", "backpropagate_through", "dropout_kind"}
+_FIELDS_OF_NETWORKS = {"parameters", "hidden_size", "tie_word_embeddings", "dropout"}
+_RECURRENT = _FIELDS_OF_NETWORKS | {"embedding_size", "num_hidden_layers", "backpropagate_through", "dropout_kind"}
 _FIELDS_OF = {
-    "decoder": {
+    "ngram": {"order"},
+    "decoder": _FIELDS_OF_NETWORKS
+    | {
         "model_type",
         "num_hidden_layers",
         "num_attention_heads",
@@ -90,7 +93,7 @@ _FIELDS_OF = {
         "intermediate_size",
         "max_position_embeddings",
     },
-    "feedforward": {"embedding_size", "max_position_embeddings", "direct_connections"},
+    "feedforward": _FIELDS_OF_NETWORKS | {"embedding_size", "max_position_embeddings", "direct_connections"},
     "rnn": _RECURRENT,
     "lstm": _RECURRENT,
     "gru": _RECURRENT,

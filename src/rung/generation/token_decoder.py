@@ -15,8 +15,10 @@ from rung.errors import GenerationError
 from rung.generation.carried_decoding import CarriedDecoder
 from rung.generation.decoding import FusedDecoder
 from rung.generation.matrices import Precision
+from rung.generation.ngram_decoding import NgramDecoder
 from rung.nets.body import carries_state
 from rung.nets.decoder import CausalLM
+from rung.nets.ngram import NgramModel
 
 
 class TokenDecoder(Protocol):
@@ -68,4 +70,6 @@ def token_decoder(net: Any, precision: Precision, *, invariant: bool) -> TokenDe
         return FusedDecoder(net, precision, invariant=invariant)
     if carries_state(net):
         return CarriedDecoder(net, precision, invariant=invariant)
+    if isinstance(net, NgramModel):
+        return NgramDecoder(net, precision)
     raise GenerationError(f"a {type(net).__name__} does not write text", hint="give the folder of a language model")
