@@ -44,6 +44,10 @@ class EncodedPairs:
         """(pairs,) tokens of the longer side."""
         return np.maximum(self.sources.lengths, self.targets.lengths)
 
+    def take(self, rows: Ints) -> EncodedPairs:
+        """These pairs, in the order of `rows`."""
+        return EncodedPairs(_taken(self.sources, rows), _taken(self.targets, rows))
+
 
 class PairBatches:
     """Batches of at most `tokens` tokens a side, padding included; a longer pair is a batch of its own.
@@ -125,6 +129,12 @@ def collate_pairs(pairs: EncodedPairs, rows: Ints, *, pad_token_id: int, start_t
         "labels": torch.from_numpy(labels),
     }
     return batch if source_mask.all() else {**batch, "source_mask": torch.from_numpy(source_mask)}
+
+
+def _taken(texts: EncodedTexts, rows: Ints) -> EncodedTexts:
+    lengths = texts.lengths[rows]
+    places = np.repeat(texts.starts[rows] - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+    return EncodedTexts(texts.ids[places], lengths)
 
 
 def _cut(lengths: Ints, tokens: int) -> Ints:

@@ -26,16 +26,8 @@ class PairTokenizer(TextEncoder):
         """Read both files. Raises TokenizerError when they are missing, damaged or without an end token."""
         found = TextEncoder.load(folder)
         tokenizer = cls(found._definition, found._config, where=str(folder))
-        if tokenizer.token_id("eos_token") is None:
-            raise TokenizerError("the tokenizer names no eos_token", where=str(folder))
+        _ = tokenizer.eos_token_id  # raises where there is none
         return tokenizer
-
-    @property
-    def eos_token_id(self) -> int:
-        """The id of the token that ends every text."""
-        found = self.token_id("eos_token")
-        assert found is not None  # checked where a tokenizer is loaded or made
-        return found
 
     @property
     def definition(self) -> str:

@@ -116,7 +116,7 @@ def split_pairs(
     share: float = 0.05,
     most: int = 1000,
 ) -> PairSplit:
-    """Cut off what `valid` and `test` do not bring: by a keyed hash of the source, `share` of the pairs, `most` at most.
+    """Cut off what `valid` and `test` do not bring: by a keyed hash of the source, `share` of all, at most `most`.
 
     Sources are compared as sequences of words, whatever their case and punctuation. Equal sources are never in two
     parts: training pairs whose source is in validation or test, and validation pairs whose source is in test, are
@@ -124,47 +124,45 @@ def split_pairs(
 
     Raises DataError when there are too few different sources for all the parts.
     """
-    remarks = [f"{count:,} pairs left out: {reason}" for reason, count in pairs.rejected.items()]
-    for part, name in ((valid, "validation"), (test, "test")):
-        if part is not None:
-            remarks += [f"{count:,} {name} pairs left out: {reason}" for reason, count in part.rejected.items()]
+    remarks = _rejections(pairs, "")
     train = _once(pairs, remarks)
-    sources = ComparableTexts.of(train.sources).sequence
     wanted = min(most, max(1, round(share * len(train))))
-    parts = {"test": test, "valid": valid}
-    keys = np.array([_draw(int(value), seed) for value in sources])
-    for name, given in parts.items():
-        if given is None:
-            chosen = _first_groups(sources, keys, wanted)
-            parts[name], train = train.take(np.flatnonzero(chosen)), train.take(np.flatnonzero(~chosen))
-            sources, keys = sources[~chosen], keys[~chosen]
-    assert parts["test"] is not None and parts["valid"] is not None
-    test_set, valid_set = parts["test"], parts["valid"]
-    valid_set = _without(valid_set, [test_set], "validation pairs left out: their source is in test", remarks)
-    train = _without(train, [valid_set, test_set], "training pairs left out: their source is held out", remarks)
-    if not (len(train) and len(valid_set) and len(test_set)):
+    if test is None:
+        test, train = _cut_off(train, wanted, seed)
+    else:
+        remarks += _rejections(test, "test ")
+    if valid is None:
+        valid, train = _cut_off(train, wanted, seed)
+    else:
+        remarks += _rejections(valid, "validation ")
+    valid = _without(valid, [test], "validation pairs left out: their source is in test", remarks)
+    train = _without(train, [valid, test], "training pairs left out: their source is held out", remarks)
+    if not (len(train) and len(valid) and len(test)):
         raise DataError(
             f"{len(pairs):,} pairs are too few to train on, to validate and to test",
             hint="give more pairs, or others to hold out: --valid FILE --test FILE",
         )
-    return PairSplit(train, valid_set, test_set, remarks)
+    return PairSplit(train, valid, test, remarks)
 
 
 # Splitting ------------------------------------------------------------------------------------------------------------
 
 
-def _draw(value: int, seed: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{value}".encode(), digest_size=7).digest())
+def _rejections(pairs: Pairs, part: str) -> list[str]:
+    return [f"{count:,} {part}pairs left out: {reason}" for reason, count in pairs.rejected.items()]
 
 
-def _first_groups(sources: NDArray[np.uint64], keys: NDArray[np.int64], wanted: int) -> NDArray[np.bool_]:
-    """The pairs of the sources with the smallest keys, whole sources, until there are `wanted`; one source is left."""
-    order = np.argsort(keys, kind="stable")
-    if not len(order):
-        return np.zeros(0, bool)
-    ranked = keys[order]
-    last = ranked[min(wanted, len(order)) - 1]
-    return np.asarray((keys <= last) & (keys < ranked[-1]) if len(sources) else keys <= last)
+def _cut_off(pairs: Pairs, wanted: int, seed: int) -> tuple[Pairs, Pairs]:
+    """About `wanted` pairs and the others: whole sources by the smallest keys, never all of them."""
+    sources = ComparableTexts.of(pairs.sources).sequence
+    keys = np.array([_draw(source, seed) for source in sources.tolist()], dtype=np.int64)
+    ranked = np.sort(keys)
+    chosen = (keys <= ranked[min(wanted, len(ranked)) - 1]) & (keys < ranked[-1]) if len(keys) else np.zeros(0, bool)
+    return pairs.take(np.flatnonzero(chosen)), pairs.take(np.flatnonzero(~chosen))
+
+
+def _draw(source: int, seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{source}".encode(), digest_size=7).digest())
 
 
 def _once(pairs: Pairs, remarks: list[str]) -> Pairs:

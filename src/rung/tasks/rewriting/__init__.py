@@ -1,0 +1,1 @@
+"""From one text to another, learned from pairs: translation, summaries, corrections."""

@@ -1,0 +1,293 @@
+"""What a run will do: the network for these pairs and minutes, found by timing a few real steps of each candidate."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from rung.data.pair_batches import PairBatches
+from rung.errors import PlanError
+from rung.nets.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, parameter_shapes
+from rung.nets.recurrent_encoder_decoder import (
+    RecurrentEncoderDecoder,
+    RecurrentEncoderDecoderConfig,
+    recurrent_parameter_shapes,
+)
+from rung.objectives.sequence_to_sequence import SequenceToSequence
+from rung.tasks.rewriting.preparation import PreparedPairs
+from rung.tasks.rewriting.recipe import Family, RewritingNetSection, RewritingRecipe
+from rung.training.gradients import to_device
+from rung.training.machine import has_bf16_instructions
+from rung.training.optimizers import build_optimizer
+from rung.training.schedule import Schedule
+
+Config = EncoderDecoderConfig | RecurrentEncoderDecoderConfig
+Net = EncoderDecoder | RecurrentEncoderDecoder
+Precision = Literal["fp32", "bf16"]
+
+_TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 16384}
+_LEAST_EPOCHS = 10.0
+"""Passes over the pairs that a larger network must have time for: below, a smaller one learns more."""
+_MOST_EPOCHS = 120.0
+_VALIDATIONS = 24
+_FEWEST_STEPS_BETWEEN = 25
+_TIMED, _WARMING_UP = 4, 2
+_CLEARLY = 0.9
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A size on the ladder of one family, for at least `least_tokens` target tokens to learn from."""
+
+    least_tokens: int
+    hidden_size: int
+    layers: int
+    intermediate_size: int
+    heads: int
+    dropout: float
+    learning_rate: float
+
+
+# The first Transformer is the "tiny" one that Wu et al. (2021, arXiv 2105.14462, section 3) found best on 29,000 pairs,
+# the last is the base network of Vaswani et al. (2017, table 3).
+_SHAPES: dict[Family, tuple[_Shape, ...]] = {
+    "transformer": (
+        _Shape(0, 128, 4, 256, 4, 0.3, 4e-3),
+        _Shape(2_000_000, 256, 4, 1024, 4, 0.2, 2e-3),
+        _Shape(20_000_000, 512, 6, 2048, 8, 0.1, 1e-3),
+    ),
+    "lstm": (
+        _Shape(0, 256, 1, 0, 0, 0.3, 3e-3),
+        _Shape(2_000_000, 512, 2, 0, 0, 0.2, 2e-3),
+        _Shape(20_000_000, 1024, 2, 0, 0, 0.1, 1e-3),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class RewritingPlan:
+    """A recipe without gaps, and what it means."""
+
+    recipe: RewritingRecipe
+    parameters: int
+    steps: int
+    epochs: float
+    pairs: int
+    target_tokens: int
+    padding: float
+    seconds_per_step: float | None
+    remarks: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        net, training = self.recipe.net, self.recipe.training
+        inner = f", inner {net.intermediate_size}, {net.num_attention_heads} heads" if net.num_attention_heads else ""
+        rate = f" at {self.seconds_per_step:.2f} s each" if self.seconds_per_step else ""
+        return [
+            *self.remarks,
+            f"pairs: {self.pairs:,} to train on, {self.target_tokens:,} target tokens of "
+            f"{self.recipe.tokenizer.vocab_size:,} kinds",
+            f"network: {net.family}, {self.parameters:,} parameters: {net.num_hidden_layers} layers a side, "
+            f"hidden {net.hidden_size}{inner}, dropout {net.dropout}",
+            f"training: {self.steps:,} steps of about {training.tokens_per_batch:,} tokens a side{rate}, "
+            f"{self.epochs:.1f} times over the pairs, {self.padding:.0%} padding, {training.precision}",
+            f"learning rate {training.learning_rate:g}, {training.warmup_steps:,} steps of warm-up, "
+            f"label smoothing {training.label_smoothing:g}",
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the recipe stands beside it in `rung.json`."""
+        return {key: value for key, value in asdict(self).items() if key != "recipe"} | {
+            "recipe": self.recipe.to_json()
+        }
+
+
+def make_plan(
+    wanted: RewritingRecipe, pairs: PreparedPairs, device: torch.device, seconds: Callable[[Config], float] | None
+) -> RewritingPlan:
+    """Fill the gaps of `wanted`.
+
+    `seconds` says how much time training has with a network (a clock is read then, and real steps are timed); None
+    plans for the recipe's steps without reading one. Raises PlanError when not one pass fits into the time.
+    """
+    candidates = _candidates(wanted, pairs)
+    batch = wanted.training.tokens_per_batch or _TOKENS_PER_BATCH[device.type]
+    batches = training_batches(pairs, tokens=batch, seed=wanted.seed)
+    fixed = wanted.training.steps
+    if seconds is None:
+        precision: Precision = "bf16" if device.type == "cuda" or has_bf16_instructions() else "fp32"
+        recipe = _filled(wanted, pairs, candidates[0], batch, wanted.training.precision or precision)
+        return _finished(recipe, pairs, batches, fixed or len(batches), None)
+    best = None
+    for shape in candidates:  # from the one that the pairs would feed, down
+        recipe, cost = _timed(wanted, pairs, shape, batches, batch, device)
+        steps = int(min(seconds(network_config(recipe, pairs)) / cost, _MOST_EPOCHS * len(batches)))
+        best = recipe, steps, cost
+        if steps >= _LEAST_EPOCHS * len(batches):
+            break
+    if best is None or best[1] < 1:
+        raise PlanError(
+            "the minutes do not suffice for a single step of training",
+            hint="give more --minutes, or a smaller network: --set net.hidden_size=64",
+        )
+    return _finished(best[0], pairs, batches, best[1], best[2])
+
+
+def network_config(recipe: RewritingRecipe, pairs: PreparedPairs) -> Config:
+    """The shape of a resolved recipe's network."""
+    net, tokenizer = recipe.net, pairs.tokenizer
+    size, layers = net.hidden_size or 1, net.num_hidden_layers or 1
+    heads, inner = net.num_attention_heads or 1, net.intermediate_size or 1
+    vocab_size, longest = recipe.tokenizer.vocab_size or 1, net.max_position_embeddings or 1
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    start = pad  # as Marian has it
+    if net.family == "lstm":
+        return RecurrentEncoderDecoderConfig(
+            vocab_size, size, size, layers, longest, pad, end, start, attention=net.attention
+        )
+    return EncoderDecoderConfig(vocab_size, size, layers, layers, heads, heads, inner, inner, longest, pad, end, start)
+
+
+def new_network(config: Config, *, dropout: float, seed: int) -> Net:
+    """A network drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(config, EncoderDecoderConfig):
+            return EncoderDecoder(config, dropout=dropout)
+        return RecurrentEncoderDecoder(config, dropout=dropout)
+
+
+def num_parameters(config: Config) -> int:
+    """Learned numbers of a network, none of them allocated."""
+    if isinstance(config, EncoderDecoderConfig):
+        shapes = parameter_shapes(config)
+    else:
+        shapes = recurrent_parameter_shapes(config)
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def training_batches(pairs: PreparedPairs, *, tokens: int, seed: int) -> PairBatches:
+    """The training pairs as the loop takes them."""
+    pad = pairs.tokenizer.pad_token_id
+    return PairBatches(pairs.train, tokens=tokens, pad_token_id=pad, start_token_id=pad, seed=seed)
+
+
+def _candidates(wanted: RewritingRecipe, pairs: PreparedPairs) -> list[_Shape]:
+    """The shapes to consider, the largest that these pairs can feed first."""
+    shapes = [shape for shape in _SHAPES[wanted.net.family] if shape.least_tokens <= pairs.target_tokens]
+    sized = wanted.net.hidden_size
+    return shapes[::-1] if sized is None else shapes[:1]
+
+
+def _filled(
+    wanted: RewritingRecipe, pairs: PreparedPairs, shape: _Shape, batch: int, precision: Precision
+) -> RewritingRecipe:
+    """`wanted` with this shape where it does not say otherwise; steps and schedule are still open."""
+    net, training = wanted.net, wanted.training
+    sizes: dict[str, Any] = {
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "dropout": shape.dropout,
+        "max_position_embeddings": pairs.longest,
+    }
+    if net.family == "transformer":
+        inner = shape.intermediate_size * (net.hidden_size or shape.hidden_size) // shape.hidden_size
+        sizes |= {"intermediate_size": inner, "num_attention_heads": shape.heads}
+    gaps = {f"net.{name}": value for name, value in sizes.items() if getattr(net, name) is None}
+    gaps["tokenizer.vocab_size"] = pairs.tokenizer.vocab_size
+    gaps["training.tokens_per_batch"] = batch
+    gaps["training.precision"] = precision
+    gaps["training.threads"] = training.threads or torch.get_num_threads()
+    if training.learning_rate is None:
+        # Wider networks want smaller steps; a size of the user's own is judged by the nearest of ours.
+        scale = shape.hidden_size / (net.hidden_size or shape.hidden_size)
+        gaps["training.learning_rate"] = shape.learning_rate * min(1.0, scale)
+    return wanted.with_overrides(gaps)
+
+
+def _timed(
+    wanted: RewritingRecipe,
+    pairs: PreparedPairs,
+    shape: _Shape,
+    batches: PairBatches,
+    batch: int,
+    device: torch.device,
+) -> tuple[RewritingRecipe, float]:
+    """The recipe of a shape in the faster precision, and the seconds of one step."""
+    asked = wanted.training.precision
+    both: tuple[Precision, ...] = ("fp32", "bf16") if device.type == "cuda" or has_bf16_instructions() else ("fp32",)
+    times: dict[Precision, float] = {}
+    for precision in both if asked is None else (asked,):
+        recipe = _filled(wanted, pairs, shape, batch, precision)
+        times[precision] = _seconds_per_step(recipe, network_config(recipe, pairs), batches, device)
+    best: Precision = min(times, key=lambda one: times[one] * (_CLEARLY if one == "fp32" else 1.0))
+    return _filled(wanted, pairs, shape, batch, best), times[best]
+
+
+def _seconds_per_step(recipe: RewritingRecipe, config: Config, batches: PairBatches, device: torch.device) -> float:
+    """The median of real steps on batches from all over an epoch."""
+    net = new_network(config, dropout=recipe.net.dropout or 0.0, seed=0).to(device).train()
+    optimizer = build_optimizer(net, name=recipe.training.optimizer, learning_rate=1e-5)
+    objective = SequenceToSequence(recipe.training.label_smoothing)
+    lower = torch.autocast(device.type, torch.bfloat16)
+    times = []
+    for number in range(_WARMING_UP + _TIMED):
+        began = time.perf_counter()
+        with lower if recipe.training.precision == "bf16" else nullcontext():
+            loss = objective(net, to_device(device, batches.batch(np.array([number % len(batches)]))))
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        optimizer.clip_grad_norm(1.0)
+        optimizer.step(1.0)
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return median(times[_WARMING_UP:])
+
+
+def _finished(
+    recipe: RewritingRecipe, pairs: PreparedPairs, batches: PairBatches, steps: int, seconds_per_step: float | None
+) -> RewritingPlan:
+    """The plan with the schedule for `steps`."""
+    training = recipe.training
+    stored = training.schedule
+    if stored is not None:
+        schedule = Schedule.from_json(stored)
+    else:
+        warmup = training.warmup_steps
+        warmup = min(1000, steps // 5) if warmup is None else warmup
+        schedule = Schedule.warmup_flat_decay(
+            steps,
+            warmup=warmup,
+            decay_fraction=training.decay_fraction,
+            final=training.final_learning_rate_fraction,
+        )
+    every = training.validate_every or max(_FEWEST_STEPS_BETWEEN, -(-schedule.steps // _VALIDATIONS))
+    recipe = recipe.with_overrides(
+        {
+            "training.steps": schedule.steps,
+            "training.minutes": None,
+            "training.schedule": schedule.to_json(),
+            "training.warmup_steps": schedule.warmup,
+            "training.validate_every": every,
+        }
+    )
+    return RewritingPlan(
+        recipe=recipe,
+        parameters=num_parameters(network_config(recipe, pairs)),
+        steps=schedule.steps,
+        epochs=schedule.steps / len(batches),
+        pairs=len(pairs.train),
+        target_tokens=pairs.target_tokens,
+        padding=batches.padding(),
+        seconds_per_step=seconds_per_step,
+        remarks=tuple(pairs.remarks),
+    )

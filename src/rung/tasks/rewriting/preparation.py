@@ -1,0 +1,101 @@
+"""Files of pairs to encoded training, validation and test pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rung.data.pair_batches import EncodedPairs
+from rung.data.pair_tokenizer import PairTokenizer, choose_pair_vocabulary, train_pair_tokenizer
+from rung.data.pairs import Pairs, PairSplit, read_pairs, split_pairs
+from rung.errors import DataError
+from rung.progress import Progress
+from rung.tasks.rewriting.recipe import RewritingRecipe
+
+_MOST_HELD_OUT = 1000  # pairs of each part that is split off
+_LONGEST = 1024  # tokens: beyond, memory for a batch of one pair and the time of beam search grow out of proportion
+_POSITIONS = 256  # at the least: positions cost nothing, and later texts may be longer than those of training
+
+
+@dataclass(frozen=True)
+class PreparedPairs:
+    """Everything that training needs of the pairs; `train` and `valid` in tokens, too long pairs left out of both."""
+
+    split: PairSplit
+    tokenizer: PairTokenizer
+    train: EncodedPairs
+    valid: EncodedPairs
+    longest: int
+    remarks: list[str]
+
+    @property
+    def sha256(self) -> str:
+        """The identity of all pairs and of the part that each is in."""
+        parts = (self.split.train, self.split.valid, self.split.test)
+        return hashlib.sha256(":".join(part.sha256 for part in parts).encode()).hexdigest()
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens of one pass over the training targets."""
+        return int(self.train.targets.lengths.sum())
+
+
+def read_split(recipe: RewritingRecipe, progress: Progress) -> PairSplit:
+    """Read the recipe's pairs and part them. DataError for what cannot be used."""
+    named = recipe.pairs
+
+    def read(files: Sequence[str]) -> Pairs | None:
+        if not files:
+            return None
+        return read_pairs(files, source=named.source, target=named.target, progress=progress)
+
+    everything = read(named.files)
+    if everything is None:
+        raise DataError("there are no pairs to train on", hint="give a table or two aligned files")
+    with progress.task("splitting", None, ""):
+        return split_pairs(
+            everything,
+            valid=read(named.valid),
+            test=read(named.test),
+            seed=recipe.seed,
+            share=named.held_out,
+            most=_MOST_HELD_OUT,
+        )
+
+
+def prepare_pairs(
+    recipe: RewritingRecipe, split: PairSplit, progress: Progress, *, tokenizer: PairTokenizer | None = None
+) -> PreparedPairs:
+    """Encode the pairs, with `tokenizer` or one trained on both sides of the training pairs.
+
+    Pairs longer than the network will read are left out of training and validation, and counted.
+    """
+    train = split.train
+    if tokenizer is None:
+        size = recipe.tokenizer.vocab_size or choose_pair_vocabulary(train.num_bytes)
+        tokenizer = train_pair_tokenizer([*train.sources, *train.targets], vocab_size=size, progress=progress)
+    encoded = {name: _encoded(part, tokenizer) for name, part in (("training", train), ("validation", split.valid))}
+    longest = recipe.net.max_position_embeddings or _longest(encoded["training"])
+    remarks = list(split.remarks)
+    for name, pairs in encoded.items():
+        kept = np.flatnonzero(pairs.longer <= longest)
+        if left_out := len(pairs) - len(kept):
+            remarks.append(f"{left_out:,} {name} pairs left out: longer than {longest:,} tokens")
+        if not len(kept):
+            raise DataError(
+                f"all {name} pairs are longer than {longest:,} tokens", hint="set net.max_position_embeddings higher"
+            )
+        encoded[name] = pairs.take(kept)
+    return PreparedPairs(split, tokenizer, encoded["training"], encoded["validation"], longest, remarks)
+
+
+def _encoded(pairs: Pairs, tokenizer: PairTokenizer) -> EncodedPairs:
+    return EncodedPairs(tokenizer.encode(pairs.sources), tokenizer.encode(pairs.targets))
+
+
+def _longest(pairs: EncodedPairs) -> int:
+    """Positions of the network: what the longest training text takes and a half more, within bounds."""
+    return min(max(-(-3 * int(pairs.longer.max()) // 2 // 8) * 8, _POSITIONS), _LONGEST)
