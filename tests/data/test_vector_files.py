@@ -26,8 +26,9 @@ HEADED: list[FileFormat] = ["word2vec", "word2vec-binary"]
 def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, file_format: FileFormat, suffix: str) -> None:
     path = tmp_path / f"vectors{suffix}"
     write_vectors(path, WORDS, VECTORS, file_format=file_format)
-    words, vectors = read_vectors(path)
+    words, vectors, found_format = read_vectors(path)
     assert words == WORDS
+    assert found_format == file_format
     np.testing.assert_array_equal(vectors, VECTORS)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
@@ -57,7 +58,7 @@ def test_we_open_gensims(tmp_path: Path, binary: bool) -> None:
     theirs.add_vectors(WORDS, VECTORS)
     path = tmp_path / "vectors"
     theirs.save_word2vec_format(str(path), binary=binary)
-    words, vectors = read_vectors(path)
+    words, vectors, _ = read_vectors(path)
     assert words == WORDS
     np.testing.assert_array_equal(vectors, VECTORS)
 
@@ -65,7 +66,7 @@ def test_we_open_gensims(tmp_path: Path, binary: bool) -> None:
 def test_glove_without_a_first_line_and_trailing_spaces(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_bytes(b"a 1 2 \r\nb -3e-1 .5 \r\n. . 4 5\n")
-    words, vectors = read_vectors(path)
+    words, vectors, _ = read_vectors(path)
     assert words == ["a", "b", ". ."]
     np.testing.assert_allclose(vectors, [[1, 2], [-0.3, 0.5], [4, 5]])
 

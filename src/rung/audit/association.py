@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rung.errors import DataError
+from rung.errors import DataError, UsageError, did_you_mean
 from rung.evaluation.proportions import wilson
 from rung.nets.word_vectors import WordVectors
 from rung.records import Record
@@ -88,6 +88,17 @@ def read_tests(path: Path) -> list[AssociationTest]:
         first, second, third, fourth = (_word_list(content, role, f"{path}, {name}") for role in _ROLES)
         tests.append(AssociationTest(name, (first, second), (third, fourth), sha256))
     return tests
+
+
+def choose(tests: Sequence[AssociationTest], names: Sequence[str]) -> list[AssociationTest]:
+    """The tests called `names`, or all of them. UsageError for an unknown name."""
+    known = {test.name: test for test in tests}
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"there is no test '{name}'{did_you_mean(name, known)}", hint=f"there are: {', '.join(known)}"
+            )
+    return [known[name] for name in names] if names else list(tests)
 
 
 _FORM = '{"name": {"targ1": {"category": "Flowers", "examples": ["rose"]}, "targ2": ..., "attr1": ..., "attr2": ...}}'

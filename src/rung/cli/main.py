@@ -12,7 +12,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rung.cli import compare, data, doctor, evaluate, generate, plan, predict, quickstart, train
+from rung.cli import (
+    analogy,
+    audit,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    generate,
+    neighbours,
+    plan,
+    predict,
+    quickstart,
+    train,
+    vectors,
+)
 from rung.cli.options import AS_JSON, INTERRUPTED, examples
 from rung.errors import RungError
 from rung.version import __version__
@@ -73,7 +87,7 @@ def rung(
     """Climb only as high as you need: labelled text in, a verdict out; raw text in, a language model out."""
 
 
-for command in (quickstart, compare, predict, train, plan, generate, evaluate):
+for command in (quickstart, compare, predict, train, plan, generate, evaluate, neighbours, analogy, vectors, audit):
     command.add_to(app)
 app.add_typer(data.app, name="data")
 doctor.add_to(app)

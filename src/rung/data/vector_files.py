@@ -42,10 +42,11 @@ _NUMBERS = re.compile(rb"[0-9eE+\-. \tnaifNAIF]*")
 
 
 class VectorTable(NamedTuple):
-    """Words in the order of the file and their vectors (words, d) float32."""
+    """Words in the order of the file, their vectors (words, d) float32, and the format the file had."""
 
     words: list[str]
     vectors: Floats
+    file_format: FileFormat
 
 
 def read_vectors(path: Path) -> VectorTable:
@@ -60,12 +61,14 @@ def read_vectors(path: Path) -> VectorTable:
             header = _HEADER.fullmatch(first)
             if header is None:
                 rows = _text_rows(file, path, first=first)
-                return _collected(rows, path, unit="line", offset=1)
+                return VectorTable(*_collected(rows, path, unit="line", offset=1), "glove")
             claim = _Claim(int(header[1]), int(header[2]), path)
-            head = _peek(file)
-            rows = _text_rows(file, path, claim=claim) if _is_text(head, claim) else _binary_rows(file, claim)
-            unit, offset = ("line", 2) if _is_text(head, claim) else ("record", 1)
-            table = _collected(rows, path, unit=unit, offset=offset)
+            if _is_text(_peek(file), claim):
+                lines = _text_rows(file, path, claim=claim)
+                table = VectorTable(*_collected(lines, path, unit="line", offset=2), "word2vec")
+            else:
+                records = _binary_rows(file, claim)
+                table = VectorTable(*_collected(records, path, unit="record", offset=1), "word2vec-binary")
     except _READ_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"the file of word vectors cannot be read: {reason}", where=str(path)) from error
@@ -216,8 +219,8 @@ class _Records:
             self._at = 0
 
 
-def _collected(rows: Iterator[tuple[bytes, Floats]], path: Path, *, unit: str, offset: int) -> VectorTable:
-    """All rows, each checked; `offset` is the number of the first row's `unit`."""
+def _collected(rows: Iterator[tuple[bytes, Floats]], path: Path, *, unit: str, offset: int) -> tuple[list[str], Floats]:
+    """All words and vectors, each checked; `offset` is the number of the first row's `unit`."""
     words: dict[str, int] = {}
     blocks: list[Floats] = []
     pending: list[Floats] = []
@@ -243,7 +246,7 @@ def _collected(rows: Iterator[tuple[bytes, Floats]], path: Path, *, unit: str, o
         blocks.append(np.stack(pending))
     if not blocks:
         raise DataError("there are no word vectors in this file", where=str(path))
-    return VectorTable(list(words), np.concatenate(blocks))
+    return list(words), np.concatenate(blocks)
 
 
 def _encoded(word: str, path: Path) -> bytes:

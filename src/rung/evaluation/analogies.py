@@ -43,18 +43,18 @@ def analogies(vectors: WordVectors, test: AnalogySet, *, among: int | None = Non
     numbers = {section: number for number, section in enumerate(dict.fromkeys(test.sections))}
     sections = np.array([numbers[section] for section in test.sections], np.int64)
 
-    def measured(name: str, chosen: NDArray[np.bool_], how: str = signature) -> Record:
+    def measured(name: str, chosen: NDArray[np.int64], how: str = signature) -> Record:
         return _accuracy(name, right[chosen], signature=how, data_sha256=test.sha256)
 
     return AnalogyResult(
-        accuracy=measured(f"analogies {test.name}", known),
+        accuracy=measured(f"analogies {test.name}", np.flatnonzero(known)),
         accuracy_of_all=measured(
             f"analogies {test.name}, all",
-            np.ones(len(asked), np.bool_),
+            np.arange(len(asked)),
             f"{signature}; a question with an unknown word counts as wrong",
         ),
         sections=tuple(
-            measured(f"analogies {test.name}, {section}", known & (sections == number))
+            measured(f"analogies {test.name}, {section}", np.flatnonzero(known & (sections == number)))
             for section, number in numbers.items()
         ),
     )

@@ -5,6 +5,7 @@ Nothing but numpy is imported, so that a neighbour is found without starting tor
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rung.errors import DataError, RunFolderError, did_you_mean
+from rung.errors import DataError, RunFolderError
 from rung.runfolder import readable_write_errors, write_json, write_text
 
 Floats = NDArray[np.float32]
@@ -209,9 +210,10 @@ class WordVectors:
         return [Neighbour(self.words[row], float(scores[row])) for row in best]
 
     def _unknown(self, word: str) -> DataError:
-        near = [known for known in self.words[:_SUGGESTED_FROM] if abs(len(known) - len(word)) <= 2]
-        spelled = self.spelled(word)
-        suggestion = f"; did you mean '{spelled}'?" if spelled else did_you_mean(word, near)
+        likely = reversed(self.words[:_SUGGESTED_FROM])  # of spellings that differ in case only, the commonest stays
+        near = {known.lower(): known for known in likely if abs(len(known) - len(word)) <= 2}
+        close = difflib.get_close_matches(word.lower(), near, n=1)
+        suggestion = f"; did you mean '{near[close[0]]}'?" if close else ""
         hint = "only words of the training text have vectors"
         if any(character.isspace() for character in word):
             hint = "a vector stands for one word without spaces; some files join words, as in new_york"

@@ -10,6 +10,7 @@ from rung.runfolder import HEADER_NAME, read_header
 
 if TYPE_CHECKING:
     from rung.generation.matrices import Precision
+    from rung.nets.word_vectors import WordVectors
     from rung.tasks.classification.classifier import Classifier
     from rung.tasks.language_model import LanguageModel
 
@@ -19,21 +20,34 @@ def is_classifier(folder: Path) -> bool:
     return (folder / HEADER_NAME).is_file() and read_header(folder).get("task") == "classification"
 
 
-def load(folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False) -> Classifier | LanguageModel:
-    """Load a run folder: a `Classifier` (predict, classify) or a `LanguageModel` (generate, score).
+def holds_word_vectors(path: Path) -> bool:
+    """Whether `path` is a run of word vectors, or a file: no other kind of model is one."""
+    return path.is_file() or ((path / HEADER_NAME).is_file() and read_header(path).get("task") == "word-vectors")
+
+
+def load(
+    folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
+) -> Classifier | LanguageModel | WordVectors:
+    """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too)
+    or a `LanguageModel` (generate, score).
 
     `precision` and `invariant` say how a language model computes; see `rung.tasks.language_model.load`.
 
     Raises RunFolderError when the folder is missing or damaged, NewerFormatError when a newer Rung wrote it, UsageError
-    for language-model options on a classifier.
+    for language-model options on anything else.
     """
     folder = Path(folder)
-    if not is_classifier(folder):
+    vectors = holds_word_vectors(folder)
+    if not is_classifier(folder) and not vectors:
         from rung.tasks.language_model import load as load_language_model
 
         return load_language_model(folder, precision=precision, invariant=invariant)
     if precision != "fp32" or invariant:
         raise UsageError("precision and invariant are for language models", where=str(folder), hint="leave them out")
+    if vectors:
+        from rung.tasks.word_vectors.using import load_vectors
+
+        return load_vectors(folder)
     return load_predictor(folder)
 
 
