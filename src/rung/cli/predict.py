@@ -17,6 +17,8 @@ _EXAMPLES = examples(
     'rung predict runs/compare-tickets/rungs/linear "My invoice is wrong"',
     "rung predict runs/compare-tickets/rungs/lstm --input new.csv --output labelled.parquet",
     'rung predict runs/compare-tickets/rungs/linear "My invoice is wrong" --json',
+    'rung predict runs/en-de "A dog runs." --best 3',
+    "rung predict runs/en-de --input new.txt --output translated.txt",
 )
 _SHOWN = 5
 
@@ -27,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a rung that `rung compare` made.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a rung or a network.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", show_default=False, help="Texts.")] = None,
     *,
     source: Annotated[
@@ -39,14 +41,29 @@ def predict(
     text: Annotated[
         list[str] | None, typer.Option("--text", metavar="COL", help="The column of text.  [default: as when fitted]")
     ] = None,
+    beams: Annotated[
+        int | None, typer.Option("--beams", metavar="N", min=1, help="Beams to search with, when rewriting.")
+    ] = None,
+    best: Annotated[
+        int | None, typer.Option("--best", metavar="N", min=1, help="How many ways to rewrite each text.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Label texts, or every row of a table, with a fitted rung.
+    """Label texts, or every row of a table, with a fitted rung; or rewrite them (translate, sum up) with a network.
 
     A table keeps all its columns, rows and their order; a row that cannot be labelled stays, with the reason in the
     column `error`.
     """
     exclusive(TEXT=texts, input=source)
+    from rung.tasks.loading import is_rewriter
+
+    if is_rewriter(run):
+        from rung.cli.rewriting import rewrite
+
+        rewrite(run, texts or [], source, output, columns=text, beams=beams, best=best, as_json=as_json)
+        return
+    if beams or best:
+        raise UsageError("--beams and --best are for networks that rewrite texts", hint="leave them out")
     if source is None:
         if not texts:
             raise UsageError("there is nothing to label", hint="give a text, or a table: --input new.csv")

@@ -225,7 +225,7 @@ def _read_lines(
             )
         files.reverse()
         names.reverse()
-    sides = [_lines(path, progress) for path in files]
+    sides = [read_lines(path, progress) for path in files]
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"the files are not aligned: {len(sides[0]):,} and {len(sides[1]):,} lines",
@@ -239,8 +239,11 @@ def _read_lines(
     return (names[0], names[1]), rows
 
 
-def _lines(path: Path, progress: Progress) -> list[str | None]:
-    """The lines of a text file, None where one is not valid text."""
+def read_lines(path: Path, progress: Progress = SILENT) -> list[str | None]:
+    """The lines of a text file, plain or compressed; None where one is not valid text.
+
+    Raises DataError when the file is missing, binary or damaged.
+    """
     if not path.is_file():
         raise DataError("there is nothing at this path", where=str(path), hint="check the spelling")
     status = path.stat()

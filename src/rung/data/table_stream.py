@@ -71,7 +71,8 @@ def annotate_table(
 ) -> AnnotatedTable:
     """Copy `source` to `output` (.csv .tsv .jsonl .parquet) with `new_columns` and `error` added to every row.
 
-    `annotate` is given the texts of up to `chunk_rows` good rows and returns as many values for each of `new_columns`.
+    `annotate` is given the texts of up to `chunk_rows` good rows and returns as many values for each of `new_columns`,
+    and for `error` where it could not do all of them.
 
     Raises DataError: a text column is missing, a new one is there already, `output` is `source` or of an unknown kind,
     the source cannot be read to its end. Then no output is left behind, and a file that stood there stays.
@@ -109,9 +110,11 @@ class _Annotator:
         problems = [
             problem or ("" if text else "empty text") for problem, text in zip(chunk.problems, texts, strict=True)
         ]
-        self._count(problems, chunk.numbers)
         good = [at for at, problem in enumerate(problems) if not problem]
         values = self.annotate([texts[at] for at in good]) if good else {}
+        for at, problem in zip(good, values.get(ERROR_COLUMN, [""] * len(good)), strict=True):
+            problems[at] = problem
+        self._count(problems, chunk.numbers)
         columns = []
         for column, kind in self.new_columns.items():
             full: list[Any] = [None] * len(texts)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rung.nets.word_vectors import WordVectors
     from rung.tasks.classification.classifier import Classifier
     from rung.tasks.language_model import LanguageModel
+    from rung.tasks.rewriting.rewriter import Rewriter
 
 
 def is_classifier(folder: Path) -> bool:
@@ -25,9 +26,14 @@ def holds_word_vectors(path: Path) -> bool:
     return path.is_file() or ((path / HEADER_NAME).is_file() and read_header(path).get("task") == "word-vectors")
 
 
+def is_rewriter(folder: Path) -> bool:
+    """Whether `folder` says of itself that it holds a network that rewrites texts."""
+    return (folder / HEADER_NAME).is_file() and read_header(folder).get("task") == "rewriting"
+
+
 def load(
     folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
-) -> Classifier | LanguageModel | WordVectors:
+) -> Classifier | LanguageModel | Rewriter | WordVectors:
     """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too)
     or a `LanguageModel` (generate, score).
 
@@ -37,6 +43,10 @@ def load(
     for language-model options on anything else.
     """
     folder = Path(folder)
+    if is_rewriter(folder) and not invariant:
+        from rung.tasks.rewriting.rewriter import load_rewriter
+
+        return load_rewriter(folder, precision=precision)
     vectors = holds_word_vectors(folder)
     if not is_classifier(folder) and not vectors:
         from rung.tasks.language_model import load as load_language_model

@@ -10,7 +10,7 @@ import numpy as np
 from rung.data.pairs import Pairs
 from rung.evaluation.translation import bleu_scores, translation_records
 from rung.progress import Progress
-from rung.records import ItemScores, Record
+from rung.records import Record
 from rung.tasks.rewriting.rewriter import Rewriter
 
 _WRITTEN_AT_ONCE = 256
@@ -20,11 +20,11 @@ _LONG_TARGET = 60
 
 @dataclass(frozen=True)
 class Measured:
-    """What was written for the sources of some pairs, in their order, and how good it is."""
+    """What was written for the sources of `pairs` (those that fit), in their order, and how good it is."""
 
+    pairs: Pairs
     written: list[str]
     records: list[Record]
-    scores: dict[str, ItemScores]
 
 
 def write_all(
@@ -59,7 +59,7 @@ def measure(rewriter: Rewriter, pairs: Pairs, progress: Progress, *, label: str 
     if left_out := len(pairs) - len(kept):
         how += f"; {left_out:,} sources longer than {rewriter.context_length:,} tokens left out"
     records = [record.model_copy(update={"signature": f"{record.signature}; {how}"}) for record in records]
-    return Measured(written, records, {})
+    return Measured(kept, written, records)
 
 
 def quick_bleu(rewriter: Rewriter, pairs: Pairs, progress: Progress) -> float:

@@ -35,7 +35,7 @@ from rung.training.schedule import Schedule
 from rung.training.validation import mean_loss
 
 _WATCHED = 64  # validation pairs whose greedy BLEU is shown while training
-_JUDGED = 500  # validation pairs by which weights are chosen at the end
+JUDGED = 500  # validation pairs by which weights are chosen at the end
 _EXAMPLES = 3
 
 
@@ -116,6 +116,7 @@ class PairTraining:
             checkpoint_every=training.validate_every,
             keep_last=training.averaged,
             tensorboard=training.tensorboard,
+            vital_signs_every=training.vital_signs_every,
         )
 
     def _validation(self, net: Net) -> Callable[[], Validation]:
@@ -168,15 +169,14 @@ class PairTraining:
         """Choose weights on validation pairs, measure them on test pairs, and make the run folder that model."""
         folder, weights = self._best_weights(result)
         rewriter = self._rewriter(self._network(folder))
-        test = self.pairs.split.test
-        measured = measure(rewriter, test, self.session.progress, label="writing the test set")
+        measured = measure(rewriter, self.pairs.split.test, self.session.progress, label="writing the test set")
         self._store_schedule(result.schedule)
-        shown = zip(test.sources, test.targets, measured.written, strict=False)
+        shown = zip(measured.pairs.sources, measured.pairs.targets, measured.written, strict=True)
         examples = tuple(Example(*texts) for texts in list(shown)[:_EXAMPLES])
         summary = self._summary(result, weights=weights)
         summary = RewritingSummary(**{**vars(summary), "records": tuple(measured.records), "examples": examples})
         card = model_card(self.run, self.recipe, self.pairs, summary)
-        self.run.publish(folder, card=card, records=measured.records, scores=measured.scores)
+        self.run.publish(folder, card=card, records=measured.records, scores={})
         return summary
 
     def _best_weights(self, result: LoopResult) -> tuple[Path, str]:
@@ -195,7 +195,7 @@ class PairTraining:
             candidates[f"mean of the last {len(last)} checkpoints"] = self._averaged(last)
         if len(candidates) == 1:
             return result.checkpoint, next(iter(candidates))
-        judged = _some(self._readable(self.pairs.split.valid, self.pairs.valid), _JUDGED)
+        judged = _some(self._readable(self.pairs.split.valid, self.pairs.valid), JUDGED)
         scores = {}
         for name, folder in candidates.items():
             scores[name] = quick_bleu(self._rewriter(self._network(folder)), judged, self.session.progress)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rung.recipe import AnyRecipe, Section
+from rung.recipe import AnyRecipe, OptimizerName, Section
 
 Family = Literal["transformer", "lstm"]
 
@@ -47,7 +47,7 @@ class RewritingTrainingSection(Section):
     minutes: float | None = Field(default=None, gt=0, description="wall time of the whole command")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps; plans without a clock")
     tokens_per_batch: int | None = Field(default=None, ge=16, description="tokens a side in one batch, with padding")
-    optimizer: Literal["adamw", "muon", "adam", "sgd"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
@@ -63,6 +63,9 @@ class RewritingTrainingSection(Section):
     validate_every: int | None = Field(default=None, ge=1, description="steps between validations and checkpoints")
     averaged: int = Field(default=5, ge=1, description="checkpoints whose mean is tried at the end; 1: none")
     tensorboard: bool = False
+    vital_signs_every: int | None = Field(
+        default=None, ge=0, description="steps between vital signs; 0: none; by default under 1 % of the time"
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:

@@ -13,7 +13,7 @@ import torch
 from rung.data.pair_tokenizer import PairTokenizer
 from rung.errors import EvaluationError, RunFolderError, UsageError
 from rung.progress import SILENT, Progress
-from rung.tasks.rewriting.pair_training import PairTraining, Session
+from rung.tasks.rewriting.pair_training import JUDGED, PairTraining, Session
 from rung.tasks.rewriting.plan import Config, RewritingPlan, make_plan, new_network
 from rung.tasks.rewriting.preparation import PreparedPairs, prepare_pairs, read_split
 from rung.tasks.rewriting.recipe import BeamSection, RewritingRecipe
@@ -31,7 +31,8 @@ DEFAULT_MINUTES = 10.0
 _FILES_SECONDS = 2.0  # the last files, the card, the end of the process
 _FINISH_SHARE = 0.01  # of the minutes, for what no estimate foresees
 _PROBED = 32  # validation sources by which the time of writing the test set is estimated
-_CAUTION = 1.3
+_CAUTION = 1.2
+_CHOICES = 3  # weights that are tried greedily on validation pairs
 
 Files = Sequence[str | Path]
 
@@ -236,7 +237,8 @@ def _seconds_of_writing(config: Config, pairs: PreparedPairs, beam: BeamSection,
     began = time.perf_counter()
     rewriter.rewrite_many(sources, max_tokens=min(length, config.max_position_embeddings))
     taken = time.perf_counter() - began
-    return _CAUTION * taken / max(len(sources), 1) * (test + min(len(valid), 500))
+    greedy = _CHOICES * min(len(valid), JUDGED) / beam.num_beams
+    return _CAUTION * taken / max(len(sources), 1) * (test + greedy)
 
 
 def _describe(pairs: PreparedPairs) -> dict[str, Any]:
