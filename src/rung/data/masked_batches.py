@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHARE = 0.15
-_MASKED, _RANDOM = 0.8, 0.1  # of the hidden tokens; the others stay as they are
+_MASKED, _RANDOM = 0.8, 0.1  # of the hidden tokens while training; the others stay as they are
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64 (Steele et al. 2014)
 
 Ids = NDArray[np.int64]
@@ -30,18 +30,28 @@ class Masking:
     """Hides a share of the tokens: each word with this probability, all its pieces together, or each token.
 
     Of the hidden tokens 80 % become `[MASK]`, 10 % any ordinary token, 10 % stay; each is decided for itself, also
-    within a word, as in BERT's whole-word masking. Special tokens are never hidden and never stand in for another.
-    A word that a window cuts in two counts as two.
+    within a word, as in BERT's whole-word masking. With `only_masks` all become `[MASK]`: a token that stays is
+    easily guessed, which would flatter a measurement. Special tokens are never hidden and never stand in for another. A
+    word that a window cuts in two counts as two.
 
     Every draw is a hash of the seed, a number that the caller gives to each row, and the place in the row.
     """
 
-    def __init__(self, encoder: TextEncoder, *, seed: int, share: float = SHARE, whole_words: bool = True) -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        *,
+        seed: int,
+        share: float = SHARE,
+        whole_words: bool = True,
+        only_masks: bool = False,
+    ) -> None:
         """Raises TokenizerError when the tokenizer has no mask token, or does not tell where words begin."""
         mask_token_id = encoder.token_id("mask_token")
         if mask_token_id is None:
             raise TokenizerError("the tokenizer has no mask_token", hint="use a tokenizer of BERT's kind")
         self._mask_token_id, self._share = mask_token_id, share
+        self._masked, self._random = (1.0, 0.0) if only_masks else (_MASKED, _RANDOM)
         self._special = np.zeros(encoder.vocab_size, np.bool_)
         self._special[encoder.special_ids()] = True
         self._ordinary = np.flatnonzero(~self._special)
@@ -60,8 +70,8 @@ class Masking:
         word = np.maximum.accumulate(np.where(follows, 0, np.arange(ids.shape[1])), axis=1)  # where each word begins
         hidden = candidates & (np.take_along_axis(chance, word, axis=1) < self._share)
         inputs = ids.copy()
-        inputs[hidden & (way < _MASKED)] = self._mask_token_id
-        swapped = hidden & (way >= _MASKED) & (way < _MASKED + _RANDOM)
+        inputs[hidden & (way < self._masked)] = self._mask_token_id
+        swapped = hidden & (way >= self._masked) & (way < self._masked + self._random)
         inputs[swapped] = self._ordinary[(token[swapped] * len(self._ordinary)).astype(np.int64)]
         return inputs, np.where(hidden, ids, IGNORE_INDEX)
 

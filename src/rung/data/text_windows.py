@@ -22,7 +22,10 @@ AROUND = 2
 
 
 class TextWindows:
-    """Windows over a stream of tokens: `starts` (windows,) in the stream, and `lengths` (windows,) with brackets."""
+    """Windows over a stream of tokens; all arrays are (windows,).
+
+    `starts`: where each begins in the stream; `lengths` in tokens, brackets included; `owners`: number of its document.
+    """
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class TextWindows:
         number = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         inside, count = document_lengths[owner], pieces[owner]
         first, last = number * inside // count, (number + 1) * inside // count
+        self.owners: NDArray[np.int64] = owner
         self.starts: NDArray[np.int64] = document_starts[owner] + first
         self.lengths: NDArray[np.int64] = last - first + AROUND
         if not len(self.starts):
@@ -62,8 +66,24 @@ class TextWindows:
         )
 
     @classmethod
-    def of_shards(cls, shards: TokenShards, *, encoder: TextEncoder, max_length: int) -> TextWindows:
-        """Windows of tokenised text; pieces of one source that follow one another are one document."""
+    def of_shards(
+        cls,
+        shards: TokenShards,
+        *,
+        encoder: TextEncoder,
+        max_length: int,
+        documents: NDArray[np.int64] | None = None,
+    ) -> TextWindows:
+        """Windows of tokenised text: pieces of one source that follow one another are one document.
+
+        With `documents`, of these alone, each by itself.
+        """
+        if documents is not None:
+            bounds = np.asarray(shards.document_starts)
+            starts, ends = bounds[documents], bounds[documents + 1]
+            is_closed = np.append(~shards.continues[1:], True)[documents]
+            lengths = ends - starts - is_closed
+            return cls(shards.read, starts, lengths, encoder=encoder, max_length=max_length)
         borders = np.array(shards.streams(), dtype=np.int64).reshape(-1, 2)
         starts = np.asarray(shards.document_starts)[borders]
         lengths = starts[:, 1] - starts[:, 0] - 1  # without the token that closes the last piece

@@ -7,10 +7,10 @@ the documents of its selection from there (`cache_dir/shards`), so another seed 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from rung.data.cache import note_use
 from rung.data.corpus import Corpus, Selection, Split
 from rung.data.segments import Segment
 from rung.data.shards import EncodedDocuments, TokenShards, token_dtype, write_shards
-from rung.data.tokenizer import Tokenizer
+from rung.data.words import Ragged
 from rung.errors import RunFolderError
 from rung.progress import SILENT, Progress
 
@@ -34,6 +34,29 @@ _COPIED_DOCUMENTS = 4096
 """Documents gathered before they are written; 16 MB of text at the usual 4 KiB each."""
 
 
+class CorpusTokenizer(Protocol):
+    """What is asked of a tokenizer here; `eos_token_id` closes each document."""
+
+    @property
+    def sha256(self) -> str:
+        """Equal for tokenizers that give equal ids."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        ...
+
+    @property
+    def eos_token_id(self) -> int:
+        """The token that closes a document."""
+        ...
+
+    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+        """Ids of all texts, one after the other, and how many each has."""
+        ...
+
+
 @dataclass(frozen=True)
 class _EncodedSegment:
     tokens: npt.NDArray[Any]
@@ -43,7 +66,7 @@ class _EncodedSegment:
 
 
 def tokenise_corpus(
-    corpus: Corpus, tokenizer: Tokenizer, *, cache_dir: Path, progress: Progress = SILENT
+    corpus: Corpus, tokenizer: CorpusTokenizer, *, cache_dir: Path, progress: Progress = SILENT
 ) -> dict[Split, TokenShards]:
     """Return the token shards of both splits, made under `cache_dir` or found there.
 
@@ -68,7 +91,7 @@ def tokenise_corpus(
     return {split: ready[split] for split in SPLITS}
 
 
-def _shards_key(corpus: Corpus, tokenizer: Tokenizer, split: Split) -> str:
+def _shards_key(corpus: Corpus, tokenizer: CorpusTokenizer, split: Split) -> str:
     selection = corpus.selection(split)
     digest = hashlib.sha256(f"rung shards {VERSION} {tokenizer.sha256} {tokenizer.eos_token_id}".encode())
     digest.update(" ".join(segment.key for segment in corpus.segments).encode())
@@ -89,7 +112,9 @@ def _reuse(folder: Path, progress: Progress) -> TokenShards | None:
     return shards
 
 
-def _encode_segments(corpus: Corpus, tokenizer: Tokenizer, cache: Path, progress: Progress) -> list[_EncodedSegment]:
+def _encode_segments(
+    corpus: Corpus, tokenizer: CorpusTokenizer, cache: Path, progress: Progress
+) -> list[_EncodedSegment]:
     total = sum(segment.num_bytes for segment in corpus.segments)
     with progress.task("tokenising", total, "B") as advance:
         encoded = []
@@ -115,7 +140,9 @@ def _is_whole(folder: Path, progress: Progress) -> bool:
     return True
 
 
-def _encode_segment(segment: Segment, tokenizer: Tokenizer, folder: Path, advance: Callable[[float], None]) -> None:
+def _encode_segment(
+    segment: Segment, tokenizer: CorpusTokenizer, folder: Path, advance: Callable[[float], None]
+) -> None:
     dtype = token_dtype(tokenizer.vocab_size)
 
     def fill(temporary: Path) -> None:

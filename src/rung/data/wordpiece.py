@@ -21,6 +21,7 @@ CLASS, SEPARATOR, MASK = "[CLS]", "[SEP]", "[MASK]"
 PREFIX = "##"
 SPECIAL = (PAD, UNKNOWN, CLASS, SEPARATOR, MASK)
 SMALLEST_VOCABULARY = 64
+_BYTES_PER_TOKEN = 50
 _CHARACTERS_SHARE = 0.25  # of the vocabulary, at most: each takes two entries, as a beginning and with ##
 
 
@@ -91,3 +92,8 @@ def _characters(texts: list[str], tokenizer: tokenizers.Tokenizer, *, most: int)
             if not normal.isspace():
                 seen[normal] += count
     return sorted(sorted(seen, key=lambda character: (-seen[character], character))[:most])
+
+
+def choose_vocab_size(num_bytes: int) -> int:
+    """One token for 50 bytes of text, from 1,024 to 16,384: rarer words are seen too seldom to be learned whole."""
+    return min(max(num_bytes // _BYTES_PER_TOKEN, 1024), 16_384)

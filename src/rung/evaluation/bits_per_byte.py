@@ -70,7 +70,7 @@ def bits_per_byte(
         )
     if not shards.num_bytes:
         raise EvaluationError("there is no text to measure on", where=str(shards.folder), hint="give more text")
-    documents = _sample(shards.document_bytes, max_bytes)
+    documents = sampled_documents(shards.document_bytes, max_bytes)
     places = list(_places(shards, documents, context_length, stride))
     nats = np.zeros(shards.num_documents)
     with scorer.measuring(), progress.task("measuring bits per byte", len(places), "windows") as advance:
@@ -81,7 +81,7 @@ def bits_per_byte(
     if not np.isfinite(nats).all():
         raise EvaluationError("the network's scores are not finite", hint="try another checkpoint")
     scores = ItemScores(
-        _ids(shards.document_ids, documents),
+        item_ids(shards.document_ids, documents),
         nats[documents] / math.log(2),
         shards.document_bytes[documents].astype(np.float64),
     )
@@ -104,7 +104,7 @@ def text_sha256(shards: TokenShards, documents: Sequence[int] | NDArray[np.int64
     return hashlib.sha256("\n".join(ids[number] for number in documents).encode()).hexdigest()
 
 
-def _sample(document_bytes: NDArray[np.uint32], max_bytes: int | None) -> NDArray[np.int64]:
+def sampled_documents(document_bytes: NDArray[np.uint32], max_bytes: int | None) -> NDArray[np.int64]:
     """Numbers of the documents to measure, spread evenly over the text; the rule of `Corpus.texts`."""
     ends = np.cumsum(document_bytes, dtype=np.int64)
     if max_bytes is None or max_bytes >= ends[-1]:
@@ -147,7 +147,7 @@ def _add_nats(scorer: TokenScorer, shards: TokenShards, batch: Sequence[_Place],
     np.add.at(nats, owners, losses)
 
 
-def _ids(hashes: Sequence[str], documents: NDArray[np.int64]) -> list[str]:
+def item_ids(hashes: Sequence[str], documents: NDArray[np.int64]) -> list[str]:
     """Name each document by its text, so that models with other tokenizers can be paired; repeats are numbered."""
     seen: Counter[str] = Counter()
     ids = []

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rung.errors import RunFolderError, UsageError
 from rung.recipe import AnyRecipe, Recipe
 from rung.records import ItemScores, Record
-from rung.runfolder import read_header, write_header, write_json, write_text
+from rung.runfolder import HEADER_NAME, read_header, verify, write_header, write_json, write_text
 from rung.version import __version__
 
 State = Literal["planned", "training", "interrupted", "finished"]
@@ -152,6 +152,33 @@ def write_measurements(folder: Path, *, card: str, records: Sequence[Record], sc
         items.save(folder / SCORES / f"{name}.jsonl")
     write_json(folder / RESULTS, {"records": [record.model_dump(mode="json") for record in records]})
     write_text(folder / CARD, card)
+
+
+def model_folder(folder: str | Path) -> Path:
+    """Where the model of `folder` is: there, or for a run that is not finished in its newest checkpoint.
+
+    Hashes are checked where the folder lists them. Raises RunFolderError when there is none or it is damaged.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise RunFolderError("there is no such folder", where=str(path), hint="give the folder that training printed")
+    if (path / HEADER_NAME).exists():
+        header = read_header(path)
+        if header.get("kind") == "run" and header.get("state") != "finished":
+            path = _newest_checkpoint(path)
+        verify(path)
+    return path
+
+
+def _newest_checkpoint(run: Path) -> Path:
+    from rung.training.checkpoint import checkpoints  # late: it imports torch
+
+    found = checkpoints(run)
+    if not found:
+        raise RunFolderError(
+            "this run has no checkpoint yet", where=str(run), hint=f"go on with: rung train --resume {run}"
+        )
+    return list(found.values())[-1]
 
 
 def require_empty(folder: Path) -> None:

@@ -21,7 +21,7 @@ from rung.data.language_batches import NextTokenBatches
 from rung.data.masked_batches import MaskedTokenBatches, Masking
 from rung.data.text_encoder import EncodedTexts, TextEncoder, train_byte_pairs
 from rung.data.text_windows import TextWindows
-from rung.data.wordpiece import train_wordpieces
+from rung.data.wordpiece import choose_vocab_size, train_wordpieces
 from rung.errors import PlanError
 from rung.nets.classifier import Classifier, build_classifier
 from rung.nets.decoder import CausalLM
@@ -48,8 +48,6 @@ from rung.training.schedule import Schedule
 
 Kind = Literal["encoder", "decoder"]
 
-_BYTES_PER_TOKEN_OF_VOCABULARY = 50
-_SMALLEST_VOCABULARY, _LARGEST_VOCABULARY = 1024, 16_384
 _MOST_EPOCHS = 30
 _MOST_STEPS_UNTIMED = 3000
 
@@ -198,10 +196,8 @@ class TransformerNetworks:
         return pretraining_texts(task) if self.pretrained else training_texts(task, items)
 
     def _encoder(self, texts: list[str]) -> TextEncoder:
-        wanted = sum(map(len, texts)) // _BYTES_PER_TOKEN_OF_VOCABULARY
-        vocab_size = min(max(wanted, _SMALLEST_VOCABULARY), _LARGEST_VOCABULARY)
         train = train_wordpieces if self.kind == "encoder" else train_byte_pairs
-        return train(texts, vocab_size=vocab_size)
+        return train(texts, vocab_size=choose_vocab_size(sum(map(len, texts))))
 
     def _classifier(self, encoder: TextEncoder, num_labels: int) -> Classifier:
         config: EncoderConfig | DecoderConfig
