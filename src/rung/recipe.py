@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rung.errors import RecipeError, did_you_mean
 
+OptimizerName = Literal["adam", "adamw", "momentum", "muon", "nesterov", "sgd"]
+
 
 class Section(BaseModel):
     """Part of a recipe: unknown keys are refused, and nothing changes once it is made."""
@@ -108,7 +110,7 @@ class TrainingSection(Section):
     steps: int | None = Field(default=None, ge=1, description="optimiser steps; plans without a clock")
     batch_size: int | None = Field(default=None, ge=1, description="sequences per optimiser step, over all ranks")
     micro_batch_size: int | None = Field(default=None, ge=1, description="sequences per forward pass and rank")
-    optimizer: Literal["adam", "adamw", "momentum", "muon", "nesterov", "sgd"] | None = None
+    optimizer: OptimizerName | None = Field(default=None, description="see `rung.training.optimizers`")
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     warmup_steps: int | None = Field(default=None, ge=0)

@@ -212,7 +212,8 @@ def load_ngram(folder: Path) -> NgramModel:
         except KeyError as error:
             raise RunFolderError(f"{_WEIGHTS} lacks {error}", where=str(path), hint=_DAMAGED) from error
         following = config.num_ngrams[k] if k < config.order else None
-        _check_level(levels[-1], k, count, following, config.vocab_size, path)
+        if not _is_sound(levels[-1], count, following, config.vocab_size, is_first=k == 1):
+            raise RunFolderError(f"the {k}-grams in {_WEIGHTS} are damaged", where=str(path), hint=_DAMAGED)
     return NgramModel(levels, eos_token_id=config.eos_token_id)
 
 
@@ -247,8 +248,8 @@ def _mapped(path: Path) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np") as file:
-            names = set(file.keys())
+        with safe_open(path, framework="np") as checked:
+            names = set(checked.keys())
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
@@ -262,27 +263,33 @@ def _mapped(path: Path) -> dict[str, NDArray[Any]]:
         dtype = _DTYPES.get(entry["dtype"])
         if dtype is None or len(entry["shape"]) != 1:
             raise RunFolderError(f"{name} is no array of an n-gram model", where=str(path), hint=_DAMAGED)
-        start = 8 + size + entry["data_offsets"][0]
-        empty = not entry["shape"][0]  # cannot be mapped
-        arrays[name] = np.empty(0, dtype) if empty else np.memmap(path, dtype, "r", start, tuple(entry["shape"]))
+        start, shape = 8 + size + int(entry["data_offsets"][0]), tuple(entry["shape"])
+        # What is empty cannot be mapped.
+        arrays[name] = np.memmap(path, dtype, "r", offset=start, shape=shape) if shape[0] else np.empty(0, dtype)
     return arrays
 
 
-_DTYPES = {"U16": np.dtype("<u2"), "U32": np.dtype("<u4"), "I64": np.dtype("<i8"), "F32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "U16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+    "I64": np.dtype("<i8"),
+    "F32": np.dtype("<f4"),
+}
 
 
-def _check_level(level: NgramLevel, k: int, count: int, following: int | None, vocab_size: int, path: Path) -> None:
-    """Raise RunFolderError unless the arrays of level `k` have their sizes and lead nowhere outside the model."""
-    highest = following is None
-    lengths = (0 if k == 1 else count, count, 0 if highest else count, 0 if highest else count + 1)
-    given = (level.tokens, level.logprobs, level.backoffs, level.first_child)
-    sound = tuple(map(len, given)) == lengths and all(
-        array.dtype.kind == kind for array, kind in zip(given, "uffi", strict=True)
+def _is_sound(level: NgramLevel, count: int, following: int | None, vocab_size: int, *, is_first: bool) -> bool:
+    """Whether the arrays of a level have their sizes and lead nowhere outside the model; `following`: the n-grams of
+    the next level, None at the highest order.
+    """
+    contexts = 0 if following is None else count
+    lengths = (0 if is_first else count, count, contexts, contexts + (following is not None))
+    arrays = (level.tokens, level.logprobs, level.backoffs, level.first_child)
+    kinds = "".join(array.dtype.kind for array in arrays)
+    if kinds != "uffi" or tuple(map(len, arrays)) != lengths:
+        return False
+    first = level.first_child
+    return (
+        int(level.tokens.max(initial=0)) < vocab_size
+        and (following is None or bool(first[0] == 0 and first[-1] == following and (first[1:] >= first[:-1]).all()))
+        and bool(np.isfinite(level.logprobs).all() and np.isfinite(level.backoffs).all())
     )
-    if sound and len(level.tokens):
-        sound = int(level.tokens.max()) < vocab_size
-    if sound and not highest:
-        first = level.first_child
-        sound = first[0] == 0 and first[-1] == following and bool((first[1:] >= first[:-1]).all())
-    if not sound or not (np.isfinite(level.logprobs).all() and np.isfinite(level.backoffs).all()):
-        raise RunFolderError(f"the {k}-grams in {_WEIGHTS} are damaged", where=str(path), hint=_DAMAGED)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.data.tokenizer import Tokenizer
-from rung.errors import RunFolderError
 from rung.evaluation.scoring import TokenScores, score
 from rung.generation.engine import Engine, Generation, Piece
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
 from rung.nets.language_models import Net, load_language_model
-from rung.runfolder import HEADER_NAME, read_header, verify
-from rung.training.checkpoint import checkpoints
+from rung.nets.ngram import MODEL_TYPE as NGRAM
+from rung.nets.ngram import NgramModel, load_ngram
+from rung.nets.pretrained import read_config_file
+from rung.tasks.run import model_folder
 
 if TYPE_CHECKING:
     from rung.tasks.evaluating import EvaluationSummary
@@ -31,7 +32,7 @@ class LanguageModel:
     def __init__(
         self,
         folder: Path,
-        net: Net,
+        net: Net | NgramModel,
         tokenizer: Tokenizer,
         *,
         precision: Precision = "fp32",
@@ -80,22 +81,7 @@ def load(folder: str | Path, *, precision: Precision = "fp32", invariant: bool =
 
     Raises RunFolderError when there is no model or it is damaged.
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise RunFolderError("there is no such folder", where=str(path), hint="give the folder that training printed")
-    if (path / HEADER_NAME).exists():
-        header = read_header(path)
-        if header.get("kind") == "run" and header.get("state") != "finished":
-            path = _newest_checkpoint(path)
-        verify(path)
-    net, tokenizer = load_language_model(path), Tokenizer.load(path)
+    path = model_folder(folder)
+    is_counted = read_config_file(path).get("model_type") == NGRAM
+    net, tokenizer = load_ngram(path) if is_counted else load_language_model(path), Tokenizer.load(path)
     return LanguageModel(path, net, tokenizer, precision=precision, invariant=invariant)
-
-
-def _newest_checkpoint(run: Path) -> Path:
-    found = checkpoints(run)
-    if not found:
-        raise RunFolderError(
-            "this run has no checkpoint yet", where=str(run), hint=f"go on with: rung train --resume {run}"
-        )
-    return list(found.values())[-1]

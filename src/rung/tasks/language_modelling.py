@@ -18,7 +18,8 @@ from rung.recipe import Recipe
 from rung.tasks.evaluating import EvaluationSummary, evaluate
 from rung.tasks.language_model import LanguageModel, load
 from rung.tasks.run import Run, TrainSummary, default_folder, require_empty
-from rung.tasks.text_preparation import PreparedText, matrix_rows, prepare_text, read_corpus
+from rung.tasks.text_counting import TextCounting
+from rung.tasks.text_preparation import PreparedText, is_counted, matrix_rows, prepare_text, read_corpus
 from rung.tasks.text_training import Session, TextTraining, training_deadline
 from rung.training.checkpoint import (
     Checkpoint,
@@ -31,6 +32,7 @@ from rung.training.checkpoint import (
 from rung.training.distributed import world_from_environment
 from rung.training.machine import this_machine
 from rung.training.meter import SILENT_DISPLAY, Display
+from rung.training.ngram.plan import NgramPlan, plan_ngram
 from rung.training.plan import Plan, make_plan
 from rung.training.precision import bf16_is_faster, tune_allocator
 from rung.training.shapes import default_optimizer
@@ -131,11 +133,13 @@ def train(
         if session.world.is_main:
             require_empty(out)
             text = prepare_text(wanted, session.progress)
-            made = _make_plan(wanted, text, deadline, session)
-            _start_run(out, made, text, parent=None)
+            _start_run(out, _plan(wanted, text, deadline, session), text, parent=None)
         session.world.wait_for_all()
         run = Run.open(out)
-        return TextTraining(run, _same_text(run, session.progress), session).train(deadline=deadline)
+        text = _same_text(run, session.progress)
+        if is_counted(run.recipe):
+            return TextCounting(run, text, session).train()
+        return TextTraining(run, text, session).train(deadline=deadline)
 
 
 def plan(
@@ -150,13 +154,13 @@ def plan(
     threads: int | None = None,
     progress: Progress = SILENT,
     started: float | None = None,
-) -> Plan:
+) -> Plan | NgramPlan:
     """Do all that `train` does before training, and return what it would do. Arguments and errors as in `train`."""
     began = time.monotonic() if started is None else started
     wanted = _Wish(texts, valid, recipe, overrides or {}, minutes, steps, seed, threads).as_recipe()
     with _session(progress, SILENT_DISPLAY, began) as session:
         text = prepare_text(wanted, progress)
-        return _make_plan(wanted, text, training_deadline(wanted.training.minutes, began), session)
+        return _plan(wanted, text, training_deadline(wanted.training.minutes, began), session)
 
 
 def resume(
@@ -183,6 +187,8 @@ def resume(
         )
     with _session(progress, display, time.monotonic()) as session:
         text = _same_text(opened, session.progress)
+        if is_counted(opened.recipe):
+            return TextCounting(opened, text, session).train()
         checkpoint = latest_good(opened.folder, session.progress.say) or _parent_checkpoint(opened)
         return TextTraining(opened, text, session).train(deadline=None, checkpoint=checkpoint)
 
@@ -209,6 +215,12 @@ def extend(
     began = time.monotonic() if started is None else started
     deadline = training_deadline(minutes, began)
     parent = Run.open(Path(run))
+    if is_counted(parent.recipe):
+        raise UsageError(
+            "an n-gram model counts its text once: there is nothing to train on",
+            where=str(run),
+            hint="count more text: rung train TEXT --net ngram",
+        )
     out = out or parent.folder.with_name(f"{parent.folder.name}-extended")
     with _session(progress, display, began) as session:
         checkpoint = pre_decay(parent.folder, session.progress.say)
@@ -234,6 +246,24 @@ def _session(progress: Progress, display: Display, began: float) -> Iterator[Ses
         yield Session(world, progress if world.is_main else SILENT, display, began)
 
 
+def _plan(wanted: Recipe, text: PreparedText, deadline: float | None, session: Session) -> Plan | NgramPlan:
+    """Plan a network, or the counting of n-grams, and say so."""
+    made = _counting_plan if is_counted(wanted) else _make_plan
+    planned = made(wanted, text, deadline, session)
+    for line in planned.lines():
+        session.progress.say(line)
+    return planned
+
+
+def _counting_plan(wanted: Recipe, text: PreparedText, deadline: float | None, session: Session) -> NgramPlan:
+    """Plan counting until `deadline` at most. Raises UsageError where several processes would count the same."""
+    if session.world.size > 1:
+        raise UsageError("n-grams are counted by one process", hint="leave torchrun out")
+    machine = this_machine(threads=wanted.training.threads)
+    left = None if deadline is None else deadline - time.monotonic()
+    return plan_ngram(wanted, text.facts(text.tokenizer.vocab_size), machine, seconds=left)
+
+
 def _make_plan(wanted: Recipe, text: PreparedText, deadline: float | None, session: Session) -> Plan:
     """Plan for the time until `deadline`, or for the recipe's steps without reading a clock."""
     world = session.world
@@ -248,12 +278,10 @@ def _make_plan(wanted: Recipe, text: PreparedText, deadline: float | None, sessi
         optimizer = wanted.training.optimizer or default_optimizer(wanted.net)
         timer = step_timer(optimizer, torch.bfloat16 if is_bf16 else torch.float32, world.device)
         made = make_plan(wanted, facts, machine, seconds=max(1.0, deadline - time.monotonic()), timer=timer)
-    for line in made.lines():
-        session.progress.say(line)
     return made
 
 
-def _start_run(folder: Path, made: Plan, text: PreparedText, *, parent: dict[str, Any] | None) -> None:
+def _start_run(folder: Path, made: Plan | NgramPlan, text: PreparedText, *, parent: dict[str, Any] | None) -> None:
     """Write the plan and the tokenizer: from here on the run can be resumed."""
     run = Run.create(folder, recipe=made.recipe, plan=made.to_json(), data=_describe(text), parent=parent)
     text.tokenizer.save(folder, model_max_length=made.config.max_length)

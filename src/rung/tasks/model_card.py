@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rung.training.shapes import shape_in_words
+
 if TYPE_CHECKING:
     from rung.records import Record
     from rung.tasks.run import Run, TrainSummary
+
+
+_PYTHON = {
+    "transformers": """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")""",
+    "rung": """import rung
+
+model = rung.load("{folder}")
+(generation,) = model.generate("Once upon a time")""",
+}
 
 
 def model_card(run: Run, summary: TrainSummary) -> str:
@@ -16,18 +30,19 @@ def model_card(run: Run, summary: TrainSummary) -> str:
     records = [record for record in (summary.bits_per_byte, *summary.floors) if record is not None]
     parent = run.header["parent"]
     origin = f"Trained on from step {parent['step']:,} of `{parent['run']}`." if parent else "Trained from nothing."
+    opened_by = "transformers" if net.family == "decoder" else "rung"
+    name = f"{net.model_type} decoder" if net.family == "decoder" else net.family
     sample = "\n".join(f"> {line}" for line in summary.sample.strip().splitlines())
     return f"""---
-library_name: transformers
+library_name: {opened_by}
 pipeline_tag: text-generation
 tags: [rung]
 ---
 
 # {run.folder.name}
 
-A {summary.parameters:,}-parameter language model of the {net.model_type} family: {net.num_hidden_layers} layers,
-hidden size {net.hidden_size}, context {net.max_position_embeddings} tokens, vocabulary {recipe.tokenizer.vocab_size:,}
-({recipe.tokenizer.kind}). {origin}
+A {summary.parameters:,}-parameter language model of the {name} family: {shape_in_words(net)},
+vocabulary {recipe.tokenizer.vocab_size:,} ({recipe.tokenizer.kind}). {origin}
 
 ## Use
 
@@ -36,17 +51,14 @@ rung generate {run.folder} "Once upon a time"
 ```
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("{run.folder}")
-tokenizer = AutoTokenizer.from_pretrained("{run.folder}")
+{_PYTHON[opened_by].format(folder=run.folder)}
 ```
 
 ## Measured on held-out text
 
 | metric | value | 95 % interval | documents | how |
 |---|---|---|---|---|
-{chr(10).join(_row(record) for record in records)}
+{chr(10).join(record_row(record) for record in records)}
 
 The validation text chose the checkpoint too, so the figure may flatter it slightly; text of your own that played no
 part is measured by `rung eval {run.folder} TEXT`.
@@ -59,8 +71,8 @@ text: `{data["sha256"]}`.
 
 ## Training
 
-{summary.steps:,} steps of {training.batch_size} x {net.max_position_embeddings} tokens ({summary.tokens:,} tokens,
-{summary.epochs:.1f} readings of the text), {training.optimizer}, learning rate {training.learning_rate},
+{summary.steps:,} steps of {training.batch_size} sequences ({summary.tokens:,} tokens, {summary.epochs:.1f} readings of
+the text), {training.optimizer}, learning rate {training.learning_rate},
 dropout {net.dropout}, {training.precision}, seed {recipe.seed}. Ended: {summary.ended}.
 Steps refused by the guard: {sum(summary.skipped.values())}. Energy: not measured.
 
@@ -75,7 +87,8 @@ quote it word for word. Bias, privacy and safety: not measured.
 """
 
 
-def _row(record: Record) -> str:
+def record_row(record: Record) -> str:
+    """A measurement as a row of a card's table."""
     interval = f"{record.interval.low:.4f} to {record.interval.high:.4f}" if record.interval else "-"
     value = "not measured" if record.value is None else f"{record.value:.4f} {record.unit}"
     return f"| {record.name} | {value} | {interval} | {record.n:,} | {record.signature} |"

@@ -78,6 +78,11 @@ def _vocab_size(recipe: Recipe, train_bytes: int) -> int:
     return _WORDS_PER_SUBWORD * size if recipe.tokenizer.kind == "word" else size
 
 
+def is_counted(recipe: Recipe) -> bool:
+    """Whether the language model is counted rather than trained by gradient steps."""
+    return recipe.net.family == "ngram"
+
+
 def matrix_rows(recipe: Recipe, tokenizer: Tokenizer) -> int:
     """Rows of the embedding matrix: what the recipe says, or the vocabulary rounded up to whole cache lines."""
     wanted = max(recipe.tokenizer.vocab_size or 0, tokenizer.vocab_size)

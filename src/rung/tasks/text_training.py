@@ -43,7 +43,7 @@ _LEAST_VALIDATION_TOKENS = 8_192
 _EVALUATION_SHARE = 0.03  # of the training time, for the last evaluation
 _LEAST_EVALUATION_BYTES = 200_000
 _FORWARD_SPEEDUP = 3.0  # of a forward pass over a training step
-_SAMPLE_TOKENS = 120
+SAMPLE_TOKENS = 120
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class TextTraining:
         most = self._evaluation_bytes(result.targets)
         record, scores = bits_per_byte(net, self.text.valid, max_bytes=most, progress=self.session.progress)
         floors = compressor_floors(self.text.corpus.texts("valid", most), data_sha256=record.data_sha256)
-        options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=_SAMPLE_TOKENS, seed=self.recipe.seed)
+        options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
         (sample,) = Engine(net, self.text.tokenizer).generate("", options)
         self._store_schedule(result.schedule)
         summary = self._summary(result, record=record, floors=tuple(floors), sample=sample.text)

@@ -68,8 +68,8 @@ def estimate(
 
 def modified_discounts(counts: Ints) -> tuple[tuple[float, float, float], bool]:
     """The discounts of counts of 1, 2 and more from an order's adjusted `counts` (n-grams,), and whether they are
-    estimated: with a count of counts n1 .. n4 that is zero, or a discount that is not above 0 and at most its count, they are the
-    fall-back. Equation 4.38.
+    estimated (equation 4.38). They are the fall-back where one of the counts of counts n1 .. n4 is zero, or a discount
+    would not be above 0 and at most its count: a tiny text, or an alphabet where everything is frequent.
     """
     n1, n2, n3, n4 = (int(np.count_nonzero(counts == count)) for count in (1, 2, 3, 4))
     if not (n1 and n2 and n3 and n4):
@@ -94,7 +94,7 @@ def _adjusted_counts(
 
 
 class _Builder:
-    """Adds one order after the other: probabilities are interpolated from below, back-offs belong to the level below."""
+    """Adds one order after the other. Probabilities are interpolated from below; back-offs belong to the level below."""
 
     def __init__(self, vocab_size: int) -> None:
         self.discounts: list[tuple[float, float, float]] = []
