@@ -47,9 +47,11 @@ def word_similarity(vectors: WordVectors, test: SimilaritySet) -> SimilarityResu
             unit_rows(np.stack([vector for row in rows if (vector := terms[test.pairs[row][side]]) is not None]))
             for side in range(2)
         )
-        human = np.array([test.scores[row] for row in rows])
-        found = float(spearmanr((left * right).sum(axis=1), human).statistic)
-        rho, reason = (found, "") if math.isfinite(found) else (None, "all scores or all cosines are equal")
+        cosines, human = (left * right).sum(axis=1), np.array([test.scores[row] for row in rows])
+        if np.ptp(cosines) > 0 and np.ptp(human) > 0:
+            rho = float(spearmanr(cosines, human).statistic)
+        else:
+            reason = "all scores or all cosines are equal"
     record = Record(
         name=f"similarity {test.name}",
         value=rho,
