@@ -21,8 +21,20 @@ import torch
 from torch import nn
 
 from rung.errors import RunFolderError
+from rung.recipe import OptimizerName
 
-OptimizerName = Literal["adam", "adamw", "momentum", "muon", "nesterov", "sgd"]
+__all__ = [
+    "DEFAULTS",
+    "OPTIMIZERS",
+    "Defaults",
+    "Muon",
+    "Optimizer",
+    "OptimizerName",
+    "build_optimizer",
+    "orthogonalise",
+    "rate_like_adamw",
+]
+
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 Role = Literal["hidden", "embedding", "vector"]
 
@@ -49,6 +61,12 @@ DEFAULTS: Mapping[OptimizerName, Defaults] = {
     "adamw": Defaults(0.003, 0.1),
     "muon": Defaults(0.01, 0.1, momentum=0.95),
 }
+
+
+def rate_like_adamw(name: OptimizerName, adamw_rate: float) -> float:
+    """A learning rate to begin with for `name` where `adamw_rate` suits AdamW: scaled as their defaults are."""
+    return float(f"{adamw_rate * DEFAULTS[name].learning_rate / DEFAULTS['adamw'].learning_rate:.6g}")
+
 
 # Coefficients of the quintic iteration, chosen for the steepest slope at zero (kellerjordan.github.io/posts/muon).
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

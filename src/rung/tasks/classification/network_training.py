@@ -27,7 +27,7 @@ from rung.training.gradients import BatchGradient
 from rung.training.guards import GuardSettings
 from rung.training.machine import has_bf16_instructions
 from rung.training.meter import SilentDisplay, StepReport
-from rung.training.optimizers import build_optimizer
+from rung.training.optimizers import OptimizerName, build_optimizer, rate_like_adamw
 from rung.training.precision import tune_allocator
 from rung.training.schedule import Schedule
 from rung.training.validation import mean_loss
@@ -45,7 +45,8 @@ class Training:
     """How to train a classifier network, whatever the number of labelled texts.
 
     `epochs` passes, but at least `least_steps` steps: on few labels a pass is only a handful of steps. `patience`:
-    validations without a new best before training stops.
+    validations without a new best before training stops. `learning_rate` is AdamW's, whatever the `optimizer`: others
+    get the rate that is as usual for them (`rung.training.optimizers.rate_like_adamw`).
     """
 
     epochs: int
@@ -57,6 +58,7 @@ class Training:
     decay_share: float = 0.5
     patience: int = 5
     precision: Precision = "fp32"
+    optimizer: OptimizerName = "adamw"
 
     def batch_of(self, items: int) -> int:
         """Texts in a batch: fewer where there are few texts, so that an epoch still has some steps."""
@@ -171,12 +173,13 @@ def train_classifier(
 
 
 def optimizer_of(net: nn.Module, training: Training) -> Optimizer:
-    """AdamW as `training` sets it."""
+    """The optimiser that `training` names. Rate x decay is AdamW's for all; to Adam it is an L2 penalty."""
+    rate = rate_like_adamw(training.optimizer, training.learning_rate)
     return build_optimizer(
         net,
-        name="adamw",
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
+        name=training.optimizer,
+        learning_rate=rate,
+        weight_decay=training.weight_decay * training.learning_rate / rate,
         betas=(0.9, 0.999),
     )
 

@@ -23,7 +23,7 @@ from rung.tasks.masked_language_modelling.recipe import MaskedRecipe
 from rung.training.contracts import Batches, LoopSettings, Precision
 from rung.training.distributed import World
 from rung.training.gradients import BatchGradient
-from rung.training.optimizers import build_optimizer
+from rung.training.optimizers import build_optimizer, rate_like_adamw
 from rung.training.schedule import Schedule
 
 # (hidden_size, num_hidden_layers), the last of them BERT's base size.
@@ -260,7 +260,9 @@ class _Draft:
                 "training.steps": steps,
                 "training.batch_size": self._batch_size,
                 "training.micro_batch_size": self._micro_batch_size(self._batch_size),
-                "training.learning_rate": _unless(training.learning_rate, float(f"{_LEARNING_RATE * scale:.3g}")),
+                "training.learning_rate": _unless(
+                    training.learning_rate, rate_like_adamw(training.optimizer, float(f"{_LEARNING_RATE * scale:.3g}"))
+                ),
                 "training.warmup_steps": warmup,
                 "training.schedule": _unless(training.schedule, schedule.to_json()),
                 "training.precision": training.precision or precision,

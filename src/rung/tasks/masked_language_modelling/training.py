@@ -289,6 +289,7 @@ class _MaskedTraining:
             validate_every=training.validate_every,
             checkpoint_every=training.checkpoint_every,
             tensorboard=training.tensorboard,
+            vital_signs_every=training.vital_signs_every,
         )
 
     def _held_out(self) -> HeldOutMasks:

@@ -23,23 +23,26 @@ from rung.nets.recurrent_encoder_decoder import (
 )
 from rung.objectives.sequence_to_sequence import SequenceToSequence
 from rung.tasks.rewriting.preparation import PreparedPairs
-from rung.tasks.rewriting.recipe import Family, RewritingNetSection, RewritingRecipe
+from rung.tasks.rewriting.recipe import Family, RewritingRecipe
 from rung.training.gradients import to_device
 from rung.training.machine import has_bf16_instructions
-from rung.training.optimizers import build_optimizer
+from rung.training.optimizers import build_optimizer, rate_like_adamw
 from rung.training.schedule import Schedule
 
 Config = EncoderDecoderConfig | RecurrentEncoderDecoderConfig
 Net = EncoderDecoder | RecurrentEncoderDecoder
 Precision = Literal["fp32", "bf16"]
 
-_TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 16384}
+_TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 4096}
+"""Tokens a side in a batch: small, because minutes are few and many small steps learn more than few large ones."""
+_RATES_FOR = 2048  # tokens a batch, that the learning rates below are for; they grow with its square root
 _LEAST_EPOCHS = 10.0
 """Passes over the pairs that a larger network must have time for: below, a smaller one learns more."""
 _MOST_EPOCHS = 120.0
 _VALIDATIONS = 24
 _FEWEST_STEPS_BETWEEN = 25
-_TIMED, _WARMING_UP = 4, 2
+_TIMED, _WARMING_UP = 4, 1
+_MOST_WARMUP = 1000
 _CLEARLY = 0.9
 
 
@@ -60,14 +63,14 @@ class _Shape:
 # the last is the base network of Vaswani et al. (2017, table 3).
 _SHAPES: dict[Family, tuple[_Shape, ...]] = {
     "transformer": (
-        _Shape(0, 128, 4, 256, 4, 0.3, 4e-3),
-        _Shape(2_000_000, 256, 4, 1024, 4, 0.2, 2e-3),
-        _Shape(20_000_000, 512, 6, 2048, 8, 0.1, 1e-3),
+        _Shape(0, 128, 4, 256, 4, 0.2, 3e-3),
+        _Shape(2_000_000, 256, 4, 1024, 4, 0.2, 1.5e-3),
+        _Shape(20_000_000, 512, 6, 2048, 8, 0.1, 7e-4),
     ),
     "lstm": (
-        _Shape(0, 256, 1, 0, 0, 0.3, 3e-3),
-        _Shape(2_000_000, 512, 2, 0, 0, 0.2, 2e-3),
-        _Shape(20_000_000, 1024, 2, 0, 0, 0.1, 1e-3),
+        _Shape(0, 256, 1, 0, 0, 0.3, 2e-3),
+        _Shape(2_000_000, 512, 2, 0, 0, 0.2, 1.5e-3),
+        _Shape(20_000_000, 1024, 2, 0, 0, 0.1, 7e-4),
     ),
 }
 
@@ -209,7 +212,8 @@ def _filled(
     if training.learning_rate is None:
         # Wider networks want smaller steps; a size of the user's own is judged by the nearest of ours.
         scale = shape.hidden_size / (net.hidden_size or shape.hidden_size)
-        gaps["training.learning_rate"] = shape.learning_rate * min(1.0, scale)
+        rate = shape.learning_rate * min(1.0, scale)
+        gaps["training.learning_rate"] = rate_like_adamw(wanted.training.optimizer, rate)
     return wanted.with_overrides(gaps)
 
 
@@ -263,7 +267,7 @@ def _finished(
         schedule = Schedule.from_json(stored)
     else:
         warmup = training.warmup_steps
-        warmup = min(1000, steps // 5) if warmup is None else warmup
+        warmup = min(_MOST_WARMUP, steps // 6) if warmup is None else warmup
         schedule = Schedule.warmup_flat_decay(
             steps,
             warmup=warmup,
