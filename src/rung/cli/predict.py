@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rung.cli.options import Json, examples, exclusive
+from rung.cli.options import Json, examples, exclusive, spelled
 from rung.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ _EXAMPLES = examples(
     'rung predict runs/compare-tickets/rungs/linear "My invoice is wrong" --json',
     'rung predict runs/en-de "A dog runs." --best 3',
     "rung predict runs/en-de --input new.txt --output translated.txt",
+    'rung predict runs/my_bert "Paris is the [MASK] of France"',
 )
 _SHOWN = 5
 
@@ -45,22 +46,29 @@ def predict(
         int | None, typer.Option("--beams", metavar="N", min=1, help="Beams to search with, when rewriting.")
     ] = None,
     best: Annotated[
-        int | None, typer.Option("--best", metavar="N", min=1, help="How many ways to rewrite each text.")
+        int | None, typer.Option("--best", metavar="N", min=1, help="How many ways to rewrite a text or fill a gap.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Label texts, or every row of a table, with a fitted rung; or rewrite them (translate, sum up) with a network.
+    """Label texts, or every row of a table, with a fitted rung; rewrite them (translate, sum up) or fill their gaps.
 
     A table keeps all its columns, rows and their order; a row that cannot be labelled stays, with the reason in the
     column `error`.
     """
     exclusive(TEXT=texts, input=source)
-    from rung.tasks.loading import is_rewriter
+    from rung.tasks.loading import is_masked_language_model, is_rewriter
 
     if is_rewriter(run):
         from rung.cli.rewriting import rewrite
 
         rewrite(run, texts or [], source, output, columns=text, beams=beams, best=best, as_json=as_json)
+        return
+    if is_masked_language_model(run):
+        from rung.cli.masked import fill_masks
+
+        if names := spelled({"input": source, "output": output, "text": text, "beams": beams}):
+            raise UsageError(f"{', '.join(names)} means nothing when gaps are filled", hint="leave it out")
+        fill_masks(run, texts or [], best=best, as_json=as_json)
         return
     if beams or best:
         raise UsageError("--beams and --best are for networks that rewrite texts", hint="leave them out")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rung.nets.word_vectors import WordVectors
     from rung.tasks.classification.classifier import Classifier
     from rung.tasks.language_model import LanguageModel
+    from rung.tasks.masked_language_modelling.model import MaskedModel
     from rung.tasks.rewriting.rewriter import Rewriter
 
 
@@ -31,11 +32,23 @@ def is_rewriter(folder: Path) -> bool:
     return (folder / HEADER_NAME).is_file() and read_header(folder).get("task") == "rewriting"
 
 
+def is_masked_language_model(folder: Path) -> bool:
+    """Whether `folder` holds a masked language model: by its own word, or by transformers' `BertForMaskedLM`."""
+    if (folder / HEADER_NAME).is_file():
+        return bool(read_header(folder).get("task") == "masked-language-model")
+    if not (folder / "config.json").is_file():
+        return False
+    from rung.nets.pretrained import read_config_file  # late: it imports torch
+
+    architectures = read_config_file(folder).get("architectures")
+    return isinstance(architectures, list) and bool({"BertForMaskedLM", "BertForPreTraining"} & set(architectures))
+
+
 def load(
     folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
-) -> Classifier | LanguageModel | Rewriter | WordVectors:
-    """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too)
-    or a `LanguageModel` (generate, score).
+) -> Classifier | LanguageModel | MaskedModel | Rewriter | WordVectors:
+    """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too),
+    a `MaskedModel` (fill, pseudo_log_likelihood) or a `LanguageModel` (generate, score).
 
     `precision` and `invariant` say how a language model computes; see `rung.tasks.language_model.load`.
 
@@ -47,13 +60,17 @@ def load(
         from rung.tasks.rewriting.rewriter import load_rewriter
 
         return load_rewriter(folder, precision=precision)
-    vectors = holds_word_vectors(folder)
-    if not is_classifier(folder) and not vectors:
+    vectors, masked = holds_word_vectors(folder), is_masked_language_model(folder)
+    if not is_classifier(folder) and not vectors and not masked:
         from rung.tasks.language_model import load as load_language_model
 
         return load_language_model(folder, precision=precision, invariant=invariant)
     if precision != "fp32" or invariant:
         raise UsageError("precision and invariant are for language models", where=str(folder), hint="leave them out")
+    if masked:
+        from rung.tasks.masked_language_modelling.model import load as load_masked_model
+
+        return load_masked_model(folder)
     if vectors:
         from rung.tasks.word_vectors.using import load_vectors
 
