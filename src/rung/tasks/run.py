@@ -141,6 +141,7 @@ class Run:
             "model.safetensors",
             "tokenizer.json",
             "tokenizer_config.json",
+            "vocabulary.json",
             RESULTS,
         ]
         return [*names, *(f"{SCORES}/{path.name}" for path in sorted((self.folder / SCORES).glob("*.jsonl")))]
