@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from rung.errors import GenerationError, UsageError
-from rung.generation.target_steps import TargetSteps
+from rung.errors import UsageError
+from rung.generation.target_steps import TargetSteps, not_finite
 
 _NEVER_CHOSEN = -1e9  # the score of a beam that does not exist yet; finite, as in transformers: no NaN comes of it
 # Rows of finished sources still take time, and so does moving the others together: only when this share is left.
@@ -138,9 +138,7 @@ class _Beams:
         totals = (best.view(*self._sums.shape, -1) + self._sums[:, :, None]).flatten(1)
         totals, places = totals.topk(2 * beams, -1)
         if bool(totals.isnan().any()):
-            raise GenerationError(
-                "the network's scores are not finite", hint="the weights may be damaged: try another checkpoint"
-            )
+            raise not_finite()
         parents, tokens = places // best.shape[1], tokens.view(len(places), -1).gather(1, places)
         ends = tokens == self._end
         if bool(ends[:, :beams].any()):

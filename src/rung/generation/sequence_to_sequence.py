@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -12,7 +14,7 @@ from rung.generation.beam_search import BeamOptions, Hypothesis, search
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
 from rung.generation.sampling import Sampler
-from rung.generation.target_steps import target_steps
+from rung.generation.target_steps import not_finite, target_steps
 from rung.nets.encoder_decoder import EncoderDecoder
 from rung.nets.recurrent_encoder_decoder import RecurrentEncoderDecoder
 
@@ -26,9 +28,9 @@ class SequenceToSequence:
     """Writes targets, as tokens, for sources, as tokens that end with the end token as in training.
 
     Sources of similar length are read together, and who is finished leaves the batch. A target depends on its source,
-    options and seed, not on what else is in the batch, up to rounding. Padding never occurs in a target; the last of
-    `max_tokens` is always the end token, as in Marian. Sources that do not fit the network are refused, and so are
-    empty ones: nothing is cut off.
+    options and seed, not on what else is in the batch, up to rounding. Padding never occurs in a target. It ends at
+    `max_tokens` or where the network's context does, and its last token is then the end token, as in Marian. Sources
+    that do not fit the network are refused, and so are empty ones: nothing of them is cut off.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class SequenceToSequence:
 
         GenerationError for a source that is empty or longer than the context, or scores that are not finite.
         """
-        self._check(sources, [options.max_tokens])
+        self._check(sources)
         config = self._net.config
+        options = replace(options, max_tokens=min(options.max_tokens, self.context_length))
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             return search(
@@ -92,7 +95,7 @@ class SequenceToSequence:
             raise GenerationError(f"{len(sources)} sources and {len(each)} options", hint="give one for each source")
         if any(chosen.stop for chosen in each):
             raise UsageError("stop strings mean nothing to an encoder-decoder", hint="leave them out", where="stop")
-        self._check(sources, [chosen.max_tokens for chosen in each])
+        self._check(sources)
         return self._in_batches(
             sources,
             lambda batch: self._write([sources[number] for number in batch], [each[number] for number in batch]),
@@ -102,16 +105,11 @@ class SequenceToSequence:
     def _device(self) -> torch.device:
         return self._net.lm_head.weight.device
 
-    def _check(self, sources: Sequence[Sequence[int]], max_tokens: Sequence[int]) -> None:
+    def _check(self, sources: Sequence[Sequence[int]]) -> None:
         for number, source in enumerate(sources):
             if not 0 < len(source) <= self.context_length:
                 problem = f"the source has {len(source):,} tokens, the network reads from 1 to {self.context_length:,}"
                 raise GenerationError(problem, where=f"source {number + 1}", hint="split it, or leave it out")
-        if max(max_tokens, default=1) > self.context_length:
-            raise GenerationError(
-                f"max_tokens is {max(max_tokens):,}, the network writes at most {self.context_length:,}",
-                hint="ask for fewer tokens",
-            )
 
     @torch.inference_mode()
     def _in_batches(self, sources: Sequence[Sequence[int]], write: Callable[[list[int]], list[T]]) -> list[T]:
@@ -125,6 +123,7 @@ class SequenceToSequence:
 
     def _write(self, sources: Sequence[Sequence[int]], options: Sequence[SamplingOptions]) -> list[Hypothesis]:
         config, device = self._net.config, self._device
+        longest = [min(chosen.max_tokens, self.context_length) for chosen in options]
         never = torch.tensor(self._never, dtype=torch.int64, device=device)
         written: list[list[int]] = [[] for _ in sources]
         logprobs = [0.0] * len(sources)
@@ -137,7 +136,9 @@ class SequenceToSequence:
             histories = [written[number] for number in active]
             choices = sampler.choose(scores, [len(history) for history in histories], histories)
             for number, token, logprob in zip(active, choices.token_ids, choices.logprobs, strict=True):
-                forced = len(written[number]) + 1 == options[number].max_tokens
+                if not math.isfinite(logprob):
+                    raise not_finite()
+                forced = len(written[number]) + 1 == longest[number]
                 written[number].append(config.eos_token_id if forced else token)
                 logprobs[number] += 0.0 if forced else logprob
             places = [place for place, number in enumerate(active) if written[number][-1] != config.eos_token_id]
@@ -147,6 +148,6 @@ class SequenceToSequence:
                 sampler = Sampler([options[number] for number in active], config.vocab_size, device)
                 self._steps.keep(torch.tensor(places, dtype=torch.int64, device=device))
         return [
-            Hypothesis(tokens, logprob, logprob, len(tokens) < chosen.max_tokens)
-            for tokens, logprob, chosen in zip(written, logprobs, options, strict=True)
+            Hypothesis(tokens, logprob, logprob, len(tokens) < most)
+            for tokens, logprob, most in zip(written, logprobs, longest, strict=True)
         ]

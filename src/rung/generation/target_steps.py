@@ -55,6 +55,13 @@ def target_steps(net: EncoderDecoder | RecurrentEncoderDecoder, precision: Preci
     return RecurrentSteps(net)
 
 
+def not_finite() -> GenerationError:
+    """What is raised when a network's scores are NaN."""
+    return GenerationError(
+        "the network's scores are not finite", hint="the weights may be damaged: try another checkpoint"
+    )
+
+
 def _padded(sources: Sequence[Sequence[int]], padding: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """`sources` and their mask, (sources, longest) both."""
     longest = max(map(len, sources))
@@ -135,7 +142,7 @@ class TransformerSteps:
             x = layer.feed_forward(layer.after_source(x, self._by_row(mixed)), self._activation)
         self._time += 1
         scores = self._head(x).float()
-        return scores if self._head_bias is None else scores + self._head_bias
+        return scores if self._head_bias is None else scores.add_(self._head_bias)
 
     def select(self, parents: torch.Tensor) -> None:
         """Only the mask moves."""
