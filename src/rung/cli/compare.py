@@ -25,6 +25,7 @@ _EXAMPLES = examples(
     "rung compare tickets.csv --rungs naive-bayes,linear,lstm,encoder --margin 2",
     "rung compare tickets.csv --llm http://127.0.0.1:8000/v1#my-model --price 0.15/0.60",
     "rung compare tickets.csv --rungs linear,folder:models/minilm --reference folder:models/minilm",
+    "rung compare tickets.csv --rungs cnn,lstm --vectors runs/my_vectors",
     "rung compare tickets.csv --resume                      # after Ctrl-C or a crash",
     "rung compare my_texts/ --minutes 20                    # raw text: from n-grams to a Transformer, bits per byte",
     "rung compare book.txt --rungs ngram,rnn,lstm --parameters 1000000",
@@ -114,6 +115,11 @@ def compare(
     unlabelled: Annotated[
         list[Path] | None, typer.Option("--unlabelled", metavar="TEXT", help="Raw text for pretraining; repeatable.")
     ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option("--vectors", metavar="PATH", help="Word vectors to start networks over words from: run or file."),
+    ] = None,
+    freeze_vectors: Annotated[bool, typer.Option("--freeze-vectors", help="Do not train these vectors on.")] = False,
     llm: Annotated[
         list[str] | None, typer.Option("--llm", metavar="URL|DIR", help="A model to prompt: endpoint or folder.")
     ] = None,
@@ -161,7 +167,8 @@ def compare(
     if task is TaskName.TEXT or (task is None and target is None and not any(map(_is_table, data))):
         for_labels = {
             "target": target, "text": text, "reference": reference, "curves": curves, "group": group, "time": time,
-            "split": split, "unlabelled": unlabelled, "llm": llm, "price": price, "spend_at_most": spend_at_most,
+            "split": split, "unlabelled": unlabelled, "vectors": vectors,
+            "freeze_vectors": freeze_vectors, "llm": llm, "price": price, "spend_at_most": spend_at_most,
             "watts_per_core": watts_per_core, "allow_leaks": allow_leaks, "plan": plan,
         }  # fmt: skip
         refuse(for_labels, "raw text", "these belong to labelled data: rung compare DATA --task classify")
@@ -193,6 +200,8 @@ def compare(
                 split=None if split is None else split.value,
                 allow_leaks=allow_leaks,
                 more_rungs=_prompted(llm or (), price, spend_at_most),
+                vectors=vectors,
+                freeze_vectors=freeze_vectors,
                 plan=plan,
                 resume=resume,
                 command=shlex.join(["rung", *sys.argv[1:]]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from rung.comparison.compare import compare as compare_task
 from rung.comparison.folder import begin, open_folder
 from rung.comparison.report import write_reports
 from rung.comparison.result import Comparison
-from rung.comparison.settings import Settings
+from rung.comparison.settings import checked_settings
 from rung.data.label_split import Method
 from rung.errors import RunFolderError, UsageError, did_you_mean
 from rung.progress import SILENT, Progress
+from rung.tasks.classification.initial_vectors import InitialVectors
 from rung.tasks.classification.reading import DataSources, read_task
 from rung.tasks.classification.rungs import make_rungs
 from rung.tasks.classification.scoring import METRICS
@@ -38,6 +40,8 @@ def compare(
     split: Method | None = None,
     allow_leaks: bool = False,
     more_rungs: Sequence[Rung] = (),
+    vectors: Path | str | None = None,
+    freeze_vectors: bool = False,
     plan: Path | str | None = None,
     resume: bool = False,
     command: str = "",
@@ -49,14 +53,16 @@ def compare(
 
     `files` are tables with a label column `target` and one or more `text` columns (guessed where not named). `out` gets
     `report.html`, `report.json`, `report.md` and a folder for each rung under `rungs/`. `settings` are those of
-    `Settings`: minutes, seed, seeds, margin, metric, rungs, reference. `plan` names a finished comparison whose plans
-    are used again: no clock is then read. With `resume` an interrupted comparison in `out` goes on.
+    `Settings`: minutes, seed, seeds, margin, metric, rungs, reference. Networks over words start from `vectors`, a run
+    of word vectors or a file of them, and with `freeze_vectors` keep them. `plan` names a finished comparison whose
+    plans are used again: no clock is then read. With `resume` an interrupted comparison in `out` goes on.
 
     Raises DataError for data that cannot be used, UsageError for contradictory wishes, RunFolderError when `out` holds
     something else.
     """
     out = Path(out)
-    wish = _settings(settings)
+    wish = checked_settings(settings, METRICS)
+    make_rungs(wish.rungs or ())
     threads = wish.threads or os.cpu_count() or 1
     wish = wish.model_copy(update={"threads": threads})
     open_folder(out, resume=resume)
@@ -64,6 +70,10 @@ def compare(
     task = read_task(
         sources, seed=wish.seed, threads=threads, metric=wish.metric, more_rungs=tuple(more_rungs), progress=progress
     )
+    if vectors is not None:
+        task = replace(task, vectors=_initial_vectors(Path(vectors), frozen=freeze_vectors))
+    elif freeze_vectors:
+        raise UsageError("there are no word vectors to freeze", hint="name them with --vectors")
     begin(out, wish.model_dump(mode="json"), task.sha256)
     if plan is not None:
         _take_plans(Path(plan), out)
@@ -73,23 +83,11 @@ def compare(
     return found
 
 
-def _settings(values: dict[str, Any]) -> Settings:
-    """The wishes, checked before any data is read. Raises UsageError."""
-    try:
-        wish = Settings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise UsageError(
-            f"{name} = {first['input']!r} is refused: {first['msg']}", hint="see rung compare --help"
-        ) from error
-    make_rungs(wish.rungs or ())
-    if wish.metric not in METRICS:
-        raise UsageError(
-            f"no verdict can rest on '{wish.metric}'{did_you_mean(wish.metric, METRICS)}",
-            hint=f"choose from {', '.join(METRICS)}",
-        )
-    return wish
+def _initial_vectors(path: Path, *, frozen: bool) -> InitialVectors:
+    """The vectors, loaded at once, so that a broken file stops the comparison before it starts."""
+    found = InitialVectors(path, frozen)
+    _ = found.vectors
+    return found
 
 
 def _take_plans(source: Path, out: Path) -> None:

@@ -121,6 +121,12 @@ class TextEncoder:
         raise TokenizerError("the tokenizer has neither a sep_token nor an eos_token")
 
     @property
+    def tokens(self) -> list[str]:
+        """All tokens in the order of their ids."""
+        numbers = self._tokenizer.get_vocab(with_added_tokens=True)
+        return sorted(numbers, key=numbers.__getitem__)
+
+    @property
     def model_max_length(self) -> int | None:
         """The longest input in tokens that the configuration allows, if it says so."""
         length = self._config.get("model_max_length")

@@ -64,6 +64,17 @@ class BagClassifier(nn.Module):
         self.classifier = nn.Linear(hidden_size, num_classes, bias=False)
         nn.init.zeros_(self.classifier.weight)
 
+    def freeze_rows(self, count: int) -> None:
+        """Train the first `count` embeddings no further: their gradients are left out."""
+
+        def without_first(grad: torch.Tensor) -> torch.Tensor:
+            rows = grad.indices()[0]
+            kept = rows >= count
+            indices, values = rows[kept].unsqueeze(0), grad.values()[kept]
+            return torch.sparse_coo_tensor(indices, values, grad.shape, is_coalesced=True, check_invariants=False)
+
+        self.embeddings.weight.register_hook(without_first)  # type: ignore[no-untyped-call]
+
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The embedding (total, hidden) of each row number in `input_ids` (total,)."""
         return F.embedding(input_ids, self.embeddings.weight)

@@ -43,6 +43,11 @@ class Classifier(nn.Module):
         """Number of classes."""
         return self.head.out_features
 
+    @property
+    def word_embeddings(self) -> nn.Embedding:
+        """The table (vocabulary, embedding_size) of a convolutional or recurrent network's word vectors."""
+        return cast("nn.Embedding", self.body.embed_tokens)
+
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the embedded tokens (batch, time, ...) of `input_ids` (batch, time)."""
         return cast("Body", self.body).embed(input_ids)

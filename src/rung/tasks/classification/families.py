@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rung.data.text_encoder import TextEncoder, train_words
@@ -11,6 +11,7 @@ from rung.nets.classifier import Classifier, build_classifier
 from rung.nets.convolution import ConvolutionConfig
 from rung.nets.recurrent import RecurrentConfig
 from rung.progress import SILENT, Progress
+from rung.tasks.classification.initial_vectors import planned, require_planned
 from rung.tasks.classification.network_training import seeded
 from rung.tasks.task import Indices, Plan
 
@@ -56,7 +57,7 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class WordNetworks:
-    """Networks over word vectors that are learned from the labelled texts alone."""
+    """Networks over word vectors, learned from the labelled texts alone or begun with the task's `vectors`."""
 
     config: Callable[[int], ConvolutionConfig | RecurrentConfig]
     longest: int = 400
@@ -65,17 +66,26 @@ class WordNetworks:
 
     def untrained(self, task: Any, items: Indices) -> Start:
         """See `Family`."""
-        return self.start(task, {}, items, seed=0, progress=SILENT)
+        return self.start(task, planned(task.vectors), items, seed=0, progress=SILENT)
 
     def plan(self, task: Any, start: Start, seconds: float | None, max_length: int) -> dict[str, Any]:  # noqa: ARG002
         """See `Family`."""
-        return {}
+        return planned(task.vectors)
 
     def start(self, task: Any, plan: Plan, items: Indices, *, seed: int, progress: Progress) -> Start:  # noqa: ARG002
         """See `Family`."""
+        require_planned(plan, task.vectors)
         encoder = train_words(training_texts(task, items), max_vocabulary=self.max_vocabulary)
+        config = self.config(encoder.vocab_size)
+        if task.vectors is not None:
+            config = replace(config, embedding_size=task.vectors.size)
         with seeded(seed):
-            return Start(build_classifier(self.config(encoder.vocab_size), len(task.label_names)), encoder)
+            net = build_classifier(config, len(task.label_names))
+        if task.vectors is None:
+            return Start(net, encoder)
+        table = net.word_embeddings.weight
+        table.requires_grad_(not task.vectors.frozen)
+        return Start(net, encoder, note=task.vectors.initialise(table.detach().numpy(), encoder.tokens))
 
 
 def training_texts(task: Any, items: Indices) -> list[str]:

@@ -22,6 +22,7 @@ from rung.data.order import SampleOrder
 from rung.errors import PlanError, RunFolderError
 from rung.nets.counting import SparseRows, softmax, weighted_sums
 from rung.progress import Progress
+from rung.tasks.classification.initial_vectors import planned, require_planned
 from rung.tasks.classification.predictions import Predictions
 from rung.tasks.classification.saving import header, label_config, load_arrays, save_arrays
 from rung.tasks.task import FitReport, Indices, Plan, UsualRung
@@ -130,10 +131,13 @@ class FeedForwardRung(UsualRung):
 
         Raises PlanError when not even one epoch fits.
         """
+        defaults = {**_DEFAULTS, **planned(task.vectors)}
+        if task.vectors is not None:
+            defaults["hidden_size"] = task.vectors.size
         if seconds is None:
-            return dict(_DEFAULTS)
+            return defaults
         began = time.perf_counter()
-        fit = _Fit(task, _DEFAULTS, np.arange(len(task.items["train"])), seed)
+        fit = _Fit(task, defaults, np.arange(len(task.items["train"])), seed)
         preparing = time.perf_counter() - began
         epoch = fit.seconds_per_epoch()
         epochs = int((_BUDGET_SHARE * seconds - preparing) / epoch)
@@ -144,7 +148,7 @@ class FeedForwardRung(UsualRung):
                 where=f"rung {self.name}",
                 hint="give more minutes, or leave this rung out with --rungs",
             )
-        return {**_DEFAULTS, "epochs": min(_DEFAULTS["epochs"], epochs)}
+        return {**defaults, "epochs": min(defaults["epochs"], epochs)}
 
     def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
         """Train until validation stops improving; the best epoch's weights are kept."""
@@ -152,14 +156,14 @@ class FeedForwardRung(UsualRung):
         fit = _Fit(task, plan, items, seed)
         result = fit.run(folder, progress)
         fit.save(folder, header(self.name, plan, fit.train, seed=seed))
-        stopped = result.ended == "stopped early"
+        notes = [fit.vectors_note] if fit.vectors_note else []
+        if result.ended == "stopped early":
+            notes.append(f"stopped after epoch {result.step // fit.steps_per_epoch}: validation got no better")
         return FitReport(
             seconds=time.perf_counter() - wall,
             cpu_seconds=time.process_time() - cpu,
             finished=True,
-            note=f"stopped after epoch {result.step // fit.steps_per_epoch}: validation got no better"
-            if stopped
-            else "",
+            note="; ".join(notes),
             steps=result.step,
             epochs=result.step * fit.settings.batch_size / len(items),
         )
@@ -191,6 +195,7 @@ class _Fit:
             len(task.label_names),
             generator=torch.Generator().manual_seed(seed),
         )
+        self.vectors_note = self._start_from_vectors()
         self.objective = Classification(loss=plan["loss"])
         self.optimizer = RowAdagrad(self.net, plan["learning_rate"])
         batch_size: int = max(1, min(plan["batch_size"], len(items) // _FEWEST_STEPS_PER_EPOCH))
@@ -209,6 +214,17 @@ class _Fit:
             log_every=self.steps_per_epoch,
             guard=GuardSettings(spike_threshold=None),  # a loss near zero is the aim, the rare hard text worth the most
         )
+
+    def _start_from_vectors(self) -> str:
+        """Begin with the task's word vectors, if any; says how many words they cover. Rows of n-grams stay as drawn."""
+        initial, words = self.task.vectors, self.ngrams.words
+        require_planned(self.plan, initial)
+        if initial is None:
+            return ""
+        if initial.frozen:
+            self.net.freeze_rows(len(words))
+        note: str = initial.initialise(self.net.embeddings.weight.detach().numpy()[: len(words)], words)
+        return note
 
     def run(self, folder: Path, progress: Progress) -> LoopResult:
         """Train; the network then has the weights that did best on validation items, without any the last ones."""

@@ -17,6 +17,7 @@ from rung.data.labelled import LabelledItems
 from rung.evaluation.power import power_statement
 from rung.evaluation.summed import SummedScores
 from rung.records import ItemScores, Record
+from rung.tasks.classification.initial_vectors import InitialVectors
 from rung.tasks.classification.predictions import Predictions
 from rung.tasks.classification.rungs import NAMES, make_rungs
 from rung.tasks.classification.scoring import METRICS, details, primary, scores, temperature
@@ -32,7 +33,8 @@ class ClassificationTask:
 
     `unlabelled` is text for pretraining that shares nothing with validation and test items; `more_rungs` are those that
     need more than a name (a prompted model with its endpoint and price). `leaked` (test items,) are predicted but count
-    in no metric: `details` scores them apart. `facts` tell the report what is known of the data.
+    in no metric: `details` scores them apart. Networks over words start from `vectors`. `facts` tell the report what is
+    known of the data.
     """
 
     items: Mapping[Part, LabelledItems]
@@ -41,6 +43,7 @@ class ClassificationTask:
     primary_metric: str = METRICS[0]
     more_rungs: tuple[Rung, ...] = ()
     leaked: NDArray[np.bool_] | None = None
+    vectors: InitialVectors | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     name: str = field(default="classification", init=False)
 
