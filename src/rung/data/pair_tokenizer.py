@@ -13,8 +13,9 @@ from rung.errors import TokenizerError
 from rung.progress import SILENT, Progress
 
 PAD = "<pad>"
-_BYTES_PER_TOKEN = 500
-"""Bytes of training text for each token of the vocabulary: a merge that was seen only a few times teaches nothing."""
+_BYTES_PER_TOKEN = 1000
+"""Bytes of training text for each token of the vocabulary: a merge that was seen only a few times teaches nothing, and
+the output matrix is half the work of a small network."""
 _SMALLEST, _LARGEST = 512, 32_768
 
 
@@ -40,7 +41,7 @@ class PairTokenizer(TextEncoder):
 
 
 def choose_pair_vocabulary(num_bytes: int) -> int:
-    """A power of two near one token for every 500 bytes of training text, between 512 and 32,768."""
+    """A power of two near one token for every 1,000 bytes of training text, between 512 and 32,768."""
     wanted = max(1, num_bytes / _BYTES_PER_TOKEN)
     return min(max(2 ** round(math.log2(wanted)), _SMALLEST), _LARGEST)
 

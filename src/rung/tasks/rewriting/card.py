@@ -32,9 +32,9 @@ tags: [rung]
 
 # {run.folder.name}
 
-A {summary.parameters:,}-parameter {net.family} that rewrites {names}: {net.num_hidden_layers} layers a side, hidden size
-{net.hidden_size}, texts up to {net.max_position_embeddings} tokens, {recipe.tokenizer.vocab_size:,} subwords for both
-sides. Trained from nothing.
+A {summary.parameters:,}-parameter {net.family} that rewrites {names}: {net.num_hidden_layers} layers a side, hidden
+size {net.hidden_size}, texts up to {net.max_position_embeddings} tokens, {recipe.tokenizer.vocab_size:,} subwords for
+both sides. Trained from nothing.
 
 ## Use
 
@@ -50,15 +50,15 @@ rung predict {run.folder} "..."
 
 ## Data
 
-{len(pairs.train):,} pairs to train on, {len(pairs.valid):,} to validate, {len(split.test):,} to test; no source is in two
-parts. SHA-256 of the pairs: `{pairs.sha256}`.
+{len(pairs.train):,} pairs to train on, {len(pairs.valid):,} to validate, {len(split.test):,} to test; no source is in
+two parts. SHA-256 of the pairs: `{pairs.sha256}`.
 
 {remarks}
 
 ## Training
 
-{summary.steps:,} steps of about {training.tokens_per_batch:,} tokens a side ({summary.epochs:.1f} readings of the pairs),
-{training.optimizer}, learning rate {training.learning_rate:g}, dropout {net.dropout}, label smoothing
+{summary.steps:,} steps of about {training.tokens_per_batch:,} tokens a side ({summary.epochs:.1f} readings of the
+pairs), {training.optimizer}, learning rate {training.learning_rate:g}, dropout {net.dropout}, label smoothing
 {training.label_smoothing:g}, {training.precision}, seed {recipe.seed}. Ended: {summary.ended}. Kept:
 {summary.weights}, chosen on the validation pairs. Energy: not measured.
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from rung.data.pairs import Pairs
+from rung.evaluation.rouge import rouge_records
 from rung.evaluation.translation import bleu_scores, translation_records
 from rung.progress import Progress
-from rung.records import Record
+from rung.records import ItemScores, Record
 from rung.tasks.rewriting.rewriter import Rewriter
 
 _WRITTEN_AT_ONCE = 256
-_LONG_TARGET = 60
-"""Mean words of targets from which ROUGE is measured too: it is made for summaries, BLEU for sentences."""
+_LONG_TARGET = 18
+"""Mean words of targets from which ROUGE is measured too: it is made for summaries, of a sentence or more."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Measured:
     pairs: Pairs
     written: list[str]
     records: list[Record]
+    scores: dict[str, ItemScores]
 
 
 def write_all(
@@ -54,12 +56,20 @@ def measure(rewriter: Rewriter, pairs: Pairs, progress: Progress, *, label: str 
     kept = fitting(rewriter, pairs)
     written = write_all(rewriter, kept.sources, progress, label=label)
     records = translation_records(kept.ids, written, kept.targets, data_sha256=kept.sha256)
+    scores: dict[str, ItemScores] = {}
+    if _mean_words(kept.targets) >= _LONG_TARGET:
+        rouge, scores = rouge_records(kept.ids, written, kept.targets, data_sha256=kept.sha256)
+        records = [*rouge, *records]
     beam = rewriter.beam
     how = f"beams {beam.num_beams}, length penalty {beam.length_penalty:g}"
     if left_out := len(pairs) - len(kept):
         how += f"; {left_out:,} sources longer than {rewriter.context_length:,} tokens left out"
     records = [record.model_copy(update={"signature": f"{record.signature}; {how}"}) for record in records]
-    return Measured(kept, written, records)
+    return Measured(kept, written, records, scores)
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    return sum(len(text.split()) for text in texts) / max(len(texts), 1)
 
 
 def quick_bleu(rewriter: Rewriter, pairs: Pairs, progress: Progress) -> float:

@@ -176,7 +176,7 @@ class PairTraining:
         summary = self._summary(result, weights=weights)
         summary = RewritingSummary(**{**vars(summary), "records": tuple(measured.records), "examples": examples})
         card = model_card(self.run, self.recipe, self.pairs, summary)
-        self.run.publish(folder, card=card, records=measured.records, scores={})
+        self.run.publish(folder, card=card, records=measured.records, scores=measured.scores)
         return summary
 
     def _best_weights(self, result: LoopResult) -> tuple[Path, str]:
