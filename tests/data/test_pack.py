@@ -1,7 +1,8 @@
-"""Packing: over one epoch every token is a target exactly once, whoever asks for which samples."""
+"""Packing and lanes: over one reading every token is a target once, whoever asks for which samples."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rung.data.lanes import LaneTokens
 from rung.data.pack import IGNORE_INDEX, PackedTokens
 from rung.data.shards import EncodedDocuments, TokenShards, write_shards
 from rung.errors import DataError
@@ -122,3 +124,55 @@ def test_tensors_of_a_batch_do_not_share_memory(tmp_path: Path) -> None:
     batch["input_ids"].zero_()
     assert batch["labels"].equal(labels)
     assert batch["input_ids"].is_contiguous()
+
+
+@given(
+    lengths=CORPORA,
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 12), st.integers(1, 15)),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=80, deadline=None)
+def test_lanes_go_on_and_cover_the_text_evenly(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], shape: tuple[int, int, int], seed: int
+) -> None:
+    lanes, length, steps = shape
+    shards = shards_of(tmp_path_factory.mktemp("lanes") / "shards", lengths)
+    stream = shards.read(0, shards.num_tokens).tolist()
+    tokens = LaneTokens(shards, lanes=lanes, length=length, seed=seed)
+    batch = {name: value.numpy() for name, value in tokens.batch(np.arange(lanes * steps)).items()}
+    read = {name: batch[name].reshape(steps, lanes, length) for name in ("input_ids", "labels")}
+    assert (batch["lanes"].reshape(steps, lanes) == np.arange(lanes)).all()
+    assert (batch["windows"].reshape(steps, lanes) == np.arange(steps)[:, None]).all()
+    counts: Counter[int] = Counter()
+    for lane in range(lanes):
+        inputs, labels = (read[name][:, lane].ravel() for name in ("input_ids", "labels"))
+        assert (inputs[1:] == labels[:-1]).all()  # the input is the token before the target, across windows too
+        assert any(
+            (np.roll(stream, -shift)[np.arange(len(labels)) % len(stream)] == labels).all()
+            for shift in range(len(stream))
+        )
+        counts.update(labels.tolist())
+    words = [counts[token] for token in range(sum(lengths))]
+    if words:  # every place of the text has a token of its own; end-of-text tokens stand in several
+        assert max(words) - min(words) <= 1
+        assert counts[EOS] <= stream.count(EOS) * max(*words, min(words) + 1)
+
+
+def test_any_process_reads_any_sample_of_a_lane(tmp_path: Path) -> None:
+    tokens = LaneTokens(shards_of(tmp_path / "shards", [30, 40, 50]), lanes=4, length=5, seed=3)
+    whole = tokens.batch(np.arange(24))
+    for first, last in ((0, 2), (2, 4), (10, 12), (20, 24)):
+        part = tokens.batch(np.arange(first, last))
+        assert all((part[name] == whole[name][first:last]).all() for name in whole)
+    assert tokens.num_windows == 7  # 123 tokens, 20 a step
+
+
+def test_lanes_of_other_seeds_start_elsewhere(tmp_path: Path) -> None:
+    shards = shards_of(tmp_path / "shards", [300])
+    starts = {int(LaneTokens(shards, lanes=1, length=1, seed=seed).batch([0])["labels"][0, 0]) for seed in range(20)}
+    assert len(starts) > 10
+
+
+def test_lanes_without_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no text"):
+        LaneTokens(shards_of(tmp_path / "shards", []), lanes=1, length=1, seed=0)

@@ -18,7 +18,7 @@ LADDER: tuple[RecurrentSize, ...] = (
     (256, 1),
     (384, 1),
     (512, 1),
-    (768, 2),
+    (768, 1),
     (1024, 2),
     (1536, 2),
     (2048, 3),
@@ -48,9 +48,8 @@ def ladder() -> Sequence[RecurrentSize]:
 
 
 def every_size() -> Sequence[RecurrentSize]:
-    """Sizes in small steps, for a number of parameters that is asked for; as deep as the ladder is at that width."""
-    widths = [*range(32, 512, 16), *range(512, 2049, 64)]
-    return [(width, min(LADDER, key=lambda size: abs(size[0] - width))[1]) for width in widths]
+    """Sizes in small steps, for a number of parameters that is asked for, all of one layer: no jump between depths."""
+    return [(width, 1) for width in [*range(32, 512, 16), *range(512, 4097, 64)]]
 
 
 def config(
