@@ -83,11 +83,11 @@ def attend(
 ) -> torch.Tensor:
     """Scaled dot-product attention (section 3.2.1) of (batch, heads, time, head_dim).
 
-    Texts to be translated are short: in training on a CPU, plain products are faster than torch's fused attention. For
-    128 x 4 heads, 16 tokens, head_dim 64, one thread, forward and backward: 6.8 against 7.7 ms in float32, and 7.6
-    against 44.7 ms in bfloat16.
+    The backward pass of torch's fused attention is slow in bfloat16 on a CPU, and texts to be translated are short: a
+    training step of 128 pairs of 16 tokens (6 layers, 256 features, one thread) takes 0.82 s with it and 0.47 s with
+    plain products. In float32 it is the other way round, 1.20 against 1.30 s.
     """
-    if q.device.type != "cpu" or not torch.is_grad_enabled():
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     if mask is not None:
