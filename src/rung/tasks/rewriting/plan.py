@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from rung.nets.recurrent_encoder_decoder import (
 from rung.objectives.sequence_to_sequence import SequenceToSequence
 from rung.tasks.rewriting.preparation import PreparedPairs
 from rung.tasks.rewriting.recipe import Family, RewritingRecipe
-from rung.training.gradients import to_device
+from rung.training.gradients import autocast, to_device
 from rung.training.machine import has_bf16_instructions
 from rung.training.optimizers import build_optimizer, rate_like_adamw
 from rung.training.schedule import Schedule
@@ -38,7 +37,6 @@ _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 4096}
 _RATES_FOR = 2048  # tokens a batch, that the learning rates below are for; they grow with its square root
 _LEAST_EPOCHS = 10.0
 """Passes over the pairs that a larger network must have time for: below, a smaller one learns more."""
-_MOST_EPOCHS = 120.0
 _VALIDATIONS = 24
 _FEWEST_STEPS_BETWEEN = 25
 _TIMED, _WARMING_UP = 4, 1
@@ -119,29 +117,23 @@ def make_plan(
     """Fill the gaps of `wanted`.
 
     `seconds` says how much time training has with a network (a clock is read then, and real steps are timed); None
-    plans for the recipe's steps without reading one. Raises PlanError when not one pass fits into the time.
+    plans for the recipe's steps without reading one. Raises PlanError when not one step fits into the time.
     """
-    candidates = _candidates(wanted, pairs)
-    batch = wanted.training.tokens_per_batch or _TOKENS_PER_BATCH[device.type]
-    batches = training_batches(pairs, tokens=batch, seed=wanted.seed)
-    fixed = wanted.training.steps
+    tokens = wanted.training.tokens_per_batch or _TOKENS_PER_BATCH[device.type]
+    planner = _Planner(wanted, pairs, tokens, training_batches(pairs, tokens=tokens, seed=wanted.seed), device)
+    shapes = planner.shapes()
     if seconds is None:
-        precision: Precision = "bf16" if device.type == "cuda" or has_bf16_instructions() else "fp32"
-        recipe = _filled(wanted, pairs, candidates[0], batch, wanted.training.precision or precision)
-        return _finished(recipe, pairs, batches, fixed or len(batches), None)
-    best = None
-    for shape in candidates:  # from the one that the pairs would feed, down
-        recipe, cost = _timed(wanted, pairs, shape, batches, batch, device)
-        steps = int(min(seconds(network_config(recipe, pairs)) / cost, _MOST_EPOCHS * len(batches)))
-        best = recipe, steps, cost
-        if steps >= _LEAST_EPOCHS * len(batches):
-            break
-    if best is None or best[1] < 1:
-        raise PlanError(
-            "the minutes do not suffice for a single step of training",
-            hint="give more --minutes, or a smaller network: --set net.hidden_size=64",
-        )
-    return _finished(best[0], pairs, batches, best[1], best[2])
+        recipe = planner.filled(shapes[0], wanted.training.precision or planner.precisions()[-1])
+        return planner.finished(recipe, wanted.training.steps or len(planner.batches), None)
+    for place, shape in enumerate(shapes):
+        recipe, cost = planner.timed(shape)
+        steps = int(seconds(network_config(recipe, pairs)) / cost)
+        if steps >= _LEAST_EPOCHS * len(planner.batches) or (place == len(shapes) - 1 and steps > 0):
+            return planner.finished(recipe, steps, cost)
+    raise PlanError(
+        "the minutes do not suffice for a single step of training",
+        hint="give more --minutes, or a smaller network: --set net.hidden_size=64",
+    )
 
 
 def network_config(recipe: RewritingRecipe, pairs: PreparedPairs) -> Config:
@@ -183,115 +175,109 @@ def training_batches(pairs: PreparedPairs, *, tokens: int, seed: int) -> PairBat
     return PairBatches(pairs.train, tokens=tokens, pad_token_id=pad, start_token_id=pad, seed=seed)
 
 
-def _candidates(wanted: RewritingRecipe, pairs: PreparedPairs) -> list[_Shape]:
-    """The shapes to consider, the largest that these pairs can feed first."""
-    shapes = [shape for shape in _SHAPES[wanted.net.family] if shape.least_tokens <= pairs.target_tokens]
-    sized = wanted.net.hidden_size
-    return shapes[::-1] if sized is None else shapes[:1]
+@dataclass(frozen=True)
+class _Planner:
+    """What all candidates of one plan share."""
 
+    wanted: RewritingRecipe
+    pairs: PreparedPairs
+    tokens: int
+    batches: PairBatches
+    device: torch.device
 
-def _filled(
-    wanted: RewritingRecipe, pairs: PreparedPairs, shape: _Shape, batch: int, precision: Precision
-) -> RewritingRecipe:
-    """`wanted` with this shape where it does not say otherwise; steps and schedule are still open."""
-    net, training = wanted.net, wanted.training
-    sizes: dict[str, Any] = {
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": shape.layers,
-        "dropout": shape.dropout,
-        "max_position_embeddings": pairs.longest,
-    }
-    if net.family == "transformer":
-        inner = shape.intermediate_size * (net.hidden_size or shape.hidden_size) // shape.hidden_size
-        sizes |= {"intermediate_size": inner, "num_attention_heads": shape.heads}
-    gaps = {f"net.{name}": value for name, value in sizes.items() if getattr(net, name) is None}
-    gaps["tokenizer.vocab_size"] = pairs.tokenizer.vocab_size
-    gaps["training.tokens_per_batch"] = batch
-    gaps["training.precision"] = precision
-    gaps["training.threads"] = training.threads or torch.get_num_threads()
-    if training.learning_rate is None:
-        # Wider networks want smaller steps; a size of the user's own is judged by the nearest of ours.
-        scale = shape.hidden_size / (net.hidden_size or shape.hidden_size)
-        rate = shape.learning_rate * min(1.0, scale)
-        gaps["training.learning_rate"] = rate_like_adamw(wanted.training.optimizer, rate)
-    return wanted.with_overrides(gaps)
+    def shapes(self) -> list[_Shape]:
+        """The shapes to consider, the largest that these pairs can feed first; of a size that was asked for, one."""
+        found = [one for one in _SHAPES[self.wanted.net.family] if one.least_tokens <= self.pairs.target_tokens]
+        return found[::-1] if self.wanted.net.hidden_size is None else found[:1]
 
+    def precisions(self) -> tuple[Precision, ...]:
+        """What this machine computes in, the one that is probably fastest last."""
+        return ("fp32", "bf16") if self.device.type == "cuda" or has_bf16_instructions() else ("fp32",)
 
-def _timed(
-    wanted: RewritingRecipe,
-    pairs: PreparedPairs,
-    shape: _Shape,
-    batches: PairBatches,
-    batch: int,
-    device: torch.device,
-) -> tuple[RewritingRecipe, float]:
-    """The recipe of a shape in the faster precision, and the seconds of one step."""
-    asked = wanted.training.precision
-    both: tuple[Precision, ...] = ("fp32", "bf16") if device.type == "cuda" or has_bf16_instructions() else ("fp32",)
-    times: dict[Precision, float] = {}
-    for precision in both if asked is None else (asked,):
-        recipe = _filled(wanted, pairs, shape, batch, precision)
-        times[precision] = _seconds_per_step(recipe, network_config(recipe, pairs), batches, device)
-    best: Precision = min(times, key=lambda one: times[one] * (_CLEARLY if one == "fp32" else 1.0))
-    return _filled(wanted, pairs, shape, batch, best), times[best]
+    def filled(self, shape: _Shape, precision: Precision) -> RewritingRecipe:
+        """The recipe with this shape where it does not say otherwise; steps and schedule are still open."""
+        net, training = self.wanted.net, self.wanted.training
+        # A size of the user's own is judged by the nearest of ours; wider networks want smaller steps.
+        width = net.hidden_size or shape.hidden_size
+        sizes: dict[str, Any] = {
+            "hidden_size": width,
+            "num_hidden_layers": shape.layers,
+            "dropout": shape.dropout,
+            "max_position_embeddings": self.pairs.longest,
+        }
+        if net.family == "transformer":
+            inner = max(8, shape.intermediate_size * width // shape.hidden_size)
+            sizes |= {"intermediate_size": inner, "num_attention_heads": shape.heads}
+        gaps = {f"net.{name}": value for name, value in sizes.items() if getattr(net, name) is None}
+        gaps["tokenizer.vocab_size"] = self.pairs.tokenizer.vocab_size
+        gaps["training.tokens_per_batch"] = self.tokens
+        gaps["training.precision"] = precision
+        gaps["training.threads"] = training.threads or torch.get_num_threads()
+        if training.learning_rate is None:
+            rate = shape.learning_rate * min(1.0, shape.hidden_size / width) * math.sqrt(self.tokens / _RATES_FOR)
+            gaps["training.learning_rate"] = round(rate_like_adamw(training.optimizer, rate), 6)
+        return self.wanted.with_overrides(gaps)
 
+    def timed(self, shape: _Shape) -> tuple[RewritingRecipe, float]:
+        """The recipe of a shape in the faster precision, and the seconds of one step."""
+        asked = self.wanted.training.precision
+        recipes = {one: self.filled(shape, one) for one in (self.precisions() if asked is None else (asked,))}
+        times = {precision: self._seconds_per_step(recipe) for precision, recipe in recipes.items()}
+        # bfloat16 must win clearly: it also computes less exactly.
+        best = min(times, key=lambda one: times[one] * (_CLEARLY if one == "fp32" else 1.0))
+        return recipes[best], times[best]
 
-def _seconds_per_step(recipe: RewritingRecipe, config: Config, batches: PairBatches, device: torch.device) -> float:
-    """The median of real steps on batches from all over an epoch."""
-    net = new_network(config, dropout=recipe.net.dropout or 0.0, seed=0).to(device).train()
-    optimizer = build_optimizer(net, name=recipe.training.optimizer, learning_rate=1e-5)
-    objective = SequenceToSequence(recipe.training.label_smoothing)
-    lower = torch.autocast(device.type, torch.bfloat16)
-    times = []
-    for number in range(_WARMING_UP + _TIMED):
-        began = time.perf_counter()
-        with lower if recipe.training.precision == "bf16" else nullcontext():
-            loss = objective(net, to_device(device, batches.batch(np.array([number % len(batches)]))))
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        optimizer.clip_grad_norm(1.0)
-        optimizer.step(1.0)
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return median(times[_WARMING_UP:])
-
-
-def _finished(
-    recipe: RewritingRecipe, pairs: PreparedPairs, batches: PairBatches, steps: int, seconds_per_step: float | None
-) -> RewritingPlan:
-    """The plan with the schedule for `steps`."""
-    training = recipe.training
-    stored = training.schedule
-    if stored is not None:
-        schedule = Schedule.from_json(stored)
-    else:
-        warmup = training.warmup_steps
-        warmup = min(_MOST_WARMUP, steps // 6) if warmup is None else warmup
-        schedule = Schedule.warmup_flat_decay(
-            steps,
-            warmup=warmup,
-            decay_fraction=training.decay_fraction,
-            final=training.final_learning_rate_fraction,
-        )
-    every = training.validate_every or max(_FEWEST_STEPS_BETWEEN, -(-schedule.steps // _VALIDATIONS))
-    recipe = recipe.with_overrides(
-        {
+    def finished(self, recipe: RewritingRecipe, steps: int, seconds_per_step: float | None) -> RewritingPlan:
+        """The plan with the schedule for `steps`, or with the one that the recipe brings."""
+        training = recipe.training
+        if training.schedule is not None:
+            schedule = Schedule.from_json(training.schedule)
+        else:
+            warmup = training.warmup_steps
+            schedule = Schedule.warmup_flat_decay(
+                steps,
+                warmup=min(_MOST_WARMUP, steps // 6) if warmup is None else warmup,
+                decay_fraction=training.decay_fraction,
+                final=training.final_learning_rate_fraction,
+            )
+        changes = {
             "training.steps": schedule.steps,
             "training.minutes": None,
             "training.schedule": schedule.to_json(),
             "training.warmup_steps": schedule.warmup,
-            "training.validate_every": every,
+            "training.validate_every": training.validate_every
+            or max(_FEWEST_STEPS_BETWEEN, -(-schedule.steps // _VALIDATIONS)),
         }
-    )
-    return RewritingPlan(
-        recipe=recipe,
-        parameters=num_parameters(network_config(recipe, pairs)),
-        steps=schedule.steps,
-        epochs=schedule.steps / len(batches),
-        pairs=len(pairs.train),
-        target_tokens=pairs.target_tokens,
-        padding=batches.padding(),
-        seconds_per_step=seconds_per_step,
-        remarks=tuple(pairs.remarks),
-    )
+        return RewritingPlan(
+            recipe=recipe.with_overrides(changes),
+            parameters=num_parameters(network_config(recipe, self.pairs)),
+            steps=schedule.steps,
+            epochs=schedule.steps / len(self.batches),
+            pairs=len(self.pairs.train),
+            target_tokens=self.pairs.target_tokens,
+            padding=self.batches.padding(),
+            seconds_per_step=seconds_per_step,
+            remarks=tuple(self.pairs.remarks),
+        )
+
+    def _seconds_per_step(self, recipe: RewritingRecipe) -> float:
+        """The median of real steps on batches of an epoch."""
+        device, training = self.device, recipe.training
+        net = new_network(network_config(recipe, self.pairs), dropout=recipe.net.dropout or 0.0, seed=0)
+        net = net.to(device).train()
+        optimizer = build_optimizer(net, name=training.optimizer, learning_rate=1e-5)
+        objective = SequenceToSequence(training.label_smoothing)
+        times = []
+        for number in range(_WARMING_UP + _TIMED):
+            began = time.perf_counter()
+            batch = to_device(device, self.batches.batch(np.array([number % len(self.batches)])))
+            with autocast(training.precision or "fp32", device):
+                loss = objective(net, batch)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            optimizer.clip_grad_norm(1.0)
+            optimizer.step(1.0)
+            optimizer.zero_grad()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - began)
+        return median(times[_WARMING_UP:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def train(
     Raises UsageError, RecipeError, DataError, PlanError, TrainingError, EvaluationError or RunFolderError.
     """
     began = time.monotonic() if started is None else started
-    wanted = _wish(texts, source, target, net, minutes, steps, recipe, overrides, valid, test, seed, threads)
+    wanted = _Wish(
+        texts, valid, test, source, target, net, minutes, steps, seed, threads, recipe, overrides
+    ).as_recipe()
     out = out or default_folder(wanted.pairs.files)
     require_empty(out)
     session = _session(wanted, progress, display, began)
@@ -99,7 +102,9 @@ def plan(
 ) -> RewritingPlan:
     """Do all that `train` does before training, and return what it would do. Arguments and errors as in `train`."""
     began = time.monotonic() if started is None else started
-    wanted = _wish(texts, source, target, net, minutes, steps, recipe, overrides, valid, test, seed, threads)
+    wanted = _Wish(
+        texts, valid, test, source, target, net, minutes, steps, seed, threads, recipe, overrides
+    ).as_recipe()
     return _planned(wanted, _session(wanted, progress, SILENT_DISPLAY, began))[2]
 
 
@@ -132,52 +137,64 @@ def resume(
     return PairTraining(opened, recipe, pairs, session).train(deadline=None, checkpoint=checkpoint)
 
 
-def _wish(
-    texts: Files,
-    source: str | None,
-    target: str | None,
-    net: str | None,
-    minutes: float | None,
-    steps: int | None,
-    recipe: RewritingRecipe | Mapping[str, Any] | Path | None,
-    overrides: Mapping[str, Any] | None,
-    valid: Files,
-    test: Files,
-    seed: int | None,
-    threads: int | None,
-) -> RewritingRecipe:
-    """One recipe of it all. Raises RecipeError or UsageError for what is unknown, contradictory or missing."""
-    if minutes is not None and steps is not None:
-        raise UsageError("minutes and steps contradict each other", hint="give one of them")
-    base = _base(recipe)
-    changes = dict(overrides or {})
-    if minutes is not None or (steps is not None and steps != base.training.steps):
-        changes |= {"training.minutes": minutes, "training.steps": steps, "training.schedule": None}
-        changes |= {"training.validate_every": None, "training.warmup_steps": None} if recipe is not None else {}
-    given = {
-        "pairs.files": [str(path) for path in texts],
-        "pairs.valid": [str(path) for path in valid],
-        "pairs.test": [str(path) for path in test],
-        "pairs.source": source,
-        "pairs.target": target,
-        "net.family": net,
-        "seed": seed,
-        "training.threads": threads,
-    }
-    wanted = base.with_overrides(changes | {key: value for key, value in given.items() if value not in (None, [])})
-    if not wanted.pairs.files:
-        raise UsageError("there are no pairs to train on", hint="rung train pairs.csv --task translate --source en ...")
-    if wanted.training.minutes is None and wanted.training.steps is None:
-        wanted = wanted.with_overrides({"training.minutes": DEFAULT_MINUTES})
-    return wanted
+@dataclass(frozen=True)
+class _Wish:
+    """What a caller asked for: a recipe of its own, and single settings over it."""
 
+    texts: Files
+    valid: Files
+    test: Files
+    source: str | None
+    target: str | None
+    net: str | None
+    minutes: float | None
+    steps: int | None
+    seed: int | None
+    threads: int | None
+    recipe: RewritingRecipe | Mapping[str, Any] | Path | None
+    overrides: Mapping[str, Any] | None
 
-def _base(recipe: RewritingRecipe | Mapping[str, Any] | Path | None) -> RewritingRecipe:
-    if recipe is None:
-        return RewritingRecipe()
-    if isinstance(recipe, RewritingRecipe):
-        return recipe
-    return RewritingRecipe.parse(recipe) if isinstance(recipe, Mapping) else RewritingRecipe.load(Path(recipe))
+    def as_recipe(self) -> RewritingRecipe:
+        """One recipe of it all. Raises RecipeError or UsageError for what is unknown, contradictory or missing."""
+        given = {
+            "pairs.files": [str(path) for path in self.texts],
+            "pairs.valid": [str(path) for path in self.valid],
+            "pairs.test": [str(path) for path in self.test],
+            "pairs.source": self.source,
+            "pairs.target": self.target,
+            "net.family": self.net,
+            "seed": self.seed,
+            "training.threads": self.threads,
+        }
+        base = self._base()
+        changes = {**(self.overrides or {}), **self._budget(base)}
+        wanted = base.with_overrides(changes | {key: value for key, value in given.items() if value not in (None, [])})
+        if not wanted.pairs.files:
+            hint = "give a table with two columns, or two aligned files: rung train pairs.csv --task translate"
+            raise UsageError("there are no pairs to train on", hint=hint)
+        if wanted.training.minutes is None and wanted.training.steps is None:
+            wanted = wanted.with_overrides({"training.minutes": DEFAULT_MINUTES})
+        return wanted
+
+    def _base(self) -> RewritingRecipe:
+        if self.recipe is None:
+            return RewritingRecipe()
+        if isinstance(self.recipe, RewritingRecipe):
+            return self.recipe
+        if isinstance(self.recipe, Mapping):
+            return RewritingRecipe.parse(self.recipe)
+        return RewritingRecipe.load(Path(self.recipe))
+
+    def _budget(self, base: RewritingRecipe) -> dict[str, Any]:
+        """Minutes or steps given here replace either in the recipe, and with it what was made for another length."""
+        if self.minutes is not None and self.steps is not None:
+            raise UsageError("minutes and steps contradict each other", hint="give one of them")
+        if self.minutes is None and (self.steps is None or self.steps == base.training.steps):
+            return {}
+        changes = {"training.minutes": self.minutes, "training.steps": self.steps}
+        if base.training.schedule is not None:
+            changes |= dict.fromkeys(("training.schedule", "training.warmup_steps", "training.validate_every"))
+        return changes
 
 
 def _session(wanted: RewritingRecipe, progress: Progress, display: Display, began: float) -> Session:
