@@ -21,7 +21,6 @@ CLASS, SEPARATOR, MASK = "[CLS]", "[SEP]", "[MASK]"
 PREFIX = "##"
 SPECIAL = (PAD, UNKNOWN, CLASS, SEPARATOR, MASK)
 SMALLEST_VOCABULARY = 64
-_BYTES_PER_TOKEN = 50
 _CHARACTERS_SHARE = 0.25  # of the vocabulary, at most: each takes two entries, as a beginning and with ##
 
 
@@ -95,5 +94,10 @@ def _characters(texts: list[str], tokenizer: tokenizers.Tokenizer, *, most: int)
 
 
 def choose_vocab_size(num_bytes: int) -> int:
-    """One token for 50 bytes of text, from 1,024 to 16,384: rarer words are seen too seldom to be learned whole."""
-    return min(max(num_bytes // _BYTES_PER_TOKEN, 1024), 16_384)
+    """One token for 50 bytes of text, from 1,024 to 8,192: rarer words are seen too seldom to be learned whole.
+
+    Large texts get more, one for 8,000 bytes, up to 32,768: training on them takes so long that a larger output matrix
+    is no burden.
+    """
+    small = min(max(num_bytes // 50, 1024), 8192)
+    return max(small, min(num_bytes // 8000, 32_768))

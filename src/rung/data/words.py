@@ -33,14 +33,18 @@ Ragged = tuple[np.ndarray, np.ndarray]
 class WordTable:
     """Encodes texts word by word; threads may share it."""
 
-    def __init__(self, encode_words: Callable[[Sequence[str]], Ragged]) -> None:
-        """`encode_words` is the BPE without its split: it gives the ids of each word."""
-        self._encode_words = encode_words
+    def __init__(
+        self,
+        encode_words: Callable[[Sequence[str]], Ragged],
+        find_words: Callable[[str], list[str]] | None = None,
+    ) -> None:
+        """`encode_words` gives the ids of each word; `find_words` cuts a text into words, by default as our BPE does."""
+        self._encode_words, self._find_words = encode_words, find_words
         self._lock = threading.Lock()
         self._clear()
 
     def encode(self, texts: Sequence[str]) -> Ragged:
-        """Token ids of `texts`, all of which must satisfy `is_plain`."""
+        """Token ids of `texts`, all of which must satisfy `is_plain` where the default `find_words` is used."""
         with self._lock:
             try:
                 return self._gather(self._number_words(texts))
@@ -52,7 +56,7 @@ class WordTable:
         """The numbers of the words of each text, after learning the ids of the new ones."""
         if len(self._numbers) > _MOST_WORDS or self._characters > _MOST_CHARACTERS:
             self._clear()
-        find_words, number_of = _words_pattern().findall, self._numbers.__getitem__
+        find_words, number_of = self._find_words or _words_pattern().findall, self._numbers.__getitem__
         numbers = []
         for text in texts:
             words = find_words(text)
