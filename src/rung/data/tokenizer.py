@@ -200,6 +200,12 @@ class Tokenizer:
             )
         return self._bytes_of[token_id]
 
+    @property
+    def spellings(self) -> list[str]:
+        """Each token as `tokenizer.json` writes it: GPT-2's visible stand-ins for bytes, so without white space."""
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        return sorted(vocabulary, key=vocabulary.__getitem__)
+
     def _byte_table(self, where: str) -> list[bytes]:
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):

@@ -74,7 +74,7 @@ class NgramLevel:
     tokens: NDArray[np.unsignedinteger[Any]]
     logprobs: NDArray[np.float32]
     backoffs: NDArray[np.float32]
-    first_child: Ints
+    first_child: NDArray[np.uint32]
 
 
 class NgramModel:
@@ -143,7 +143,8 @@ class NgramModel:
         first, children = self.levels[k - 1].first_child, self.levels[k].tokens
         result = np.full(len(parents), -1, dtype=np.int64)
         active = np.flatnonzero(parents >= 0)
-        low, high, wanted = first[parents[active]], first[parents[active] + 1], tokens[active]
+        low, high = (first[parents[active] + place].astype(np.int64) for place in (0, 1))
+        wanted = tokens[active]
         while len(active):
             searching = low < high
             active, low, high, wanted = active[searching], low[searching], high[searching], wanted[searching]
@@ -269,12 +270,7 @@ def _mapped(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "U16": np.dtype("<u2"),
-    "U32": np.dtype("<u4"),
-    "I64": np.dtype("<i8"),
-    "F32": np.dtype("<f4"),
-}
+_DTYPES: dict[str, np.dtype[Any]] = {"U16": np.dtype("<u2"), "U32": np.dtype("<u4"), "F32": np.dtype("<f4")}
 
 
 def _is_sound(level: NgramLevel, count: int, following: int | None, vocab_size: int, *, is_first: bool) -> bool:
@@ -285,7 +281,7 @@ def _is_sound(level: NgramLevel, count: int, following: int | None, vocab_size: 
     lengths = (0 if is_first else count, count, contexts, contexts + (following is not None))
     arrays = (level.tokens, level.logprobs, level.backoffs, level.first_child)
     kinds = "".join(array.dtype.kind for array in arrays)
-    if kinds != "uffi" or tuple(map(len, arrays)) != lengths:
+    if kinds != "uffu" or tuple(map(len, arrays)) != lengths:
         return False
     first = level.first_child
     return (

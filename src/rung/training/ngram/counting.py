@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 
-COUNTING_BYTES_PER_TOKEN = 48
-"""Peak while one order is sorted: keys, order and sorted keys of 8 bytes, numbers of two orders, the stream."""
-BYTES_PER_NGRAM = 24
-"""Of each distinct n-gram while the model is estimated."""
+COUNTING_BYTES_PER_TOKEN = 90
+"""Peak while one order is sorted and estimated, when every n-gram is different: keys, order and sorted keys of 8 bytes,
+numbers of two orders, two counted levels, the stream."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ vocabulary, so every token has a probability.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +53,14 @@ def estimate(
     """
     if len(stream) < 2:
         raise DataError("there is no text to count", hint="give more text")
-    counted: list[CountedLevel] = []
+    builder = _Builder(vocab_size)
     with progress.task("counting n-grams", order, "orders") as advance:
-        for level in count_ngrams(stream, order=order, eos_token_id=eos_token_id):
-            counted.append(level)
+        level: CountedLevel | None = None
+        # The counts of one order come from the n-grams of the next, so no more than two are held as counted.
+        for longer in chain(count_ngrams(stream, order=order, eos_token_id=eos_token_id), [None]):
+            builder.add(level, _adjusted_counts(stream, level, longer, vocab_size))
+            level = longer
             advance(1)
-        builder = _Builder(vocab_size)
-        for k in range(order):
-            builder.add(counted[k - 1] if k else None, _adjusted_counts(stream, counted, k, vocab_size))
-        advance(1)
     model = NgramModel(builder.levels(), eos_token_id=eos_token_id)
     return Estimate(model, tuple(builder.discounts), tuple(builder.estimated))
 
@@ -82,19 +81,19 @@ def modified_discounts(counts: Ints) -> tuple[tuple[float, float, float], bool]:
 
 
 def _adjusted_counts(
-    stream: NDArray[np.unsignedinteger], counted: Sequence[CountedLevel], k: int, vocab_size: int
+    stream: NDArray[np.unsignedinteger], level: CountedLevel | None, longer: CountedLevel | None, vocab_size: int
 ) -> Ints:
-    """The counts that the estimate of n-grams of k + 1 tokens rests on."""
-    is_highest = k == len(counted)
-    if is_highest:
-        return counted[-1].counts if counted else np.bincount(stream[1:], minlength=vocab_size)
-    size = len(counted[k - 1].tokens) if k else vocab_size
-    different = np.bincount(counted[k].suffixes, minlength=size)
-    return np.where(counted[k - 1].opens, counted[k - 1].counts, different) if k else different
+    """The counts (n-grams,) that the estimate of `level` rests on; None stands for the unigrams, and for no longer
+    n-grams.
+    """
+    if longer is None:
+        return np.bincount(stream[1:], minlength=vocab_size) if level is None else level.counts
+    different = np.bincount(longer.suffixes, minlength=vocab_size if level is None else len(level.tokens))
+    return different if level is None else np.where(level.opens, level.counts, different)
 
 
 class _Builder:
-    """Adds one order after the other. Probabilities are interpolated from below; back-offs belong to the level below."""
+    """Adds one order after the other: probabilities are interpolated from below, back-offs belong to what is below."""
 
     def __init__(self, vocab_size: int) -> None:
         self.discounts: list[tuple[float, float, float]] = []
@@ -103,7 +102,7 @@ class _Builder:
         self._tokens: list[NDArray[np.unsignedinteger]] = []
         self._logprobs: list[NDArray[np.float32]] = []
         self._backoffs: list[NDArray[np.float32]] = []
-        self._first_child: list[Ints] = []
+        self._first_child: list[NDArray[np.uint32]] = []
         self._lower = np.full(1, 1.0 / vocab_size)  # probabilities of the order below
 
     def add(self, level: CountedLevel | None, counts: Ints) -> None:
@@ -127,19 +126,21 @@ class _Builder:
         if level is not None:
             dtype = np.uint16 if self._vocab_size <= 1 << 16 else np.uint32
             self._tokens.append(level.tokens.astype(dtype))
-            self._first_child.append(np.concatenate([[0], np.cumsum(np.bincount(parents, minlength=contexts))]))
+            ends = np.cumsum(np.bincount(parents, minlength=contexts), dtype=np.uint32)
+            self._first_child.append(np.concatenate([np.zeros(1, np.uint32), ends]))
             self._backoffs.append(np.log(gamma).astype(np.float32))
         self._logprobs.append(np.log(self._lower).astype(np.float32))
 
     def levels(self) -> list[NgramLevel]:
         """All levels from the unigrams up."""
-        none = NgramLevel(np.empty(0, np.uint16), *(np.empty(0, np.float32),) * 2, np.empty(0, np.int64))
+        none = (np.empty(0, np.uint16), np.empty(0, np.float32), np.empty(0, np.uint32))
+        highest = len(self._logprobs) - 1
         return [
             NgramLevel(
-                tokens=self._tokens[k - 1] if k else none.tokens,
+                tokens=self._tokens[k - 1] if k else none[0],
                 logprobs=logprobs,
-                backoffs=self._backoffs[k] if k < len(self._backoffs) else none.backoffs,
-                first_child=self._first_child[k] if k < len(self._first_child) else none.first_child,
+                backoffs=self._backoffs[k] if k < highest else none[1],
+                first_child=self._first_child[k] if k < highest else none[2],
             )
             for k, logprobs in enumerate(self._logprobs)
         ]

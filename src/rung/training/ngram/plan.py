@@ -8,12 +8,13 @@ from typing import Any
 from rung.errors import PlanError
 from rung.nets.ngram import NgramConfig
 from rung.recipe import Recipe
-from rung.training.ngram.counting import BYTES_PER_NGRAM, COUNTING_BYTES_PER_TOKEN
+from rung.training.ngram.counting import COUNTING_BYTES_PER_TOKEN
 from rung.training.plan import Machine, TextFacts
 
 _ORDERS = ((2.0, 10), (3.0, 6))
 _ORDER_OF_WORDS = 5
 """By bytes of text a token: below 2 (bytes, characters), below 3, and above. On novels (LOG.md)."""
+_STORED_BYTES_PER_NGRAM = 16  # token, log-probability, back-off and first child; at most one n-gram a token and order
 _SECONDS_PER_TOKEN_AND_ORDER = 5e-7  # 3e-7 measured on one core, 21 million tokens and order 5
 
 
@@ -47,7 +48,7 @@ def plan_ngram(recipe: Recipe, text: TextFacts, machine: Machine, *, seconds: fl
     Raises PlanError when the result does not fit the memory or the seconds.
     """
     order = recipe.net.order or default_order(text.bytes_per_token)
-    needed = text.train_tokens * (COUNTING_BYTES_PER_TOKEN + BYTES_PER_NGRAM * (order - 1))
+    needed = text.train_tokens * (COUNTING_BYTES_PER_TOKEN + _STORED_BYTES_PER_NGRAM * order)
     forecast = text.train_tokens * order * _SECONDS_PER_TOKEN_AND_ORDER
     if needed > machine.memory:
         raise PlanError(
