@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def test_bits_per_byte_equal_brute_force(finished: rung.TrainSummary, folder: Pa
         stream = [model.tokenizer.eos_token_id, *model.tokenizer.encode(one)]
         state = model.net.model.begin(1)
         logprobs = []
-        for token, target in zip(stream, stream[1:], strict=False):
+        for token, target in pairwise(stream):
             hidden, state = model.net.model.read(torch.tensor([[token]]), state)
             logprobs.append(model.net.lm_head(hidden)[0, 0].double().log_softmax(0)[target].item())
         nats -= sum(logprobs)
@@ -232,20 +233,19 @@ def test_settings_that_mean_nothing_are_refused(
 def test_two_ranks_train_what_one_trains(folder: Path, text: Path, family: str) -> None:
     """Dropout and carried states too, and the checkpoint holds the states of all lanes."""
     one = rung.train([text], steps=8, out=folder / f"{family}-one", overrides=settings(family))
+    two = folder / f"{family}-two"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rung"]
     assignments = [f"{key}={value}" for key, value in settings(family).items() if key != "net.family"]
-    wanted = ["train", str(text), "--net", family, "--steps", "8", "--out", str(folder / f"{family}-two")]
+    wanted = ["train", str(text), "--net", family, "--steps", "8", "--out", str(two)]
     wanted += [part for assignment in assignments for part in ("--set", assignment)]
     environment = {**os.environ, "PYTHONPATH": str(Path(rung.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launch, *wanted], capture_output=True, text=True, env=environment, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     for name in ("model.safetensors", "trainer/carried.safetensors"):
-        ours, theirs = (
-            load_file(run / "checkpoints/step-00000008" / name) for run in (one.run, folder / f"{family}-two")
-        )
+        ours, theirs = (load_file(run / "checkpoints/step-00000008" / name) for run in (one.run, two))
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
             torch.testing.assert_close(theirs[key], value, rtol=1e-5, atol=1e-6)
-    lines = [(run / "metrics.jsonl").read_text().splitlines() for run in (one.run, folder / f"{family}-two")]
+    lines = [(run / "metrics.jsonl").read_text().splitlines() for run in (one.run, two)]
     ours, theirs = ([json.loads(x)["validation"]["bits_per_byte"] for x in each if "validation" in x] for each in lines)
     assert ours == pytest.approx(theirs, rel=1e-5)
