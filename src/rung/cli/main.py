@@ -20,6 +20,7 @@ from rung.cli import (
     doctor,
     evaluate,
     generate,
+    learning,
     neighbours,
     plan,
     predict,
@@ -87,7 +88,20 @@ def rung(
     """Climb only as high as you need: labelled text in, a verdict out; raw text in, a language model out."""
 
 
-for command in (quickstart, compare, predict, train, plan, generate, evaluate, neighbours, analogy, vectors, audit):
+for command in (
+    quickstart,
+    compare,
+    predict,
+    train,
+    plan,
+    generate,
+    evaluate,
+    learning,
+    neighbours,
+    analogy,
+    vectors,
+    audit,
+):
     command.add_to(app)
 app.add_typer(data.app, name="data")
 doctor.add_to(app)

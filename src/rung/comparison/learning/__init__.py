@@ -1,0 +1,1 @@
+"""How networks learned: what their runs recorded, drawn on one page."""
