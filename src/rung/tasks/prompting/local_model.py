@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from rung.errors import RunFolderError
 from rung.nets.attention import KeyValueCache
+from rung.nets.decoder import CausalLM
 from rung.nets.pretrained import WEIGHTS
 from rung.runfolder import file_sha256
 from rung.tasks.language_model import load
@@ -23,9 +25,16 @@ class LocalModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Load a run folder, a checkpoint or a Hugging Face folder. RunFolderError when there is none."""
+        """Load a run folder, a checkpoint or a Hugging Face folder. RunFolderError when there is no decoder in it."""
         self._model = load(folder)
-        self._net = self._model.net.eval()
+        net = self._model.net
+        if not isinstance(net, CausalLM):
+            raise RunFolderError(
+                "only a decoder is asked by prompts: other language models have no context to put examples into",
+                where=str(folder),
+                hint="name the folder of a decoder",
+            )
+        self._net = net.eval()
         self._tokenizer = self._model.tokenizer
         self._prefix = ""
         self._prefix_cache: KeyValueCache | None = None
