@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 REACHED = 0.01
 """A gradient below this share of that of the last step counts as vanished."""
-_MOST_ROWS = 4
+_MOST_ROWS = 2
 _MOST_POINTS = 48
 
 

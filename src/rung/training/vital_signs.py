@@ -29,12 +29,12 @@ from rung.training.gradients import autocast, to_device
 from rung.training.layers import Layer, layers_of
 
 SHARE_OF_TIME = 0.01
-"""By default vital signs are taken when all of them together, with the next, stay below this share of the time."""
+"""By default a look is taken when it and all before it, but the first, take less than this share of the time."""
 SATURATED = 0.97
 """Outputs of tanh and of recurrent layers beyond this (of 1) count as saturated: tanh has less than 6 % of its slope
 there. Karpathy's lectures ("Building makemore", part 3) draw the same line."""
 _MOST_IN_A_RUN = 100
-_SAMPLES = 16
+_SAMPLES = 8
 _BOUNDED = (nn.Tanh, nn.Sigmoid, nn.RNNBase)
 
 _Numbers = dict[str, dict[str, Tensor]]  # layer -> name -> 0-dimensional
@@ -73,18 +73,19 @@ class Examiner:
         self._net, self._objective, self._batches = net, objective, batches
         self._settings, self._device = settings, device
         self._layers = layers_of(net)
-        self._spent = self._last = 0.0
+        self._spent, self._fastest = 0.0, math.inf
 
     def is_due(self, step: int, seconds: float) -> bool:
         """Whether step number `step` (from 1) is to be looked at; `seconds` have been spent on training so far.
 
-        The first one always is. No clock decides when the settings say after how many steps.
+        The first one always is, and costs nothing that is counted: there is much that is done once only. No clock
+        decides when the settings say after how many steps.
         """
         every = self._settings.vital_signs_every
         if every is not None:
             return every > 0 and (step == 1 or step % every == 0)
         grid = -(-self._settings.schedule.steps // _MOST_IN_A_RUN)
-        return step == 1 or (step % grid == 0 and self._spent + self._last <= SHARE_OF_TIME * seconds)
+        return step == 1 or (step % grid == 0 and self._spent + self._fastest <= SHARE_OF_TIME * seconds)
 
     def take(self, step: Callable[[], None], *, first_sample: int, gradient_norm: float) -> VitalSigns:
         """Let `step` update the weights and tell what it did.
@@ -103,9 +104,10 @@ class Examiner:
             numbers[name] |= _of_update(layer, before.pop(name))
         reach = self._of_samples(numbers, first_sample)
         layers = _finite(numbers)
-        self._last = time.perf_counter() - resumed + paused - began
-        self._spent += self._last
-        return VitalSigns(layers, reach, self._last)
+        seconds = time.perf_counter() - resumed + paused - began
+        self._spent += 0.0 if math.isinf(self._fastest) else seconds
+        self._fastest = min(self._fastest, seconds)
+        return VitalSigns(layers, reach, seconds)
 
     def _of_gradients(self, scale: float) -> _Numbers:
         return {name: _of_gradient(layer, scale) for name, layer in self._layers.items()}
