@@ -6,17 +6,24 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rung.cli.compare_text import compare_text, default_out, interrupted, refuse
+from rung.cli.comparing import (
+    POINT,
+    compare_pairs,
+    compare_text,
+    default_out,
+    refuse,
+    saying_how_to_go_on,
+    show_comparison,
+)
 from rung.cli.options import Json, Threads, command_started, examples
 from rung.cli.threads import settle_threads
 from rung.errors import UsageError
 
 if TYPE_CHECKING:
-    from rung.comparison.result import Comparison, RungResult
     from rung.tasks.task import Rung
 
 _EXAMPLES = examples(
@@ -28,9 +35,9 @@ _EXAMPLES = examples(
     "rung compare tickets.csv --rungs cnn,lstm --vectors runs/my_vectors",
     "rung compare tickets.csv --resume                      # after Ctrl-C or a crash",
     "rung compare my_texts/ --minutes 20                    # raw text: from n-grams to a Transformer, bits per byte",
+    "rung compare pairs.csv --task translate --source en --target de --minutes 30",
     "rung compare book.txt --rungs ngram,rnn,lstm --parameters 1000000",
 )
-_POINT = 0.01
 
 
 class TaskName(StrEnum):
@@ -38,6 +45,8 @@ class TaskName(StrEnum):
 
     CLASSIFY = "classify"
     TEXT = "text"
+    TRANSLATE = "translate"
+    REWRITE = "rewrite"
 
 
 class Split(StrEnum):
@@ -72,6 +81,9 @@ def compare(
         list[str] | None,
         typer.Option("--text", metavar="COL", help="A column of text; repeatable.  [default: guessed]"),
     ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="COL", help="The column to translate; --target: into what.")
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option("--minutes", "-m", metavar="M", help="The whole command's time.  [default: 10]"),
@@ -92,10 +104,15 @@ def compare(
             "[default: 1 point, 0.02 bits per byte]",
         ),
     ] = None,
-    metric: Annotated[str, typer.Option("--metric", help="accuracy, macro_f1 or mcc.")] = "accuracy",
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="accuracy, macro_f1 or mcc; of translations bleu or chrf.  [default: the first]"),
+    ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option("--seeds", metavar="N", help="Fits of each rung that involves chance.  [default: 3, raw text 1]"),
+        typer.Option(
+            "--seeds", metavar="N", help="Fits of each rung that involves chance.  [default: 3 for labels, else 1]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Equal plan and seed: equal report.")] = 0,
     curves: Annotated[
@@ -164,77 +181,73 @@ def compare(
     text the rungs are language models, from n-grams to a Transformer, compared in bits per byte.
     """
     settle_threads()
-    if task is TaskName.TEXT or (task is None and target is None and not any(map(_is_table, data))):
-        for_labels = {
-            "target": target, "text": text, "reference": reference, "curves": curves, "group": group, "time": time,
-            "split": split, "unlabelled": unlabelled, "vectors": vectors,
-            "freeze_vectors": freeze_vectors, "llm": llm, "price": price, "spend_at_most": spend_at_most,
-            "watts_per_core": watts_per_core, "allow_leaks": allow_leaks, "plan": plan,
-        }  # fmt: skip
-        refuse(for_labels, "raw text", "these belong to labelled data: rung compare DATA --task classify")
-        compare_text(
-            data, minutes=minutes, steps=steps, parameters=parameters, tokenizer=tokenizer, rungs=_names(rungs),
-            margin=margin, seeds=seeds, seed=seed, test=test, valid=valid, out=out, resume=resume, threads=threads,
-            as_json=as_json,
+    of_labels: dict[str, Any] = {
+        "text": text, "reference": reference, "curves": curves, "group": group, "time": time, "split": split,
+        "unlabelled": unlabelled, "vectors": vectors, "freeze_vectors": freeze_vectors, "llm": llm, "price": price,
+        "spend_at_most": spend_at_most, "allow_leaks": allow_leaks, "plan": plan,
+    }  # fmt: skip
+    of_text: dict[str, Any] = {"parameters": parameters, "steps": steps, "tokenizer": tokenizer}
+    common: dict[str, Any] = {
+        "minutes": minutes, "rungs": _names(rungs), "seed": seed, "test": test or (), "valid": valid or (),
+        "out": out, "resume": resume, "threads": threads, "as_json": as_json,
+    }  # fmt: skip
+    if task in (TaskName.TRANSLATE, TaskName.REWRITE):
+        refuse(of_labels | of_text, f"--task {task.value}", "see rung compare --help")
+        compare_pairs(
+            data, source=source, target=target, metric=metric, margin=margin, seeds=seeds,
+            watts_per_core=watts_per_core, **common,
         )  # fmt: skip
-        return
-    of_text = {"parameters": parameters, "steps": steps, "tokenizer": tokenizer}
-    refuse(of_text, "labelled data", "these belong to raw text: rung compare TEXT --task text")
-    from rung.cli.console import print_json, results, watching
+    elif task is TaskName.TEXT or (task is None and target is None and not any(map(_is_table, data))):
+        others: dict[str, Any] = {
+            "source": source,
+            "target": target,
+            "metric": metric,
+            "watts_per_core": watts_per_core,
+        }
+        refuse(of_labels | others, "raw text", "these belong to labelled data: rung compare DATA --task classify")
+        compare_text(data, margin=margin, seeds=seeds, **of_text, **common)
+    else:
+        refuse(of_text, "labelled data", "these belong to raw text: rung compare TEXT --task text")
+        refuse({"source": source}, "labelled data", "this belongs to pairs of texts: --task translate")
+        settings: dict[str, Any] = {"reference": reference, "curves": _names(curves), "watts_per_core": watts_per_core}
+        _compare_labels(
+            data, target=target, text=text or None, group=group, time=time, unlabelled=unlabelled or (),
+            split=None if split is None else split.value, allow_leaks=allow_leaks,
+            more_rungs=_prompted(llm or (), price, spend_at_most), vectors=vectors, freeze_vectors=freeze_vectors,
+            plan=plan, margin=margin, seeds=seeds, metric=metric or "accuracy", **settings, **common,
+        )  # fmt: skip
+
+
+def _compare_labels(
+    data: list[Path],
+    *,
+    minutes: float | None,
+    margin: float | None,
+    seeds: int | None,
+    out: Path | None,
+    resume: bool,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
+    """Compare classifiers, and show the ladder."""
+    from rung.cli.console import watching
     from rung.comparison.command import compare as run
-    from rung.comparison.report import summary_lines
 
     out = out or default_out(data, resume=resume)
-    try:
-        with watching(as_json=as_json) as watcher:
-            found = run(
-                data,
-                out=out,
-                target=target,
-                text=text or None,
-                group=group,
-                time=time,
-                test=test or (),
-                valid=valid or (),
-                unlabelled=unlabelled or (),
-                split=None if split is None else split.value,
-                allow_leaks=allow_leaks,
-                more_rungs=_prompted(llm or (), price, spend_at_most),
-                vectors=vectors,
-                freeze_vectors=freeze_vectors,
-                plan=plan,
-                resume=resume,
-                command=shlex.join(["rung", *sys.argv[1:]]),
-                started=command_started(),
-                progress=watcher,
-                minutes=10.0 if minutes is None else minutes,
-                rungs=_names(rungs),
-                reference=reference,
-                margin=_POINT * (1.0 if margin is None else margin),
-                metric=metric,
-                seeds=3 if seeds is None else seeds,
-                seed=seed,
-                curves=_names(curves),
-                watts_per_core=watts_per_core,
-                threads=threads,
-            )
-    except KeyboardInterrupt as interrupt:
-        raise interrupted(out) from interrupt
-    if as_json:
-        print_json({"out": str(out), **found.model_dump(mode="json")})
-        return
-    console = results()
-    for line in summary_lines(found):
-        console.print(line, markup=False)
-    console.print(f"\nreport   {out / 'report.html'}", markup=False)
-    console.print(f'use      rung predict {shlex.quote(str(out / _to_use(found).folder))} "some text"', markup=False)
-
-
-def _to_use(found: Comparison) -> RungResult:
-    """The rung that the verdict advises today: the small one, unless it is known to be worse."""
-    verdict = found.verdict
-    small_is_worse = verdict.chosen is None or verdict.answer in ("yes", "more labels")
-    return found.result(verdict.reference if small_is_worse else str(verdict.chosen))
+    with watching(as_json=as_json) as watcher, saying_how_to_go_on(out):
+        found = run(
+            data,
+            out=out,
+            resume=resume,
+            command=shlex.join(["rung", *sys.argv[1:]]),
+            started=command_started(),
+            progress=watcher,
+            minutes=10.0 if minutes is None else minutes,
+            margin=POINT * (1.0 if margin is None else margin),
+            seeds=3 if seeds is None else seeds,
+            **wishes,
+        )
+    show_comparison(found, out, as_json=as_json)
 
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")

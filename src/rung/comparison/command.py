@@ -9,15 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from rung.comparison.compare import compare as compare_task
 from rung.comparison.folder import begin, open_folder
 from rung.comparison.report import write_reports
 from rung.comparison.result import Comparison
 from rung.comparison.settings import checked_settings
 from rung.data.label_split import Method
-from rung.errors import RunFolderError, UsageError, did_you_mean
+from rung.errors import RunFolderError, UsageError
 from rung.progress import SILENT, Progress
 from rung.tasks.classification.initial_vectors import InitialVectors
 from rung.tasks.classification.reading import DataSources, read_task

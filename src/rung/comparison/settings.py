@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rung.errors import UsageError
+from rung.errors import UsageError, did_you_mean
 
 
 class Settings(BaseModel):
@@ -37,3 +38,24 @@ class Settings(BaseModel):
                 hint="add it to --rungs, or name another with --reference",
             )
         return self
+
+
+def checked_settings(values: Mapping[str, Any], metrics: Sequence[str]) -> Settings:
+    """The wishes of a user, checked before any data is read: a verdict can rest on one of `metrics`, the first if none.
+
+    Raises UsageError.
+    """
+    try:
+        wish = Settings(**{"metric": metrics[0], **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{name} = {first['input']!r} is refused: {first['msg']}", hint="see rung compare --help"
+        ) from error
+    if wish.metric not in metrics:
+        raise UsageError(
+            f"no verdict can rest on '{wish.metric}'{did_you_mean(wish.metric, list(metrics))}",
+            hint=f"choose from {', '.join(metrics)}",
+        )
+    return wish

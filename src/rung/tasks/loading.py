@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rung.tasks.classification.classifier import Classifier
     from rung.tasks.language_model import LanguageModel
     from rung.tasks.masked_language_modelling.model import MaskedModel
+    from rung.tasks.rewriting.predicting import RewritingPredictor
     from rung.tasks.rewriting.rewriter import Rewriter
 
 
@@ -75,11 +76,17 @@ def load(
         from rung.tasks.word_vectors.using import load_vectors
 
         return load_vectors(folder)
-    return load_predictor(folder)
+    from rung.tasks.classification.classifier import load_classifier
+
+    return load_classifier(folder)
 
 
-def load_predictor(folder: Path) -> Classifier:
+def load_predictor(folder: Path) -> Classifier | RewritingPredictor:
     """Load a run folder that answers items, as every rung of a comparison does. Raises RunFolderError for others."""
+    if is_rewriter(folder):
+        from rung.tasks.rewriting.predicting import load_predictor as load_rewriting
+
+        return load_rewriting(folder)
     from rung.tasks.classification.classifier import load_classifier
 
     return load_classifier(folder)
