@@ -15,7 +15,7 @@ from rung.training.plan import Machine, TextFacts, choose_vocab_size, make_plan
 from rung.training.shapes import candidate_configs, memory_needed, net_values
 
 TEXT = TextFacts(train_bytes=1_000_000, train_tokens=450_000, valid_tokens=20_000, vocab_size=512, eos_token_id=0)
-OF_OTHER_FAMILIES = ("embedding_size", "backpropagate_through", "direct_connections")
+OF_OTHER_FAMILIES = ("embedding_size", "backpropagate_through", "direct_connections", "order")
 MACHINE = Machine(device="cpu", threads=2, memory=8 * 2**30, bf16=True, can_compile=False)
 
 

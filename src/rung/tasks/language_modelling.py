@@ -35,7 +35,6 @@ from rung.training.meter import SILENT_DISPLAY, Display
 from rung.training.ngram.plan import NgramPlan, plan_ngram
 from rung.training.plan import Plan, make_plan
 from rung.training.precision import bf16_is_faster, tune_allocator
-from rung.training.shapes import default_optimizer
 from rung.training.timing import step_timer
 
 __all__ = [
@@ -275,7 +274,7 @@ def _make_plan(wanted: Recipe, text: PreparedText, deadline: float | None, sessi
     else:
         machine = replace(machine, bf16=machine.bf16 and bf16_is_faster(world.device))
         is_bf16 = machine.bf16 if wanted.training.precision is None else wanted.training.precision == "bf16"
-        optimizer = wanted.training.optimizer or default_optimizer(wanted.net)
+        optimizer = wanted.training.optimizer or "muon"
         timer = step_timer(optimizer, torch.bfloat16 if is_bf16 else torch.float32, world.device)
         made = make_plan(wanted, facts, machine, seconds=max(1.0, deadline - time.monotonic()), timer=timer)
     return made

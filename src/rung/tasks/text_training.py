@@ -34,7 +34,7 @@ from rung.training.meter import Display, Figures
 from rung.training.optimizers import build_optimizer
 from rung.training.precision import matmul_peak
 from rung.training.schedule import Schedule
-from rung.training.shapes import candidate_configs, choose_context, default_optimizer
+from rung.training.shapes import candidate_configs, choose_context
 
 _FINISH_SHARE = 0.03  # of the minutes: the last evaluation, the sample and the files
 _FINISH_SECONDS = 1.5
@@ -118,7 +118,7 @@ class TextTraining:
             reading.batches,
             build_optimizer(
                 net,
-                name=training.optimizer or default_optimizer(self.recipe.net),
+                name=training.optimizer or "muon",
                 learning_rate=training.learning_rate or 0.0,
                 weight_decay=training.weight_decay or 0.0,
             ),

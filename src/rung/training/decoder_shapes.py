@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from rung.errors import PlanError
 from rung.nets.decoder_config import DecoderConfig
 from rung.recipe import NetSection
-from rung.training.optimizers import OptimizerName
 
 # (hidden_size, num_hidden_layers): the width grows with the depth at about 48 per layer for the small ones and 64 for
 # the large ones (nanochat's aspect), every width a multiple of the head size of 64.
@@ -29,7 +28,6 @@ LADDER: tuple[DecoderSize, ...] = (
 _UNTIED_FROM = 768  # tied while the vocabulary would hold a large share of the parameters, as SmolLM3 does
 
 
-DEFAULT_OPTIMIZER: OptimizerName = "muon"
 COMPILES = True
 _CONTEXT_UP_TO_TOKENS = ((8e6, 128), (1e8, 256), (2e9, 512))
 _LONGEST_CONTEXT = 1024
@@ -49,6 +47,11 @@ def context(net: NetSection, tokens: float, bytes_per_token: float) -> int:  # n
     """Positions: short contexts give short runs more steps; longer ones pay with enough text to learn from them."""
     fitting = (size for most, size in _CONTEXT_UP_TO_TOKENS if tokens <= most)
     return net.max_position_embeddings or next(fitting, _LONGEST_CONTEXT)
+
+
+def learning_rate_factor(net: NetSection) -> float:  # noqa: ARG001 - as of all families
+    """Times the optimiser's default learning rate."""
+    return 1.0
 
 
 def ladder() -> Sequence[DecoderSize]:

@@ -25,7 +25,7 @@ from rung.training.shapes import (
     candidate_configs,
     choose_context,
     compiles,
-    default_optimizer,
+    learning_rate_factor,
     memory_needed,
     net_values,
     shape_in_words,
@@ -250,7 +250,7 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
     epochs = choice.tokens / text.train_tokens
     micro = _micro_batch(recipe, machine, config, choice.sequences)
     memory = _check_memory(machine, config, micro)
-    optimizer = training.optimizer or default_optimizer(recipe.net)
+    optimizer: OptimizerName = training.optimizer or "muon"
     warmup = training.warmup_steps
     if warmup is None:
         warmup = min(choice.steps // 10, max(choice.steps // 50, 40))
@@ -270,7 +270,7 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
             "batch_size": choice.sequences,
             "micro_batch_size": micro,
             "optimizer": optimizer,
-            "learning_rate": _unless(training.learning_rate, _learning_rate(optimizer, choice)),
+            "learning_rate": _unless(training.learning_rate, _learning_rate(recipe, optimizer, choice)),
             "weight_decay": _unless(training.weight_decay, DEFAULTS[optimizer].weight_decay),
             "warmup_steps": warmup,
             "schedule": _unless(training.schedule, schedule.to_json()),
@@ -360,11 +360,12 @@ def _pays_to_compile(machine: Machine, seconds: float) -> bool:
     return machine.can_compile and seconds * (1 - 1 / COMPILE_SPEEDUP) > COMPILE_SECONDS
 
 
-def _learning_rate(optimizer: OptimizerName, choice: _Choice) -> float:
-    """Smaller for wider nets, larger for larger batches (by the square root, as nanochat does)."""
+def _learning_rate(recipe: Recipe, optimizer: OptimizerName, choice: _Choice) -> float:
+    """The family's; smaller for wider nets, larger for larger batches (by the square root, as nanochat does)."""
     batch = math.sqrt(choice.tokens_per_step / _SMALLEST_BATCH)
     width = math.sqrt(192 / max(choice.config.hidden_size, 192))
-    return float(f"{DEFAULTS[optimizer].learning_rate * min(batch, 4.0) * width:.3g}")
+    rate = DEFAULTS[optimizer].learning_rate * learning_rate_factor(recipe.net)
+    return float(f"{rate * min(batch, 4.0) * width:.3g}")
 
 
 def _dropout(epochs: float) -> float:

@@ -7,7 +7,6 @@ from typing import cast
 
 from rung.nets.recurrent_language_model import Cell, RecurrentLMConfig
 from rung.recipe import NetSection
-from rung.training.optimizers import OptimizerName
 
 RecurrentSize = tuple[int, int]
 # (hidden_size, num_hidden_layers): one wide layer learns faster than two narrow ones in the minutes of a small net.
@@ -23,7 +22,6 @@ LADDER: tuple[RecurrentSize, ...] = (
     (1536, 2),
     (2048, 3),
 )
-DEFAULT_OPTIMIZER: OptimizerName = "adamw"
 COMPILES = False  # torch does not compile through its own recurrent layers
 _BACKPROPAGATE_THROUGH = 64  # tokens; Merity et al. 2018 took 70
 RECIPE_FIELDS = (
@@ -33,6 +31,9 @@ RECIPE_FIELDS = (
     "backpropagate_through",
     "tie_word_embeddings",
 )
+# Muon, 256 features, 220 steps of 2,048 tokens on twenty novels: an LSTM reached 2.23 bits per byte at 0.04 and 2.36 at
+# 0.1; an RNN 2.35 at 0.02, and at 0.05 it diverged: no gate bounds what its recurrent matrix does to a state.
+_RATE_FACTORS: dict[str, float] = {"rnn": 1.5, "lstm": 4.0, "gru": 4.0}
 _GATES: dict[Cell, int] = {"rnn": 1, "gru": 3, "lstm": 4}
 _WIDEST_EMBEDDING = 256  # beyond, embeddings have half the hidden size: scores cost less, and a projection is small
 
@@ -40,6 +41,11 @@ _WIDEST_EMBEDDING = 256  # beyond, embeddings have half the hidden size: scores 
 def context(net: NetSection, tokens: float, bytes_per_token: float) -> int:  # noqa: ARG001 - as of all families
     """Tokens that gradients run back through; the state reaches further."""
     return net.backpropagate_through or _BACKPROPAGATE_THROUGH
+
+
+def learning_rate_factor(net: NetSection) -> float:
+    """Times the optimiser's default learning rate, that of decoders."""
+    return _RATE_FACTORS[net.family]
 
 
 def ladder() -> Sequence[RecurrentSize]:

@@ -11,7 +11,6 @@ from rung.nets.decoder_config import ARCHITECTURES
 from rung.nets.language_models import Config
 from rung.recipe import NetSection
 from rung.training import decoder_shapes, feedforward_shapes, recurrent_shapes
-from rung.training.optimizers import OptimizerName
 
 _FAMILIES: dict[str, Any] = {
     "decoder": decoder_shapes,
@@ -20,7 +19,7 @@ _FAMILIES: dict[str, Any] = {
     "lstm": recurrent_shapes,
     "gru": recurrent_shapes,
 }
-"""Each with `context`, `ladder`, `every_size`, `config`, `activation_bytes` and some constants."""
+"""Each with the same functions and constants."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,9 @@ def choose_context(net: NetSection, *, tokens: float, bytes_per_token: float) ->
     return int(_family(net.family).context(net, tokens, bytes_per_token))
 
 
-def default_optimizer(net: NetSection) -> OptimizerName:
-    """The optimiser for a family when nobody asks for another."""
-    name: OptimizerName = _family(net.family).DEFAULT_OPTIMIZER
-    return name
+def learning_rate_factor(net: NetSection) -> float:
+    """How much faster than a decoder the family learns best, whatever the optimiser."""
+    return float(_family(net.family).learning_rate_factor(net))
 
 
 def compiles(net: NetSection) -> bool:
