@@ -287,6 +287,26 @@ def test_tokens_that_the_tokenizer_lacks_are_never_written(reverser: EncoderDeco
         assert PAD < min(hypothesis.token_ids) <= max(hypothesis.token_ids) < 9
 
 
+def test_each_source_has_a_limit_of_its_own(reverser: EncoderDecoder) -> None:
+    sources, writer = words(12), SequenceToSequence(reverser)
+    limits = [1 + number % 6 for number in range(12)]
+    together = writer.search(sources, BeamOptions(max_tokens=5), limits=limits)
+    for source, limit, found in zip(sources, limits, together, strict=True):
+        alone = writer.search([source], BeamOptions(max_tokens=min(limit, 5)))[0]
+        assert [h.token_ids for h in found] == [h.token_ids for h in alone]
+        assert [h.finished for h in found] == [h.finished for h in alone]
+        assert max(len(h.token_ids) for h in found) <= min(limit, 5)
+
+
+def test_a_network_in_training_stays_in_training(reverser: EncoderDecoder) -> None:
+    net = EncoderDecoder(reverser.config, dropout=0.5, tensors=dict(reverser.model.named_parameters(prefix="model")))
+    net.train()
+    sources = words(6)
+    found = SequenceToSequence(net).search(sources)
+    assert net.training
+    assert [h[0].token_ids for h in found] == [h[0].token_ids for h in SequenceToSequence(reverser).search(sources)]
+
+
 def test_nothing_in_nothing_out(reverser: EncoderDecoder) -> None:
     writer = SequenceToSequence(reverser)
     assert writer.search([]) == []

@@ -58,7 +58,7 @@ class BeamOptions:
 class Hypothesis:
     """A target: `token_ids` with the end token. `score` is what beams are compared by, `logprob` its sum alone.
 
-    `finished` is false when `max_tokens` ended it.
+    `finished` is false when its limit of tokens ended it.
     """
 
     token_ids: list[int]
@@ -70,6 +70,7 @@ class Hypothesis:
 def search(
     steps: TargetSteps,
     sources: Sequence[Sequence[int]],
+    limits: Sequence[int],
     options: BeamOptions,
     *,
     start: int,
@@ -79,33 +80,29 @@ def search(
 ) -> list[list[Hypothesis]]:
     """Return `num_beams` hypotheses of each of `sources`, best first.
 
-    Targets start from the token `start` and end with `end`; the tokens `never` do not occur in them. GenerationError
-    when the network's scores are not finite.
+    A source's targets have at most as many tokens as its `limits` say, start from the token `start` and end with `end`;
+    the tokens `never` do not occur in them. GenerationError when the network's scores are not finite.
     """
     steps.open(sources, options.num_beams)
-    beams = _Beams(len(sources), options, start, end, torch.tensor(never, dtype=torch.int64, device=device))
+    never_chosen = torch.tensor(never, dtype=torch.int64, device=device)
+    beams = _Beams(torch.tensor(limits, device=device), options, start, end, never_chosen)
     results: list[list[Hypothesis]] = [[] for _ in sources]
     present = list(range(len(sources)))  # whose beams the rows are
-    for length in range(1, options.max_tokens + 1):
-        if length < options.max_tokens:
-            parents = beams.extend(steps.step(beams.last))
-            live = beams.live()
-        else:
-            beams.end_all()
-            live = torch.zeros_like(beams.searched)
+    while True:
+        parents = beams.extend(steps.step(beams.last))
+        live = beams.live()
         for place in (beams.searched & ~live).nonzero().flatten().tolist():
             results[present[place]] = beams.hypotheses(place)
         beams.searched = live
         remaining = int(live.sum())
         if not remaining:
-            break
+            return results
         steps.select(parents)
         if remaining <= len(present) * _CROWDED:
             kept = live.nonzero().flatten()
             present = [present[place] for place in kept.tolist()]
             beams.keep(kept)
             steps.keep(kept)
-    return results
 
 
 class _Beams:
@@ -115,12 +112,12 @@ class _Beams:
     finished. What ended is kept apart, with a score of -1e9 where there is no hypothesis yet.
     """
 
-    def __init__(self, sources: int, options: BeamOptions, start: int, end: int, never: torch.Tensor) -> None:
-        self._options, self._end, self._never = options, end, never
-        shape, device = (sources, options.num_beams), never.device
+    def __init__(self, limits: torch.Tensor, options: BeamOptions, start: int, end: int, never: torch.Tensor) -> None:
+        self._limits, self._options, self._end, self._never = limits, options, end, never
+        shape, device = (len(limits), options.num_beams), limits.device
         self._tokens = torch.empty((*shape, 0), dtype=torch.int64, device=device)
         self.last = torch.full(shape, start, device=device)
-        self.searched = torch.ones(sources, dtype=torch.bool, device=device)
+        self.searched = torch.ones(len(limits), dtype=torch.bool, device=device)
         # All beams are the same at first, so that only one of them may go on.
         self._sums = torch.full(shape, _NEVER_CHOSEN, device=device)
         self._sums[:, 0] = 0.0
@@ -132,6 +129,11 @@ class _Beams:
     def extend(self, scores: torch.Tensor) -> torch.Tensor:
         """Go on by a token, with `scores` (sources x beams, vocabulary), and return each beam's parent."""
         beams = self._options.num_beams
+        last = self._limits == self._tokens.shape[2] + 1
+        if bool(last.any()):  # then the next token is the end token, at no cost
+            own = torch.arange(beams, device=last.device).expand_as(self.last)
+            self._collect(self._sums, own, (self.searched & last)[:, None].expand_as(self.last))
+        going = self.searched & ~last
         logprobs = scores.log_softmax(-1)
         logprobs[:, self._never] = -torch.inf
         best, tokens = best_of_rows(logprobs, min(2 * beams, logprobs.shape[1]))
@@ -142,32 +144,29 @@ class _Beams:
         parents, tokens = places // best.shape[1], tokens.view(len(places), -1).gather(1, places)
         ends = tokens == self._end
         if bool(ends[:, :beams].any()):
-            self._collect(totals[:, :beams], parents[:, :beams], ends[:, :beams] & self.searched[:, None])
+            self._collect(totals[:, :beams], parents[:, :beams], ends[:, :beams] & going[:, None])
         order = ends.byte().argsort(stable=True, dim=-1)[:, :beams]  # the best that do not end
         parents, self.last = parents.gather(1, order), tokens.gather(1, order)
         self._sums = (totals + ends * _NEVER_CHOSEN).gather(1, order)
         self._tokens = torch.cat((_gather(self._tokens, parents), self.last[:, :, None]), dim=-1)
         return parents
 
-    def end_all(self) -> None:
-        """Every beam takes the end token, at no cost."""
-        own = torch.arange(self._options.num_beams, device=self.last.device).expand_as(self.last)
-        self._collect(self._sums, own, self.searched[:, None].expand_as(self.last))
-
     def live(self) -> torch.Tensor:
         """Whose search may still find a better hypothesis: (sources,)."""
         options = self._options
         full = (self._ended_lengths > 0).all(1)
-        longest = options.early_stopping == "never" and options.length_penalty > 0
-        length = options.max_tokens if longest else self._tokens.shape[2]
+        length = self._tokens.shape[2]
         live = ~full
         if options.early_stopping is not True:
-            live |= self._sums[:, 0] / length**options.length_penalty > self._ended_scores[:, -1]
-        return self.searched & live
+            longest = options.early_stopping == "never" and options.length_penalty > 0
+            reachable = self._sums[:, 0] / (self._limits if longest else length) ** options.length_penalty
+            live |= reachable > self._ended_scores[:, -1]
+        return self.searched & live & (self._limits > length)
 
     def keep(self, sources: torch.Tensor) -> None:
         """Forget all but these sources."""
         for name in (
+            "_limits",
             "_tokens",
             "last",
             "searched",
@@ -188,10 +187,8 @@ class _Beams:
             self._ended_sums[source].tolist(),
             strict=True,
         )
-        longest = self._options.max_tokens
-        return [
-            Hypothesis(ids[:length], score, total, length < longest) for ids, length, score, total in rows if length
-        ]
+        limit = int(self._limits[source])
+        return [Hypothesis(ids[:length], score, total, length < limit) for ids, length, score, total in rows if length]
 
     def _collect(self, totals: torch.Tensor, parents: torch.Tensor, ends: torch.Tensor) -> None:
         """Take beams that end with their next token as hypotheses, where they are among the best of their source."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -48,7 +47,7 @@ class SequenceToSequence:
         """
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}", where="batch_size")
-        self._net = net.eval()
+        self._net = net
         self._steps = target_steps(net, precision)
         self._batch_size = batch_size
         config = net.config
@@ -60,19 +59,28 @@ class SequenceToSequence:
         """Tokens that a source may have, the end token included; and a target."""
         return self._net.config.max_position_embeddings
 
-    def search(self, sources: Sequence[Sequence[int]], options: BeamOptions = _BEAMS) -> list[list[Hypothesis]]:
+    def search(
+        self,
+        sources: Sequence[Sequence[int]],
+        options: BeamOptions = _BEAMS,
+        *,
+        limits: Sequence[int] | None = None,
+    ) -> list[list[Hypothesis]]:
         """Search with beams; return all `num_beams` hypotheses of each source, best first.
 
-        GenerationError for a source that is empty or longer than the context, or scores that are not finite.
+        `limits`: tokens that each source's targets may have, where that is less than `max_tokens`. GenerationError for
+        a source that is empty or longer than the context, or scores that are not finite.
         """
         self._check(sources)
         config = self._net.config
-        options = replace(options, max_tokens=min(options.max_tokens, self.context_length))
+        longest = min(options.max_tokens, self.context_length)
+        most = [longest if limits is None else max(1, min(limits[number], longest)) for number in range(len(sources))]
 
         def write(batch: list[int]) -> list[list[Hypothesis]]:
             return search(
                 self._steps,
                 [sources[number] for number in batch],
+                [most[number] for number in batch],
                 options,
                 start=config.decoder_start_token_id,
                 end=config.eos_token_id,
@@ -116,9 +124,14 @@ class SequenceToSequence:
         """Sources in order of length, so that little is padded; results in the order of the sources."""
         order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
         results: dict[int, T] = {}
-        for first in range(0, len(order), self._batch_size):
-            batch = order[first : first + self._batch_size]
-            results.update(zip(batch, write(batch), strict=True))
+        training = self._net.training
+        self._net.eval()
+        try:
+            for first in range(0, len(order), self._batch_size):
+                batch = order[first : first + self._batch_size]
+                results.update(zip(batch, write(batch), strict=True))
+        finally:
+            self._net.train(training)
         return [results[number] for number in range(len(sources))]
 
     def _write(self, sources: Sequence[Sequence[int]], options: Sequence[SamplingOptions]) -> list[Hypothesis]:
