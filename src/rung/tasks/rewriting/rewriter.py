@@ -86,7 +86,7 @@ class Rewriter:
     ) -> list[list[Rewriting]]:
         """The `best` targets for each text, best first; `beams` and `length_penalty` as trained, by default.
 
-        `max_tokens`: of a target; by default twice its batch's longest source and 32 more, within the context. Raises
+        `max_tokens`: of a target; by default twice those of its source and 32 more, within the context. Raises
         GenerationError for a text that is empty or longer than the context: nothing is cut off.
         """
         given = [texts] if isinstance(texts, str) else list(texts)
@@ -96,9 +96,10 @@ class Rewriter:
         ]
         beams = max(self.beam.num_beams if beams is None else beams, best)
         penalty = self.beam.length_penalty if length_penalty is None else length_penalty
-        limit = max_tokens or min(_LONGER * int(encoded.lengths.max(initial=1)) + _AND_MORE, self.context_length)
-        options = BeamOptions(num_beams=beams, length_penalty=penalty, max_tokens=limit)
-        return [self._texts(hypotheses[:best]) for hypotheses in self._writer.search(sources, options)]
+        limits = None if max_tokens else [_LONGER * n + _AND_MORE for n in encoded.lengths.tolist()]
+        options = BeamOptions(num_beams=beams, length_penalty=penalty, max_tokens=max_tokens or self.context_length)
+        found = self._writer.search(sources, options, limits=limits)
+        return [self._texts(hypotheses[:best]) for hypotheses in found]
 
     def evaluate(self, files: Sequence[Path | str], **options: Any) -> RewritingEvaluation:
         """BLEU and chrF, or ROUGE where targets are long, on pairs; see `rung.tasks.rewriting.evaluating.evaluate`."""
