@@ -4,9 +4,9 @@
     python bench/word2vec.py --data shared/data --words 2000000 --only speed --threads 1
 
 Both read the same numbered text: skip-gram, 100 dimensions, window 5, 5 negatives, subsampling 1e-3, one pass for
-speed. Runs alternate; gensim runs from a list of sentences in memory and from a file; its better mode counts. Words are those
-of the text in the vocabulary, before subsampling, and the time is that of training alone: building vocabularies and
-compiling are left out, and reported apart. Accuracies come from Rung's evaluators for both.
+speed. Runs alternate; gensim runs from a list of sentences in memory and from a file; its better mode
+counts. Words are those of the text in the vocabulary, before subsampling, and the time is that of training alone:
+building vocabularies and compiling are left out, and reported apart. Accuracies come from Rung's evaluators for both.
 
 The last line is one JSON object.
 """

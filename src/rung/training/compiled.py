@@ -16,10 +16,9 @@ from rung.errors import RungError
 
 try:
     import numba
-    from llvmlite import ir
+    from llvmlite import ir  # type: ignore[import-untyped]
     from numba.core import cgutils
     from numba.extending import intrinsic
-    from numba.np.arrayobj import make_array
 except ImportError as error:
     raise RungError(
         "word vectors are trained by loops that numba compiles, and it is not installed",
@@ -33,7 +32,13 @@ LANE = 16
 
 # No counting of references ("_nrt"): the loops allocate nothing, and counting took two thirds of the time of drawing
 # and copying the outputs of a window (770 ns with it, 270 ns without).
-_OPTIONS = {"_nrt": False, "nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {
+    "_nrt": False,
+    "nogil": True,
+    "fastmath": True,
+    "boundscheck": False,
+    "error_model": "numpy",
+}
 
 
 def compiled(function: Function) -> Function:
@@ -69,13 +74,14 @@ def aligned_rows(rows: int, size: int) -> NDArray[np.float32]:
     return raw[first : first + rows * width].reshape(rows, width)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def prefetch_row(_typing: Any, matrix: Any, row: Any, lanes: Any) -> Any:
+def _prefetch_row(_typing: Any, matrix: Any, _row: Any, lanes: Any) -> Any:
     """In compiled code: fetch row `row` of an aligned float32 `matrix` into the first cache, and do not wait for it."""
 
+    unpack_tuple: Callable[..., Any] = cgutils.unpack_tuple
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = make_array(signature.args[0])(context, builder, arguments[0])
-        stride = cgutils.unpack_tuple(builder, array.strides, 2)[0]
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        stride = unpack_tuple(builder, array.strides, 2)[0]
         address, number = ir.IntType(64), ir.IntType(32)
         pointer = ir.IntType(8).as_pointer()
         start = builder.add(builder.ptrtoint(array.data, address), builder.mul(arguments[1], stride))
@@ -87,3 +93,6 @@ def prefetch_row(_typing: Any, matrix: Any, row: Any, lanes: Any) -> Any:
         return context.get_dummy_value()
 
     return numba.types.void(matrix, numba.types.int64, lanes), generate
+
+
+prefetch_row: Any = intrinsic(_prefetch_row)

@@ -13,7 +13,7 @@ from rung.data.cache import cache_folder
 from rung.data.corpus import Corpus
 from rung.data.word_corpus import VocabularyRules, WordCorpus, word_corpus
 from rung.errors import PlanError, RunFolderError, UsageError, did_you_mean
-from rung.nets.word_vectors import Subwords, WordVectors
+from rung.nets.word_vectors import ModelType, Subwords, WordVectors
 from rung.progress import SILENT, Progress
 from rung.recipe import Recipe
 from rung.runfolder import write_text
@@ -23,6 +23,11 @@ from rung.tasks.word_vectors.summary import WordVectorsSummary, some_neighbours
 from rung.tasks.word_vectors.using import TASK
 from rung.tasks.word_vectors.word2vec_run import MadeVectors, epochs_within, train_word2vec
 
+_MODEL_TYPES: dict[Family, ModelType] = {
+    "word2vec": "rung-word2vec",
+    "fasttext-vectors": "rung-fasttext-vectors",
+    "glove": "rung-glove",
+}
 _EPOCHS: dict[Family, int] = {"word2vec": 5, "fasttext-vectors": 5, "glove": 25}
 _WINDOWS: dict[Family, int] = {"word2vec": 5, "fasttext-vectors": 5, "glove": 10}
 _LEARNING_RATE, _FAST_LEARNING_RATE = 0.025, 0.05  # skip-gram; CBOW and GloVe, which takes AdaGrad's steps
@@ -65,7 +70,16 @@ def train(
     Raises UsageError, RecipeError, DataError, PlanError, TrainingError or RunFolderError, each saying what to do.
     """
     began = time.monotonic() if started is None else started
-    wanted = _wish(texts, net, minutes, recipe, overrides, valid, seed, threads)
+    wanted = _wish(
+        texts,
+        net=net,
+        minutes=minutes,
+        recipe=recipe,
+        overrides=overrides,
+        valid=valid,
+        seed=seed,
+        threads=threads,
+    )
     out = out or default_folder(wanted.text.files)
     require_empty(out)
     prepared = _prepare(wanted, progress)
@@ -99,6 +113,7 @@ def resume(run: str | Path, *, threads: int | None = None, progress: Progress = 
 
 def _wish(
     texts: Texts,
+    *,
     net: str | None,
     minutes: float | None,
     recipe: WordVectorsRecipe | Mapping[str, Any] | Path | None,
@@ -216,7 +231,7 @@ def _train(
         made.vectors,
         prepared.words.counts,
         None if made.ngrams is None else Subwords(recipe.net.min_n, recipe.net.max_n, made.ngrams),
-        model_type=f"rung-{recipe.net.family}",
+        model_type=_MODEL_TYPES[recipe.net.family],
         where=str(run.folder),
     )
     vectors.save(run.folder)

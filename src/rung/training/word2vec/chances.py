@@ -46,7 +46,7 @@ def _of_32_bits(chances: Floats64) -> NDArray[np.uint32]:
 
 @compiled
 def _fill_alias_table(chances: Floats64, alias: NDArray[np.int32], small: Ints64, large: Ints64) -> None:
-    """Vose's method (1991): turn `chances`, 1 on average, into those of staying; the rest of each place is `alias`'s."""
+    """Vose's method (1991): turn `chances`, 1 on average, into those of staying; the rest of a place is its alias's."""
     smalls = larges = 0
     for word in range(len(chances)):
         if chances[word] < 1.0:
@@ -151,7 +151,7 @@ def subword_rows(words: Sequence[str], *, min_n: int, max_n: int, buckets: int) 
 
 
 @compiled
-def _hash_ngrams(
+def _hash_ngrams(  # noqa: PLR0917 - compiled functions take no keywords
     text: UInts8, ends: Ints64, min_n: int, max_n: int, buckets: int, places: Ints64, rows: NDArray[np.int32]
 ) -> None:
     """Fill `rows` from `places[word]` on; while `rows` is empty, count the rows of each word in `places[word + 1]`."""

@@ -17,6 +17,8 @@ Many threads may run on the same matrices without locks; a lost update costs les
 al. 2011). Everything random follows from the `state` given, so that one thread is repeatable bit by bit.
 """
 
+# ruff: noqa: PLR0917  - numba's inlining knows positional arguments best
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -67,7 +69,7 @@ class Matrices(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Chances as fractions of 2**32: of keeping each word, and of `Walker's` alias table for negatives."""
+    """Chances as fractions of 2**32: of keeping each word, and of Walker's alias table for negatives."""
 
     keep: UInts32
     stay: UInts32
@@ -152,7 +154,7 @@ def next_state(state: np.uint64) -> np.uint64:
 @inlined
 def draw_below(state: np.uint64, bound: int) -> int:
     """A number in [0, bound) from the high half of `state`."""
-    return np.int64(((state >> _HALF) * np.uint64(bound)) >> _HALF)
+    return np.int64(((state >> _HALF) * np.uint64(bound)) >> _HALF)  # type: ignore[return-value]
 
 
 @inlined
@@ -162,7 +164,7 @@ def draw_negative(state: np.uint64, draws: Draws) -> tuple[np.uint64, int]:
     word = draw_below(state, len(draws.stay))
     state = next_state(state)
     if (state >> _HALF) > np.uint64(draws.stay[word]):
-        word = np.int64(draws.alias[word])
+        word = np.int64(draws.alias[word])  # type: ignore[assignment]
     return state, word
 
 
@@ -182,7 +184,7 @@ def draw_upcoming(
 def read_line(
     stream: Ints32, position: int, stop: int, draws: Draws, state: np.uint64, line: Ints32
 ) -> tuple[int, int, np.uint64]:
-    """Read up to the next line end, leaving frequent words out by chance: how many words, the new position and state."""
+    """Read up to the next line end, leaving frequent words out by chance: their number, the new position and state."""
     count = 0
     while position < stop and count < MAX_LINE:
         word = stream[position]
@@ -362,6 +364,82 @@ def look_ahead(place: int, matrices: Matrices, subwords: Subwords, line: Ints32,
         prefetch_row(matrices.inputs, np.int64(subwords.rows[number]), lanes)
 
 
+@inlined
+def skip_gram_window(
+    centre: int,
+    first: int,
+    last: int,
+    matrices: Matrices,
+    shape: Shape,
+    draws: Draws,
+    paths: Paths,
+    tables: Tables,
+    scratch: Scratch,
+    rate: np.float32,
+    state: np.uint64,
+    lanes: tuple[int, ...],
+) -> tuple[float, int, np.uint64]:
+    """Every word from `first` to `last` around `centre` meets its outputs; the loss, how many they were, the state."""
+    width = len(lanes) * LANE
+    x = scratch.x
+    loss, pairs, used = 0.0, 0, 0
+    for place in range(first, last):
+        if place == centre:
+            continue
+        if used == 0:
+            used, state = gather_outputs(
+                matrices.outputs, scratch.line[centre], shape, draws, paths, scratch, state, lanes
+            )
+        hidden = scratch.hidden[place % len(scratch.hidden)]
+        for d in range(width):
+            x[d] = hidden[d]
+        loss += learn(x, hidden, used, scratch, tables, rate, lanes)
+        pairs += 1
+        if not shape.shared:
+            scatter_outputs(matrices.outputs, used, scratch, lanes)
+            used = 0
+    scatter_outputs(matrices.outputs, used, scratch, lanes)
+    return loss, pairs, state
+
+
+@inlined
+def cbow_window(
+    centre: int,
+    first: int,
+    last: int,
+    matrices: Matrices,
+    shape: Shape,
+    draws: Draws,
+    paths: Paths,
+    tables: Tables,
+    scratch: Scratch,
+    rate: np.float32,
+    state: np.uint64,
+    lanes: tuple[int, ...],
+) -> tuple[float, int, np.uint64]:
+    """The mean of the words from `first` to `last` around `centre` meets its outputs; the loss, 1, the state."""
+    width = len(lanes) * LANE
+    x, error = scratch.x, scratch.error
+    share = _ONE / np.float32(last - first - 1)
+    for d in range(width):
+        x[d] = _ZERO
+        error[d] = _ZERO
+    for place in range(first, last):
+        if place != centre:
+            hidden = scratch.hidden[place % len(scratch.hidden)]
+            for d in range(width):
+                x[d] += hidden[d] * share
+    used, state = gather_outputs(matrices.outputs, scratch.line[centre], shape, draws, paths, scratch, state, lanes)
+    loss = learn(x, error, used, scratch, tables, rate, lanes)
+    scatter_outputs(matrices.outputs, used, scratch, lanes)
+    for place in range(first, last):  # the whole step to each word, as in word2vec.c, not its share
+        if place != centre:
+            hidden = scratch.hidden[place % len(scratch.hidden)]
+            for d in range(width):
+                hidden[d] += error[d]
+    return loss, 1, state
+
+
 @compiled
 def train_range(
     stream: Ints32,
@@ -384,10 +462,9 @@ def train_range(
     The words of the window live in a ring of slots: each is read from the matrix when the window reaches it and written
     back when the window has passed, however many rows it has.
     """
-    width = len(lanes) * LANE
     position = start
     state = draw_upcoming(matrices.outputs, shape, draws, scratch, seed, lanes)
-    window, x, error = shape.window, scratch.x, scratch.error
+    window = shape.window
     loss, pairs, kept = 0.0, 0, 0
     while position < stop:
         count, position, state = read_line(stream, position, stop, draws, state, scratch.line)
@@ -401,44 +478,17 @@ def train_range(
             state = next_state(state)
             reach = 1 + draw_below(state, window)
             first, last = max(0, centre - reach), min(count, centre + reach + 1)
-            used = 0
-            if shape.is_cbow and last - first > 1:
-                share = _ONE / np.float32(last - first - 1)
-                for d in range(width):
-                    x[d] = _ZERO
-                    error[d] = _ZERO
-                for place in range(first, last):
-                    if place != centre:
-                        hidden = scratch.hidden[place % len(scratch.hidden)]
-                        for d in range(width):
-                            x[d] += hidden[d] * share
-                used, state = gather_outputs(
-                    matrices.outputs, scratch.line[centre], shape, draws, paths, scratch, state, lanes
-                )
-                loss += learn(x, error, used, scratch, tables, rate, lanes)
-                pairs += 1
-                for place in range(first, last):
-                    if place != centre:
-                        hidden = scratch.hidden[place % len(scratch.hidden)]
-                        for d in range(width):
-                            hidden[d] += error[d]
-            elif last - first > 1:
-                for place in range(first, last):
-                    if place == centre:
-                        continue
-                    if used == 0:
-                        used, state = gather_outputs(
-                            matrices.outputs, scratch.line[centre], shape, draws, paths, scratch, state, lanes
-                        )
-                    hidden = scratch.hidden[place % len(scratch.hidden)]
-                    for d in range(width):
-                        x[d] = hidden[d]
-                    loss += learn(x, hidden, used, scratch, tables, rate, lanes)
-                    pairs += 1
-                    if not shape.shared:
-                        scatter_outputs(matrices.outputs, used, scratch, lanes)
-                        used = 0
-            scatter_outputs(matrices.outputs, used, scratch, lanes)
+            if last - first > 1:
+                if shape.is_cbow:
+                    more, met, state = cbow_window(
+                        centre, first, last, matrices, shape, draws, paths, tables, scratch, rate, state, lanes
+                    )
+                else:
+                    more, met, state = skip_gram_window(
+                        centre, first, last, matrices, shape, draws, paths, tables, scratch, rate, state, lanes
+                    )
+                loss += more
+                pairs += met
             if centre >= window:
                 leave(centre - window, matrices.inputs, subwords, scratch, lanes)
         for place in range(max(0, count - window), count):

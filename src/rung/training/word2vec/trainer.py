@@ -123,11 +123,16 @@ class _Done:
 
 
 class Word2VecTrainer:
-    """Vectors in training. `run` may be called again after it was told to stop."""
+    """Vectors in training. `run` may be called again after it was told to stop.
+
+    `matrices`: the rows in training, padded with zeros; see `rung.training.word2vec.kernels.Matrices`.
+    """
 
     def __init__(self, corpus: WordCorpus, settings: Word2VecSettings, *, threads: int = 1) -> None:
         """Draw the first vectors from the seed; numba compiles here. With one thread the result is repeatable."""
         self.corpus, self.settings, self.threads = corpus, settings, threads
+        self._stream = corpus.stream.view()
+        self._stream.flags.writeable = False  # as a memory map is: numba compiles for either
         words, ngrams = len(corpus.words), settings.ngrams
         self._subwords = (
             own_rows(words)
@@ -140,7 +145,7 @@ class Word2VecTrainer:
             settings.architecture == "cbow", settings.window, settings.negatives, settings.shared_negatives
         )
         self._tables, self._lanes = make_tables(), lanes_of(settings.vector_size)
-        self._matrices = self._first_matrices()
+        self.matrices = self._first_matrices()
         size = len(corpus.stream) // _CHUNKS_PER_EPOCH
         self._chunk = min(max(size, _LEAST_CHUNK), _MOST_CHUNK)
         self.chunks_per_epoch = -(-len(corpus.stream) // self._chunk)
@@ -161,7 +166,7 @@ class Word2VecTrainer:
     def _compile(self) -> float:
         """Compile the kernels, or read them from numba's cache; the seconds it took."""
         began = time.perf_counter()
-        self._train_range(0, 0, 0.0, 0, self._scratch(), np.zeros(3))
+        self._train_range(0, 0, number=0, rate=0.0, scratch=self._scratch(), tally=np.zeros(3))
         return time.perf_counter() - began
 
     @property
@@ -218,7 +223,8 @@ class Word2VecTrainer:
                 tally = np.zeros(3)
                 start = chunk % self.chunks_per_epoch * self._chunk
                 stop = min(start + self._chunk, len(self.corpus.stream))
-                self._train_range(start, stop, self.learning_rate(chunk), chunk + 1, scratch, tally)
+                rate = self.learning_rate(chunk)
+                self._train_range(start, stop, number=chunk + 1, rate=rate, scratch=scratch, tally=tally)
                 with lock:
                     epoch.chunks += 1
                     epoch.loss_sum += float(tally[LOSS])
@@ -239,15 +245,15 @@ class Word2VecTrainer:
             )
 
     def _train_range(
-        self, start: int, stop: int, rate: float, number: int, scratch: Scratch, tally: NDArray[np.float64]
+        self, start: int, stop: int, *, number: int, rate: float, scratch: Scratch, tally: NDArray[np.float64]
     ) -> None:
         """Run the kernel; everything random in it follows from the seed and `number`."""
         seed = mix64(np.array([self.settings.seed * 0x9E3779B97F4A7C15 + number & 0xFFFFFFFFFFFFFFFF], np.uint64))
         train_range(
-            self.corpus.stream,
+            self._stream,
             start,
             stop,
-            self._matrices,
+            self.matrices,
             self._subwords,
             self._shape,
             self._draws,
@@ -268,7 +274,7 @@ class Word2VecTrainer:
     def vectors(self) -> Floats:
         """The vector (words, d) of each word: its row, or the mean of its own and those of its n-grams."""
         size, words = self.settings.vector_size, len(self.corpus.words)
-        inputs, starts = self._matrices.inputs, self._subwords.starts
+        inputs, starts = self.matrices.inputs, self._subwords.starts
         if self.settings.ngrams is None:
             return inputs[:words, :size].copy()
         vectors = np.empty((words, size), np.float32)
@@ -281,7 +287,7 @@ class Word2VecTrainer:
 
     def ngram_vectors(self) -> Floats:
         """The vectors (buckets, d) of n-grams; none without them."""
-        return self._matrices.inputs[len(self.corpus.words) :, : self.settings.vector_size].copy()
+        return self.matrices.inputs[len(self.corpus.words) :, : self.settings.vector_size].copy()
 
     def save(self, folder: Path) -> None:
         """Replace `folder` by the whole state in one step. Raises RunFolderError when the disk is full."""
@@ -289,7 +295,7 @@ class Word2VecTrainer:
 
         def fill(target: Path) -> None:
             size = self.settings.vector_size
-            tensors = {name: matrix[:, :size].copy() for name, matrix in self._matrices._asdict().items()}
+            tensors = {name: matrix[:, :size].copy() for name, matrix in self.matrices._asdict().items()}
             save_file(tensors, target / "state.safetensors")
             write_json(target / "state.json", {**self._identity(), "done": asdict(self.done)})
 
@@ -313,7 +319,7 @@ class Word2VecTrainer:
             raise RunFolderError(
                 f"this is the state of another training: {', '.join(changed)} differ", where=str(folder)
             )
-        for name, matrix in self._matrices._asdict().items():
+        for name, matrix in self.matrices._asdict().items():
             matrix[:, : self.settings.vector_size] = tensors[name]
         self.done = _Done(**done, epochs=epochs)
 
