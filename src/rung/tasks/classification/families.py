@@ -85,7 +85,8 @@ class WordNetworks:
             return Start(net, encoder)
         table = net.word_embeddings.weight
         table.requires_grad_(not task.vectors.frozen)
-        return Start(net, encoder, note=task.vectors.initialise(table.detach().numpy(), encoder.tokens))
+        note = task.vectors.initialise(table.detach().numpy(), encoder.tokens, as_drawn=True)
+        return Start(net, encoder, note=note)
 
 
 def training_texts(task: Any, items: Indices) -> list[str]:

@@ -216,14 +216,19 @@ class _Fit:
         )
 
     def _start_from_vectors(self) -> str:
-        """Begin with the task's word vectors, if any; says how many words they cover. Rows of n-grams stay as drawn."""
+        """Begin with the task's word vectors, if any; says how many words they cover. Rows of n-grams stay as drawn.
+
+        The vectors keep their length, as with fastText's -pretrainedVectors: the first steps would overwrite them at
+        the small spread that rows are drawn with here.
+        """
         initial, words = self.task.vectors, self.ngrams.words
         require_planned(self.plan, initial)
         if initial is None:
             return ""
         if initial.frozen:
             self.net.freeze_rows(len(words))
-        note: str = initial.initialise(self.net.embeddings.weight.detach().numpy()[: len(words)], words)
+        table = self.net.embeddings.weight.detach().numpy()[: len(words)]
+        note: str = initial.initialise(table, words, as_drawn=False)
         return note
 
     def run(self, folder: Path, progress: Progress) -> LoopResult:

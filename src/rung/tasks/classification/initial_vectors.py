@@ -43,20 +43,18 @@ class InitialVectors:
         content = self.path if self.path.is_file() else self.path / HEADER_NAME  # which lists the hashes of all files
         return {"vectors": {"sha256": file_sha256(content), "frozen": self.frozen}}
 
-    def initialise(self, table: NDArray[np.float32], words: Sequence[str]) -> str:
+    def initialise(self, table: NDArray[np.float32], words: Sequence[str], *, as_drawn: bool) -> str:
         """Put the vectors of `words` into the first rows of `table` (rows, d), in place; returns the coverage, told.
 
-        A word is looked up as it is, else capitalised; n-grams compose one that is unknown, where there are any. Other
-        rows are scaled to the same variance (Kim 2014, section 5).
+        A word is looked up as it is, else capitalised; n-grams compose one that is unknown, where there are any. With
+        `as_drawn` all are scaled by one factor to the spread that `table` was drawn with: known and other words then
+        vary alike (Kim 2014, section 5), and the network's learning rate suits vectors of any length.
         """
         found = [(row, vector) for row, word in enumerate(words) if (vector := self._vector(word)) is not None]
         if found:
             rows, vectors = np.array([row for row, _ in found]), np.stack([vector for _, vector in found])
-            others = np.setdiff1d(np.arange(len(table)), rows)
-            spread = math.sqrt(float(np.square(table[others]).mean())) if len(others) else 0.0
-            if spread > 0:
-                table[others] *= math.sqrt(float(np.square(vectors).mean())) / spread
-            table[rows] = vectors
+            drawn, given = (math.sqrt(float(np.square(values).mean())) for values in (table, vectors))
+            table[rows] = vectors * (drawn / given if as_drawn and given > 0 else 1.0)
         kept = "are kept" if self.frozen else "are trained on"
         return f"{len(found):,} of {len(words):,} words start from the vectors in {self.path.name}, which {kept}"
 
