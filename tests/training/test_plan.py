@@ -9,6 +9,7 @@ import pytest
 from rung.errors import DataError, PlanError
 from rung.nets.decoder import CausalLM
 from rung.nets.decoder_config import DecoderConfig
+from rung.nets.language_models import draw_language_model
 from rung.recipe import Recipe
 from rung.training.forecast import forecast_bits_per_byte, worth_of_text
 from rung.training.plan import Machine, TextFacts, choose_vocab_size, make_plan
@@ -148,3 +149,43 @@ def test_the_forecast_falls_with_size_and_text_and_repetition_counts_less() -> N
 )
 def test_vocabulary_grows_with_the_text(megabytes: float, size: int) -> None:
     assert choose_vocab_size(int(megabytes * 1e6)) == size
+
+
+OTHER_FAMILIES = ["feedforward", "rnn", "lstm", "gru"]
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+def test_plans_of_other_families_have_no_gaps_and_repeat_themselves(family: str) -> None:
+    recipe = Recipe.parse({"net": {"family": family}, "training": {"minutes": 3}})
+    slow, fast = (make_plan(recipe, TEXT, MACHINE, seconds=150, timer=Clock(rate)) for rate in (2e9, 2e11))
+    assert slow.config.num_parameters < fast.config.num_parameters
+    for made in (slow, fast):
+        assert made.tokens == made.recipe.training.steps * made.recipe.training.batch_size * made.config.window  # type: ignore[operator]
+        assert made.recipe.training.learning_rate is not None
+        assert made.recipe.training.compile is False
+        assert make_plan(made.recipe, TEXT, MACHINE, seconds=None, timer=None).recipe == made.recipe
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+def test_candidates_of_other_families_can_be_built_and_are_reproduced(family: str) -> None:
+    net = Recipe.parse({"net": {"family": family}}).net
+    candidates = candidate_configs(net, vocab_size=512, context=7, eos_token_id=0)
+    sizes = [config.num_parameters for config in candidates]
+    assert sizes == sorted(set(sizes))
+    for config in candidates[:3]:
+        drawn = draw_language_model(config, seed=0)
+        assert sum(p.numel() for p in drawn.parameters()) == config.num_parameters
+        fixed = Recipe.parse({"net": {"family": family, **net_values(config)}}).net
+        assert candidate_configs(fixed, vocab_size=512, context=7, eos_token_id=0) == [config]
+        assert memory_needed(config, micro_batch=2, bytes_per_value=4).weights == 16 * config.num_parameters
+
+
+def test_the_knobs_of_a_recurrent_network_are_its_own() -> None:
+    recipe = Recipe.parse({"net": {"family": "lstm", "backpropagate_through": 100}, "training": {"steps": 100}})
+    with pytest.raises(DataError, match="less than one context") as short:
+        make_plan(recipe, replace(TEXT, train_bytes=200, train_tokens=90), MACHINE, seconds=None, timer=None)
+    large = recipe.with_overrides({"training.micro_batch_size": 10**6})
+    with pytest.raises(PlanError, match="GiB") as heavy:
+        make_plan(large, TEXT, MACHINE, seconds=None, timer=None)
+    for caught in (short, heavy):
+        assert "net.backpropagate_through" in (caught.value.hint or "")

@@ -29,6 +29,7 @@ _UNTIED_FROM = 768  # tied while the vocabulary would hold a large share of the 
 
 
 COMPILES = True
+CONTEXT_FIELD = "max_position_embeddings"
 _CONTEXT_UP_TO_TOKENS = ((8e6, 128), (1e8, 256), (2e9, 512))
 _LONGEST_CONTEXT = 1024
 RECIPE_FIELDS = (

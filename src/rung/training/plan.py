@@ -25,6 +25,7 @@ from rung.training.shapes import (
     candidate_configs,
     choose_context,
     compiles,
+    context_field,
     learning_rate_factor,
     memory_needed,
     net_values,
@@ -229,7 +230,7 @@ def _choose_for_seconds(recipe: Recipe, text: TextFacts, machine: Machine, secon
         if best in speeds.measured:
             break
         micro = _micro_batch(recipe, machine, best, sequences)
-        _check_memory(machine, best, micro)
+        _check_memory(recipe, machine, best, micro)
         tokens = machine.ranks * micro * window * (COMPILE_SPEEDUP if compiled else 1.0)
         speeds.measured[best] = best.flops_per_token(window) * tokens / timer(best, micro, window)
     steps = int(usable * tokens_per_second / (sequences * window))
@@ -249,7 +250,7 @@ def _fill_in(recipe: Recipe, text: TextFacts, machine: Machine, choice: _Choice)
     training, config = recipe.training, choice.config
     epochs = choice.tokens / text.train_tokens
     micro = _micro_batch(recipe, machine, config, choice.sequences)
-    memory = _check_memory(machine, config, micro)
+    memory = _check_memory(recipe, machine, config, micro)
     optimizer: OptimizerName = training.optimizer or "muon"
     warmup = training.warmup_steps
     if warmup is None:
@@ -307,7 +308,7 @@ def _configs(recipe: Recipe, text: TextFacts, tokens: float) -> list[Config]:
     if text.train_tokens < context:
         raise DataError(
             f"the training text has {text.train_tokens:,} tokens, less than one context of {context}",
-            hint="give more text, or set net.max_position_embeddings to a smaller number",
+            hint=f"give more text, or set {context_field(recipe.net)} to a smaller number",
         )
     return candidate_configs(recipe.net, vocab_size=text.vocab_size, context=context, eos_token_id=text.eos_token_id)
 
@@ -340,12 +341,12 @@ def _micro_batch(recipe: Recipe, machine: Machine, config: Config, sequences: in
     return next(size for size in range(int(most), 0, -1) if share % size == 0)
 
 
-def _check_memory(machine: Machine, config: Config, micro_batch: int) -> Memory:
+def _check_memory(recipe: Recipe, machine: Machine, config: Config, micro_batch: int) -> Memory:
     memory = memory_needed(config, micro_batch=micro_batch, bytes_per_value=2 if machine.bf16 else 4)
     if memory.total > machine.memory:
-        knob = "net.hidden_size or net.num_hidden_layers"
+        knob = "net.hidden_size"
         if memory.activations > memory.weights:
-            knob = "training.micro_batch_size or net.max_position_embeddings"
+            knob = f"training.micro_batch_size or {context_field(recipe.net)}"
         raise PlanError(
             f"training needs about {memory.total / 2**30:,.1f} GiB ({memory.weights / 2**30:,.1f} for weights and "
             f"optimiser, {memory.activations / 2**30:,.1f} for activations); "

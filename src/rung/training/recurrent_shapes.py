@@ -22,6 +22,7 @@ LADDER: tuple[RecurrentSize, ...] = (
     (1536, 2),
     (2048, 3),
 )
+CONTEXT_FIELD = "backpropagate_through"
 COMPILES = False  # torch does not compile through its own recurrent layers
 _BACKPROPAGATE_THROUGH = 64  # tokens; Merity et al. 2018 took 70
 RECIPE_FIELDS = (

@@ -45,6 +45,11 @@ def learning_rate_factor(net: NetSection) -> float:
     return float(_family(net.family).learning_rate_factor(net))
 
 
+def context_field(net: NetSection) -> str:
+    """The setting that says what `choose_context` decides."""
+    return f"net.{_family(net.family).CONTEXT_FIELD}"
+
+
 def compiles(net: NetSection) -> bool:
     """Whether torch compiles the family's training step."""
     return bool(_family(net.family).COMPILES)
