@@ -72,8 +72,9 @@ def show_training(summary: TrainSummary) -> None:
     console = results()
     console.print()
     rate = f"{summary.tokens_per_second:,.0f} tokens/s"
+    steps = f"{summary.steps:,} steps, " if summary.steps else ""  # what is counted has none
     console.print(
-        f"[bold]{summary.parameters:,} parameters[/], {summary.steps:,} steps, {summary.tokens:,} tokens "
+        f"[bold]{summary.parameters:,} parameters[/], {steps}{summary.tokens:,} tokens "
         f"({summary.epochs:.1f} times the text) at {rate}; {duration(summary.seconds)} in all: {summary.ended}."
     )
     if summary.bits_per_byte is not None:
@@ -81,7 +82,10 @@ def show_training(summary: TrainSummary) -> None:
     if summary.sample:
         console.print("\n[bold]It writes[/]")
         console.print(Padding(Text(summary.sample.strip(), style="italic"), (0, 2)))
-    console.print(f"\nThe run is in [bold]{summary.run}[/], a folder that transformers opens too.")
+    is_known = (summary.run / "generation_config.json").is_file()  # written for transformers' architectures alone
+    console.print(
+        f"\nThe run is in [bold]{summary.run}[/]{', a folder that transformers opens too' if is_known else ''}."
+    )
     next_commands(console, summary.run, finished=summary.bits_per_byte is not None)
 
 
@@ -122,7 +126,7 @@ def next_commands(console: Console, run: Path, *, finished: bool) -> None:
         [
             (f'rung generate {run} "Once upon"', "let it write"),
             (f"rung eval {run} TEXT", "measure it on a text of yours"),
-            (f"rung train --extend {run} --minutes 10", "train it on"),
+            *([(f"rung train --extend {run} --minutes 10", "train it on")] if (run / "checkpoints").is_dir() else []),
         ]
         if finished
         else [(f"rung train --resume {run}", "go on where it stopped")]

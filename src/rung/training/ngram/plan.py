@@ -11,7 +11,7 @@ from rung.recipe import Recipe
 from rung.training.ngram.counting import COUNTING_BYTES_PER_TOKEN
 from rung.training.plan import Machine, TextFacts
 
-_ORDERS = ((2.0, 10), (3.0, 6))
+_ORDERS = ((2.0, 8), (3.0, 6))
 _ORDER_OF_WORDS = 5
 """By bytes of text a token: below 2 (bytes, characters), below 3, and above. On novels (LOG.md)."""
 _STORED_BYTES_PER_NGRAM = 16  # token, log-probability, back-off and first child; at most one n-gram a token and order
