@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_windows_hold_every_token_once_and_in_order(counts: list[int], max_lengt
     for number, text in enumerate(texts):
         own = [part for part, owner in zip(parts, windows.owners, strict=True) if owner == number]
         ids, _ = ENCODER.encode_ragged([text])
-        assert sum(own, []) == ids.tolist()
+        assert list(chain.from_iterable(own)) == ids.tolist()
         if own:
             sizes = [len(part) for part in own]
             assert max(sizes) <= max_length - 2
@@ -56,7 +57,7 @@ def test_windows_hold_every_token_once_and_in_order(counts: list[int], max_lengt
 
 def shards(folder: Path, documents: list[list[int]], continues: list[bool]) -> TokenShards:
     batch = EncodedDocuments(
-        tokens=np.array(sum(documents, []), dtype=np.uint16),
+        tokens=np.array(list(chain.from_iterable(documents)), dtype=np.uint16),
         lengths=np.array([len(one) for one in documents]),
         nbytes=np.array([len(one) for one in documents]),
         sha256=np.arange(len(documents) * 32, dtype=np.uint8).reshape(-1, 32),

@@ -38,7 +38,7 @@ class WordTable:
         encode_words: Callable[[Sequence[str]], Ragged],
         find_words: Callable[[str], list[str]] | None = None,
     ) -> None:
-        """`encode_words` gives the ids of each word; `find_words` cuts a text into words, by default as our BPE does."""
+        """`encode_words` gives the ids of each word; `find_words` cuts a text into words (default: as our BPE)."""
         self._encode_words, self._find_words = encode_words, find_words
         self._lock = threading.Lock()
         self._clear()

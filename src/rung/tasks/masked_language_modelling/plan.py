@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from rung.data.masked_batches import MaskedTokenBatches, Masking
+from rung.data.wordpiece import choose_vocab_size
 from rung.errors import PlanError
 from rung.nets.blank import without_values
 from rung.nets.encoder import Encoder
@@ -23,7 +24,7 @@ from rung.tasks.masked_language_modelling.recipe import MaskedRecipe
 from rung.training.contracts import Batches, LoopSettings, Precision
 from rung.training.distributed import World
 from rung.training.gradients import BatchGradient
-from rung.training.optimizers import build_optimizer, rate_like_adamw
+from rung.training.optimizers import DEFAULTS, build_optimizer
 from rung.training.schedule import Schedule
 
 # (hidden_size, num_hidden_layers), the last of them BERT's base size.
@@ -32,7 +33,7 @@ TOKENS_PER_PARAMETER = 10
 """Tokens to read for each parameter of the layers. A decoder wants about as many (Hoffmann et al. 2022: 20)."""
 _CONTEXT = 128  # BERT took nine tenths of its steps at this length (Devlin et al. 2019, A.2)
 _WINDOWS = {"cpu": 32, "cuda": 256}
-_LEARNING_RATE = 1e-3  # at width 128 and 32 windows a step
+_USUAL_WIDTH, _USUAL_BATCH = 192, 2048  # for which the usual rates of the optimisers hold; tokens a step
 _DROPOUT_FROM_EPOCHS = 8.0
 _FEWEST_STEPS = 20
 _VALIDATIONS = 16
@@ -74,6 +75,7 @@ class MaskedPlan:
         """Plain values for rung.json and `--json`."""
         return {
             "parameters": self.parameters,
+            "vocab_size": self.config.vocab_size,
             "tokens": self.tokens,
             "epochs": round(self.epochs, 3),
             "tokens_per_second": self.tokens_per_second and round(self.tokens_per_second),
@@ -246,10 +248,13 @@ class _Draft:
             final=training.final_learning_rate_fraction,
         )
         period = max(_SHORTEST_PERIOD, steps // _VALIDATIONS)
-        scale = math.sqrt(128 / max(config.hidden_size, 128) * min(self._batch_size / _WINDOWS["cpu"], 16.0))
+        usual = DEFAULTS[training.optimizer]
+        batch = self._batch_size * self._tokens_per_window / _USUAL_BATCH
+        scale = math.sqrt(_USUAL_WIDTH / max(config.hidden_size, _USUAL_WIDTH) * min(batch, 16.0))
         recipe = self.wanted.with_overrides(
             {
-                "tokenizer.vocab_size": config.vocab_size,
+                "tokenizer.vocab_size": self.wanted.tokenizer.vocab_size
+                or choose_vocab_size(self.text.corpus.num_bytes("train")),
                 "net.hidden_size": config.hidden_size,
                 "net.num_hidden_layers": config.num_hidden_layers,
                 "net.num_attention_heads": config.num_attention_heads,
@@ -260,9 +265,8 @@ class _Draft:
                 "training.steps": steps,
                 "training.batch_size": self._batch_size,
                 "training.micro_batch_size": self._micro_batch_size(self._batch_size),
-                "training.learning_rate": _unless(
-                    training.learning_rate, rate_like_adamw(training.optimizer, float(f"{_LEARNING_RATE * scale:.3g}"))
-                ),
+                "training.learning_rate": _unless(training.learning_rate, float(f"{usual.learning_rate * scale:.3g}")),
+                "training.weight_decay": _unless(training.weight_decay, usual.weight_decay),
                 "training.warmup_steps": warmup,
                 "training.schedule": _unless(training.schedule, schedule.to_json()),
                 "training.precision": training.precision or precision,

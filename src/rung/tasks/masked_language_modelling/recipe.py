@@ -45,9 +45,9 @@ class EncoderTrainingSection(Section):
     steps: int | None = Field(default=None, ge=1, description="optimiser steps; plans without a clock")
     batch_size: int | None = Field(default=None, ge=1, description="windows per optimiser step, over all ranks")
     micro_batch_size: int | None = Field(default=None, ge=1, description="windows per forward pass and rank")
-    optimizer: OptimizerName = "adamw"
+    optimizer: OptimizerName = "muon"
     learning_rate: float | None = Field(default=None, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float | None = Field(default=None, ge=0)
     warmup_steps: int | None = Field(default=None, ge=0)
     decay_fraction: float = Field(default=0.5, gt=0, le=1, description="share of the steps in the final linear decay")
     final_learning_rate_fraction: float = Field(default=0.02, ge=0, le=1)

@@ -99,7 +99,7 @@ tags: [rung]
 # {run.folder.name}
 
 A {summary.parameters:,}-parameter BERT: {net.num_hidden_layers} layers, hidden size {net.hidden_size}, windows of
-{net.max_position_embeddings} tokens, {recipe.tokenizer.vocab_size:,} lower-cased word pieces. Trained from nothing to
+{net.max_position_embeddings} tokens, {summary.plan["vocab_size"]:,} lower-cased word pieces. Trained from nothing to
 guess hidden words.
 
 ## Use

@@ -261,7 +261,7 @@ class _MaskedTraining:
                 net,
                 name=training.optimizer,
                 learning_rate=training.learning_rate or 0.0,
-                weight_decay=training.weight_decay,
+                weight_decay=training.weight_decay or 0.0,
                 betas=(0.9, 0.98),
             ),
             self._settings(),
