@@ -49,15 +49,17 @@ def load(
     folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
 ) -> Classifier | LanguageModel | MaskedModel | Rewriter | WordVectors:
     """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too),
-    a `MaskedModel` (fill, pseudo_log_likelihood) or a `LanguageModel` (generate, score).
+    a `MaskedModel` (fill, pseudo_log_likelihood), a `Rewriter` (rewrite) or a `LanguageModel` (generate, score).
 
-    `precision` and `invariant` say how a language model computes; see `rung.tasks.language_model.load`.
+    `precision` and `invariant` say how a language model computes, `precision` also how a rewriter does; see `rung.tasks.language_model.load`.
 
     Raises RunFolderError when the folder is missing or damaged, NewerFormatError when a newer Rung wrote it, UsageError
     for language-model options on anything else.
     """
     folder = Path(folder)
-    if is_rewriter(folder) and not invariant:
+    if is_rewriter(folder):
+        if invariant:
+            raise UsageError("invariant is for language models", where=str(folder), hint="leave it out")
         from rung.tasks.rewriting.rewriter import load_rewriter
 
         return load_rewriter(folder, precision=precision)
