@@ -113,5 +113,5 @@ def test_an_lstm_learns_what_lies_80_steps_back_and_an_elman_network_does_not(tm
     assert elman.parameters == pytest.approx(lstm.parameters, rel=0.2)
     assert lstm.accuracy > 0.95
     assert elman.accuracy < CHANCE + 0.1
-    assert median(lstm.reaches) >= 10 * median(elman.reaches)
-    assert median(elman.reaches) < 8
+    assert median(lstm.reaches) == LENGTH - 1  # as far as there is anything to reach
+    assert median(elman.reaches) < LENGTH / 8  # 7 steps, an order less

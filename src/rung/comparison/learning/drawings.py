@@ -6,7 +6,7 @@ Runs differ by colour and dash, layers by shade: pale at the input, strong at th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rung.comparison import report_text as words
@@ -28,6 +28,7 @@ _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1, 1,
 _MOST_POINTS = 400  # a line of more is thinned: the page stays small, and pixels are no finer
 _MOST_LABELS = 7
 _LINE_GAP = 12.0  # pixels between names
+_NARROW = 50.0  # a logarithmic axis that spans less gets ticks between the powers of ten
 _USUAL_UPDATE = 1e-3
 
 Points = Sequence[tuple[float, float]]
@@ -94,7 +95,7 @@ def gradient_norms(runs: Sequence[Learning]) -> Drawing | None:
     def draw(axes: Axes) -> None:
         for number, run in enumerate(runs):
             _line(axes, _thinned(_of_steps(run, "gradient_norm")), number, label=run.name)
-        axes.set_yscale("log")
+        _logarithmic(axes, (value for run in runs for _, value in _of_steps(run, "gradient_norm")))
 
     rows = []
     for run in runs:
@@ -108,8 +109,8 @@ def gradient_norms(runs: Sequence[Learning]) -> Drawing | None:
 
 
 def of_layers(runs: Sequence[Learning], statistic: str, title: str, *, percent: bool = False) -> Drawing | None:
-    """One statistic of each layer over the steps, a panel a run."""
-    shown = [run for run in runs if any(run.series(layer, statistic) for layer in run.layers)]
+    """One statistic of each layer over the steps, a panel a run; runs in which it is nowhere above zero have none."""
+    shown = [run for run in runs if any(value > 0 for layer in run.layers for _, value in run.series(layer, statistic))]
     if not shown:
         return None
     across = min(2, len(shown))
@@ -129,6 +130,10 @@ def of_layers(runs: Sequence[Learning], statistic: str, title: str, *, percent: 
             lines = [(layer, run.series(layer, statistic)) for layer in run.layers]
             drawn = _layer_panel(panel, [(layer, points) for layer, points in lines if points], percent=percent)
             ends.append((panel, drawn))
+            if not percent:
+                _logarithmic(
+                    panel, (v for one in shown for layer in one.layers for _, v in one.series(layer, statistic))
+                )
             panel.set_title(words.short(run.name, 34), fontsize=FONT)
             if position >= len(shown) - across:
                 panel.set_xlabel("step")
@@ -140,31 +145,34 @@ def of_layers(runs: Sequence[Learning], statistic: str, title: str, *, percent: 
 
 
 def reach_curves(runs: Sequence[Learning]) -> Drawing | None:
-    """How much of the last step's gradient is left, by steps back: first look (faint) and the furthest later one."""
+    """How much of the last step's gradient is left, by steps back, at the median look while learning."""
     shown = [run for run in runs if run.reaches()]
     if not shown:
         return None
-    floor = 1e-6
+    floor = 1e-5
+    shares = [0.01]
 
     def draw(axes: Axes) -> None:
         for number, run in enumerate(shown):
-            _, reach = max(run.reaches()[1:] or run.reaches(), key=lambda found: (found[1].steps, found[0]))
+            reaches = sorted(run.reaches_while_learning(), key=lambda reach: reach.steps)
+            reach = reaches[len(reaches) // 2]
             points = [(distance, max(share, floor)) for distance, share in reach.curve]
+            shares.extend(share for _, share in points)
             reached = f"{reach.steps}" if reach.steps < reach.longest else f"all {reach.longest}"
             _line(axes, points, number, label=f"{run.name}: {reached} steps")
         axes.axhline(0.01, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.text(0, 0.0115, "1 %", fontsize=FONT - 1, color=MUTED, va="bottom")
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=floor)
+        _logarithmic(axes, shares)
 
     rows = []
     for run in shown:
-        reaches = [reach.steps for _, reach in run.reaches()]
+        looks = [reach for _, reach in run.reaches()]
+        learning = sorted(reach.steps for reach in run.reaches_while_learning())
+        middle = learning[len(learning) // 2]
         rows.append(
-            (run.name, f"{reaches[0]:,}", f"{max(reaches[1:] or reaches):,}", f"{reaches[-1]:,}",
-             f"{run.reaches()[-1][1].longest:,}")
+            (run.name, f"{looks[0].steps:,}", f"{middle:,}", f"{looks[-1].steps:,}", f"{looks[-1].longest:,}")
         )  # fmt: skip
-    head = columns("Run", "#At the first look", "#Furthest after it", "#At the last look", "#Longest possible")
+    head = columns("Run", "#At the first look", "#While learning, median", "#At the last look", "#Longest possible")
     caption = "Steps back until the gradient is below 1 %"
     table = Table(caption, head, rows, "metrics.jsonl, vital_signs.gradient_reach")
     return _overlaid(
@@ -181,10 +189,9 @@ def reach_over_time(runs: Sequence[Learning]) -> Drawing | None:
 
     def draw(axes: Axes) -> None:
         for number, run in enumerate(shown):
-            points = [(step, max(reach.steps, 1)) for step, reach in run.reaches()]
+            points = [(step, reach.steps) for step, reach in run.reaches()]
             _line(axes, points, number, label=run.name, marker="o")
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set_ylim(bottom=0)
 
     rows = [(run.name, ", ".join(f"{step:,}: {reach.steps}" for step, reach in run.reaches())) for run in shown]
     return _overlaid(
@@ -230,6 +237,20 @@ def _overlaid(
     return Drawing(name, title, description, svg, (table,))
 
 
+def _logarithmic(axes: Axes, values: Iterable[float]) -> None:
+    """A logarithmic axis around the positive `values`, with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    positive = [value for value in values if value > 0] or [1.0]
+    low, high = min(positive) / 1.3, max(positive) * 1.3
+    axes.set_ylim(low, high)
+    axes.set_yscale("log")
+    is_narrow = high / low < _NARROW
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if is_narrow else (1.0,), numticks=9))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: words.significant(float(value), 1)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _layer_panel(panel: Axes, lines: list[tuple[str, list[tuple[int, float]]]], *, percent: bool) -> list[_End]:
     """Draw a line a layer; where each ends."""
     ends: list[_End] = []
@@ -246,8 +267,6 @@ def _layer_panel(panel: Axes, lines: list[tuple[str, list[tuple[int, float]]]], 
     if percent:
         panel.set_ylim(-0.02, 1.02)
         panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    else:
-        panel.set_yscale("log")
     panel.grid(visible=True)
     last = max(x for _, points in lines for x, _ in points)
     ticks = [tick for tick in panel.get_xticks() if 0 <= tick <= last]

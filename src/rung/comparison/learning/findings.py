@@ -20,6 +20,8 @@ MANY_SATURATED = 0.5
 SHORT_REACH = 10
 """Steps. Bengio, Simard and Frasconi (1994) find that gradient descent stops finding what lies 10 to 20 steps back."""
 
+_FEWEST_LOOKS = 3
+
 
 def findings(run: Learning) -> list[str]:
     """Sentences about one run; none when nothing stands out."""
@@ -27,9 +29,9 @@ def findings(run: Learning) -> list[str]:
 
 
 def _late(run: Learning, layer: str, statistic: str) -> float | None:
-    """The median over the second half of the looks, None where there are fewer than two."""
+    """The median over the second half of the looks, None where there are too few."""
     found = [value for _, value in run.series(layer, statistic)]
-    return median(found[len(found) // 2 :]) if len(found) > 1 else None
+    return median(found[len(found) // 2 :]) if len(found) >= _FEWEST_LOOKS else None
 
 
 def _named(run: Learning, statistic: str) -> list[tuple[str, float]]:
@@ -74,14 +76,14 @@ def _saturated(run: Learning) -> list[str]:
 
 
 def _reach(run: Learning) -> list[str]:
-    reaches = [reach for _, reach in run.reaches()][1:]  # the first is that of random weights
-    if not reaches or any(reach.longest < 2 * SHORT_REACH for reach in reaches):
+    reaches = run.reaches_while_learning()
+    if len(reaches) < _FEWEST_LOOKS or any(reach.longest < 2 * SHORT_REACH for reach in reaches):
         return []
-    furthest = max(reach.steps for reach in reaches)
-    if furthest >= SHORT_REACH:
+    usual = median(reach.steps for reach in reaches)
+    if usual >= SHORT_REACH:
         return []
     return [
-        f"{run.name}: after {furthest} steps back the gradient is below 1 % of what it was (vanishing gradient): what "
+        f"{run.name}: {usual:.0f} steps back the gradient is below 1 % of the last step's (vanishing gradient): what "
         "lies further back is not learned. An LSTM, a GRU or a Transformer looks further."
     ]
 

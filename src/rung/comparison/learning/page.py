@@ -32,7 +32,8 @@ def write_learning(folders: Sequence[Path], out: Path) -> list[str]:
 def learning_page(runs: Sequence[Learning], told: Sequence[str]) -> str:
     """The whole page."""
     command = "rung learning " + " ".join(shlex.quote(str(run.folder)) for run in runs)
-    names = ", ".join(words.short(run.name, 40) for run in runs)
+    *others, last = [words.short(run.name, 40) for run in runs]
+    names = f"{', '.join(others)} and {last}" if others else last
     title = f"How {names} learned"
     header = (
         f'<header><p class="question">{esc(_size(runs))}</p>{heading(title)}'
@@ -98,8 +99,8 @@ def _reach(runs: Sequence[Learning], command: str) -> str:
     legend = (
         "How strongly the network's state after the last token depends on the token d steps before: the norm of that "
         "gradient as a share of the one at d = 0. Where it is below 1 %, what is written there can hardly be learned. "
-        "Once a network is sure of its answer its state depends on little, so the furthest reach after the first look "
-        "is drawn."
+        "Drawn is the look with the median reach of those while there was much to learn: once a network is sure of "
+        "its answer, its state depends on little."
     )
     absent = "Not recorded: these networks read no sequence from one end to the other."
     return (

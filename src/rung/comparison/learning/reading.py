@@ -59,6 +59,22 @@ class Learning:
         found = [(signs.step, signs.layers.get(layer, {}).get(statistic)) for signs in self.signs]
         return [(step, value) for step, value in found if value is not None]
 
+    def reaches_while_learning(self) -> list[Reach]:
+        """Those of looks, but the first, at a loss above half of the first one; all but the first where none is.
+
+        Random weights say nothing of what is learned, and the state of a network that has solved its task depends on
+        little.
+        """
+        first = self.steps[0]["loss"]
+        losses = {line["step"]: line["loss"] for line in self.steps}
+        later = self.reaches()[1:] or self.reaches()
+        unsolved = [
+            (step, reach)
+            for step, reach in later
+            if min(losses.items(), key=lambda found: abs(found[0] - step))[1] > first / 2
+        ]
+        return [reach for _, reach in unsolved or later]
+
     def reaches(self) -> list[tuple[int, Reach]]:
         """(step, how far the gradient reached back then)."""
         return [(signs.step, signs.reach) for signs in self.signs if signs.reach is not None]
