@@ -51,7 +51,8 @@ def load(
     """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too),
     a `MaskedModel` (fill, pseudo_log_likelihood), a `Rewriter` (rewrite) or a `LanguageModel` (generate, score).
 
-    `precision` and `invariant` say how a language model computes, `precision` also how a rewriter does; see `rung.tasks.language_model.load`.
+    `precision` and `invariant` say how a language model computes, `precision` also how a rewriter does; see
+    `rung.tasks.language_model.load`.
 
     Raises RunFolderError when the folder is missing or damaged, NewerFormatError when a newer Rung wrote it, UsageError
     for language-model options on anything else.
