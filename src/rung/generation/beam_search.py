@@ -18,8 +18,6 @@ from rung.errors import UsageError
 from rung.generation.target_steps import TargetSteps, not_finite
 
 _NEVER_CHOSEN = -1e9  # the score of a beam that does not exist yet; finite, as in transformers: no NaN comes of it
-# Rows of finished sources still take time, and so does moving the others together: only when this share is left.
-_CROWDED = 0.75
 _BLOCK = 64  # scores whose maximum is looked at before they are
 
 
@@ -98,7 +96,7 @@ def search(
         if not remaining:
             return results
         steps.select(parents)
-        if remaining <= len(present) * _CROWDED:
+        if remaining < len(present):  # rows of finished sources would take more time than moving the others together
             kept = live.nonzero().flatten()
             present = [present[place] for place in kept.tolist()]
             beams.keep(kept)
