@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from rung.data.cache import cache_folder
 from rung.data.corpus import prepare_corpus
 from rung.data.word_corpus import LINE_END, WordCorpus, word_corpus
 from rung.data.word_sets import SimilaritySet, read_word_set
@@ -85,8 +86,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        corpus = prepare_corpus([_novels(options, folder / "novels.jsonl")], cache_dir=folder / "cache")
-        words = word_corpus(corpus, cache_dir=folder / "cache")
+        cache = cache_folder()  # a second run begins with the rounds
+        corpus = prepare_corpus([_novels(options, folder / "novels.jsonl")], cache_dir=cache)
+        words = word_corpus(corpus, cache_dir=cache)
         stream = np.asarray(words.stream)
         lines = folder / "lines.txt"
         lines.write_text(" ".join(map(str, stream.tolist())).replace(f" {LINE_END}", "\n"), encoding="ascii")

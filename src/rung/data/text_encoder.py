@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+_ONE_TOKEN = re.compile(r"\w+|[^\w\s]+")  # what the tokenizers library's `Whitespace` leaves whole
 _ENCODED_AT_ONCE = 4096  # texts: their encodings as Python objects take some hundred bytes a token
 
 
@@ -226,10 +228,13 @@ def clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def train_words(texts: Iterable[str], *, max_vocabulary: int, min_frequency: int = 1) -> TextEncoder:
+def train_words(
+    texts: Iterable[str], *, max_vocabulary: int, min_frequency: int = 1, known: Iterable[str] = ()
+) -> TextEncoder:
     """Lower-cased words and runs of punctuation, the most frequent ones; all others are `[UNK]`.
 
-    Equally frequent words are taken in alphabetical order, so the order of the texts does not matter.
+    Equally frequent words are taken in alphabetical order, so the order of the texts does not matter. Where there is
+    room, words of `known` follow: for networks that know more words than their texts hold.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -240,8 +245,15 @@ def train_words(texts: Iterable[str], *, max_vocabulary: int, min_frequency: int
         vocab_size=max_vocabulary, min_frequency=min_frequency, show_progress=False, special_tokens=[PAD, UNKNOWN]
     )
     tokenizer.train_from_iterator((clean(text) for text in texts), trainer=trainer)
+    definition = json.loads(tokenizer.to_str())
+    vocabulary: dict[str, int] = definition["model"]["vocab"]
+    for word in known:
+        if len(vocabulary) >= max_vocabulary:
+            break
+        if _ONE_TOKEN.fullmatch(word):
+            vocabulary.setdefault(word.lower(), len(vocabulary))
     return TextEncoder(
-        tokenizer.to_str(pretty=True),
+        json.dumps(definition, indent=2, ensure_ascii=False),
         {**CONFIG, "pad_token": PAD, "unk_token": UNKNOWN},
         where="the new tokenizer",
     )

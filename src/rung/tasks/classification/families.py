@@ -57,7 +57,10 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class WordNetworks:
-    """Networks over word vectors, learned from the labelled texts alone or begun with the task's `vectors`."""
+    """Networks over word vectors, learned from the labelled texts alone or begun with the task's `vectors`.
+
+    With `vectors`, their commonest words are known too where no labelled text holds them.
+    """
 
     config: Callable[[int], ConvolutionConfig | RecurrentConfig]
     longest: int = 400
@@ -75,7 +78,8 @@ class WordNetworks:
     def start(self, task: Any, plan: Plan, items: Indices, *, seed: int, progress: Progress) -> Start:  # noqa: ARG002
         """See `Family`."""
         require_planned(plan, task.vectors)
-        encoder = train_words(training_texts(task, items), max_vocabulary=self.max_vocabulary)
+        known = () if task.vectors is None else task.vectors.vectors.words
+        encoder = train_words(training_texts(task, items), max_vocabulary=self.max_vocabulary, known=known)
         config = self.config(encoder.vocab_size)
         if task.vectors is not None:
             config = replace(config, embedding_size=task.vectors.size)
