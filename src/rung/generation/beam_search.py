@@ -89,9 +89,8 @@ def search(
     while True:
         parents = beams.extend(steps.step(beams.last))
         live = beams.live()
-        for place in (beams.searched & ~live).nonzero().flatten().tolist():
+        for place in (~live).nonzero().flatten().tolist():
             results[present[place]] = beams.hypotheses(place)
-        beams.searched = live
         remaining = int(live.sum())
         if not remaining:
             return results
@@ -106,8 +105,8 @@ def search(
 class _Beams:
     """The beams of some sources, best first: (sources, beams) everywhere, with the tokens of each as a last dimension.
 
-    `sums` are log-probabilities of what goes on, `last` its last tokens; `searched` (sources,) says whose search is not
-    finished. What ended is kept apart, with a score of -1e9 where there is no hypothesis yet.
+    `last` are the last tokens of what goes on, `_sums` its log-probabilities. What ended is kept apart, with a score of
+    -1e9 where there is no hypothesis yet.
     """
 
     def __init__(self, limits: torch.Tensor, options: BeamOptions, start: int, end: int, never: torch.Tensor) -> None:
@@ -115,7 +114,6 @@ class _Beams:
         shape, device = (len(limits), options.num_beams), limits.device
         self._tokens = torch.empty((*shape, 0), dtype=torch.int64, device=device)
         self.last = torch.full(shape, start, device=device)
-        self.searched = torch.ones(len(limits), dtype=torch.bool, device=device)
         # All beams are the same at first, so that only one of them may go on.
         self._sums = torch.full(shape, _NEVER_CHOSEN, device=device)
         self._sums[:, 0] = 0.0
@@ -130,8 +128,7 @@ class _Beams:
         last = self._limits == self._tokens.shape[2] + 1
         if bool(last.any()):  # then the next token is the end token, at no cost
             own = torch.arange(beams, device=last.device).expand_as(self.last)
-            self._collect(self._sums, own, (self.searched & last)[:, None].expand_as(self.last))
-        going = self.searched & ~last
+            self._collect(self._sums, own, last[:, None].expand_as(self.last))
         logprobs = scores.log_softmax(-1)
         logprobs[:, self._never] = -torch.inf
         best, tokens = best_of_rows(logprobs, min(2 * beams, logprobs.shape[1]))
@@ -142,7 +139,7 @@ class _Beams:
         parents, tokens = places // best.shape[1], tokens.view(len(places), -1).gather(1, places)
         ends = tokens == self._end
         if bool(ends[:, :beams].any()):
-            self._collect(totals[:, :beams], parents[:, :beams], ends[:, :beams] & going[:, None])
+            self._collect(totals[:, :beams], parents[:, :beams], ends[:, :beams] & ~last[:, None])
         order = ends.byte().argsort(stable=True, dim=-1)[:, :beams]  # the best that do not end
         parents, self.last = parents.gather(1, order), tokens.gather(1, order)
         self._sums = (totals + ends * _NEVER_CHOSEN).gather(1, order)
@@ -159,7 +156,7 @@ class _Beams:
             longest = options.early_stopping == "never" and options.length_penalty > 0
             reachable = self._sums[:, 0] / (self._limits if longest else length) ** options.length_penalty
             live |= reachable > self._ended_scores[:, -1]
-        return self.searched & live & (self._limits > length)
+        return live & (self._limits > length)
 
     def keep(self, sources: torch.Tensor) -> None:
         """Forget all but these sources."""
@@ -167,7 +164,6 @@ class _Beams:
             "_limits",
             "_tokens",
             "last",
-            "searched",
             "_sums",
             "_ended",
             "_ended_scores",
