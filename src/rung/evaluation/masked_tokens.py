@@ -39,7 +39,7 @@ class Measured(NamedTuple):
 
 
 def unigram_frequencies(shards: TokenShards, encoder: TextEncoder) -> Floats:
-    """(vocab_size,) how likely each token is by its frequency in the text, each counted once more; special ones never."""
+    """(vocab_size,) how likely each token is by its frequency in the text, all counted once more; special ones: 0."""
     counts = np.zeros(encoder.vocab_size, np.int64)
     for start in range(0, shards.num_tokens, _COUNTED_AT_ONCE):
         part = shards.read(start, min(_COUNTED_AT_ONCE, shards.num_tokens - start))
