@@ -91,7 +91,7 @@ def quick() -> Iterator[None]:
     agreed = {"exact_rate": 1.0, "flip_rate": 0.0, "max_difference": 0.0}
 
     def probe(folder: Path, inputs: list[str], **_options: object) -> dict[str, Any]:
-        numbers = load_predictor(folder).predict(inputs, batch_size=32).numbers
+        predicted = load_predictor(folder).predict(inputs, batch_size=32)
         return {
             "load_seconds": 0.1,
             "latency_1": [1e-4] * 20,
@@ -99,7 +99,8 @@ def quick() -> Iterator[None]:
             "items_per_second": 1e4,
             "energy": None,
             "peak_memory": 1 << 20,
-            "numbers": numbers.tolist(),
+            "numbers": predicted.numbers.tolist(),
+            "answers": predicted.answers,
             "determinism": {"same_process": agreed, "batch_size": agreed, "companions": agreed, "threads": None},
         }
 

@@ -125,6 +125,11 @@ def test_scores_of_other_documents_are_refused() -> None:
         judge({"a": [scores(2.0)], "b": [scores(1.9, documents=299)]}, {"a": [2.0], "b": [1.9]}, margin=0.02)
 
 
+def test_a_single_test_document_decides_nothing() -> None:
+    with pytest.raises(EvaluationError, match="a single document"):
+        judge({"a": [scores(2.0, documents=1)], "b": [scores(1.9, documents=1)]}, {"a": [2.0], "b": [1.9]}, margin=0.02)
+
+
 def test_rungs_are_climbed_from_the_lowest_whatever_their_order() -> None:
     assert [rung.name for rung in chosen_rungs(["lstm", "ngram"])] == ["ngram", "lstm"]
     assert len(chosen_rungs(None)) == len(LADDER)

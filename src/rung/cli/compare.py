@@ -34,7 +34,7 @@ _EXAMPLES = examples(
     "rung compare tickets.csv --rungs linear,folder:models/minilm --reference folder:models/minilm",
     "rung compare tickets.csv --rungs cnn,lstm --vectors runs/my_vectors",
     "rung compare tickets.csv --resume                      # after Ctrl-C or a crash",
-    "rung compare my_texts/ --minutes 20                    # raw text: from n-grams to a Transformer, bits per byte",
+    "rung compare my_texts/ --minutes 20                    # raw text: from n-grams to a Transformer",
     "rung compare pairs.csv --task translate --source en --target de --minutes 30",
     "rung compare book.txt --rungs ngram,rnn,lstm --parameters 1000000",
 )

@@ -43,7 +43,7 @@ class PairTokenizer(TextEncoder):
 def choose_pair_vocabulary(num_bytes: int) -> int:
     """A power of two near one token for every 1,000 bytes of training text, between 512 and 32,768."""
     wanted = max(1, num_bytes / _BYTES_PER_TOKEN)
-    return min(max(2 ** round(math.log2(wanted)), _SMALLEST), _LARGEST)
+    return min(max(1 << round(math.log2(wanted)), _SMALLEST), _LARGEST)
 
 
 def train_pair_tokenizer(texts: Iterable[str], *, vocab_size: int, progress: Progress = SILENT) -> PairTokenizer:

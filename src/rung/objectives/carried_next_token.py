@@ -36,7 +36,7 @@ class CarriedNextToken:
         self._after: torch.Tensor | None = None
 
     def __call__(self, net: Any, batch: Mapping[str, torch.Tensor]) -> Loss:
-        """Return the loss of `net`, whose body `model` reads on from a state, on `batch`, whose rows are of one window."""
+        """Return the loss on `batch`, whose rows are of one window, of `net`, whose body reads on from a state."""
         before, after = self._states(net, int(batch["windows"][0]))
         lanes, labels = batch["lanes"], batch["labels"]
         hidden, state = net.model.read(batch["input_ids"], before[lanes])

@@ -48,7 +48,7 @@ def cut_text(
         list(files),
         cache_dir=cache_folder(),
         valid_paths=[*valid, *test],
-        options=CorpusOptions(valid_fraction=_HELD_OUT, seed=seed),
+        options=CorpusOptions(valid_fraction=2 * _HELD_OUT, seed=seed),  # for both parts, if neither was given
         progress=progress,
     )
     account = folder / _ACCOUNT
@@ -92,17 +92,24 @@ def _assigned(
     corpus: Corpus, missing: Sequence[Part], *, own_split: bool, seed: int
 ) -> Iterator[tuple[Part, Document]]:
     """Every document that is not validation or test text given by the user, and the part that it is in."""
+    drawn = _drawn(corpus, "train", _HELD_OUT, seed) if missing and not own_split else set()
     for document in corpus.documents("train"):
-        drawn = not own_split and missing and _share(document.sha256, seed) < _HELD_OUT
-        yield (missing[0] if drawn else "train"), document
+        yield (missing[0] if document.sha256 in drawn else "train"), document
     if own_split:
+        drawn = _drawn(corpus, "valid", 0.5, seed)
         for document in corpus.documents("valid"):
-            yield ("valid" if _share(document.sha256, seed) < 0.5 else "test"), document
+            yield ("valid" if document.sha256 in drawn else "test"), document
 
 
-def _share(sha256: str, seed: int) -> float:
-    """A number in [0, 1) that depends on content and seed alone."""
-    return int(hashlib.sha256(f"{seed} {sha256}".encode()).hexdigest()[:13], 16) / 16**13
+def _drawn(corpus: Corpus, split: Literal["train", "valid"], share: float, seed: int) -> set[str]:
+    """The hashes of a share of the documents, at least one: those with the smallest numbers."""
+    hashes = sorted((document.sha256 for document in corpus.documents(split)), key=lambda name: _number(name, seed))
+    return set(hashes[: max(1, round(share * len(hashes)))])
+
+
+def _number(sha256: str, seed: int) -> str:
+    """What a draw goes by: it depends on content and seed alone."""
+    return hashlib.sha256(f"{seed} {sha256}".encode()).hexdigest()
 
 
 def _passages(assigned: Iterable[tuple[Part, Document]]) -> Iterator[tuple[Part, str, int]]:

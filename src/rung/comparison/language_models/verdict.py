@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rung.comparison.language_models.result import LanguagePair, LanguageVerdict
+from rung.errors import EvaluationError
 from rung.evaluation.noninferiority import Difference, difference
 from rung.evaluation.summed import SummedScores
 from rung.records import Interval, ItemScores, Record
@@ -22,8 +23,12 @@ def judge(
 ) -> tuple[list[LanguagePair], LanguageVerdict]:
     """Pairs against the reference, and the verdict; mappings go by rung, from the lowest up, with an entry a fit.
 
-    Raises EvaluationError when the scores are over different documents.
+    Raises EvaluationError when the scores are over different documents, or over a single one: no interval can be had.
     """
+    if len(next(iter(test.values()))[0].ids) < 2:
+        raise EvaluationError(
+            "the test text is a single document, which leaves chance unknown", hint="give more text, or --test texts"
+        )
     reference = min(valid, key=lambda name: float(np.mean(valid[name])))
     better = {name: [_larger_is_better(scores) for scores in fits] for name, fits in test.items()}
     found = {name: difference(fits, better[reference], seed=seed) for name, fits in better.items() if name != reference}
