@@ -35,7 +35,11 @@ from rung.version import __version__
 
 if TYPE_CHECKING:
     from rung.comparison.command import compare
+    from rung.comparison.language_models.command import compare_texts
+    from rung.comparison.language_models.result import LanguageLadder
+    from rung.comparison.pairs_command import compare_pairs
     from rung.comparison.result import Comparison
+    from rung.nets.word_vectors import WordVectors
     from rung.recipe import Recipe
     from rung.tasks.classification.classifier import Classifier
     from rung.tasks.classification.estimator import TextClassifier
@@ -50,16 +54,24 @@ if TYPE_CHECKING:
         train,
     )
     from rung.tasks.loading import load
+    from rung.tasks.masked_language_modelling.model import MaskedModel
+    from rung.tasks.rewriting.rewriter import Rewriter
 
 _HOMES = {
     "Classifier": "rung.tasks.classification.classifier",
     "Comparison": "rung.comparison.result",
     "EvaluationSummary": "rung.tasks.language_modelling",
+    "LanguageLadder": "rung.comparison.language_models.result",
     "LanguageModel": "rung.tasks.language_modelling",
+    "MaskedModel": "rung.tasks.masked_language_modelling.model",
     "Recipe": "rung.recipe",
+    "Rewriter": "rung.tasks.rewriting.rewriter",
     "TextClassifier": "rung.tasks.classification.estimator",
     "TrainSummary": "rung.tasks.language_modelling",
+    "WordVectors": "rung.nets.word_vectors",
     "compare": "rung.comparison.command",
+    "compare_pairs": "rung.comparison.pairs_command",
+    "compare_texts": "rung.comparison.language_models.command",
     "evaluate": "rung.tasks.language_modelling",
     "extend": "rung.tasks.language_modelling",
     "load": "rung.tasks.loading",
@@ -75,11 +87,14 @@ __all__ = [
     "EvaluationError",
     "EvaluationSummary",
     "GenerationError",
+    "LanguageLadder",
     "LanguageModel",
+    "MaskedModel",
     "NewerFormatError",
     "PlanError",
     "Recipe",
     "RecipeError",
+    "Rewriter",
     "RunFolderError",
     "RungError",
     "TextClassifier",
@@ -87,8 +102,11 @@ __all__ = [
     "TrainSummary",
     "TrainingError",
     "UsageError",
+    "WordVectors",
     "__version__",
     "compare",
+    "compare_pairs",
+    "compare_texts",
     "evaluate",
     "extend",
     "load",
