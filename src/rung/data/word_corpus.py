@@ -182,7 +182,7 @@ def _batches(corpus: Corpus, split: Split) -> Iterator[tuple[str, int]]:
 def _words_and_breaks(text: str) -> list[str]:
     """The words of `text`, and "\\n\\n" wherever a paragraph ends."""
     paragraphs = _WORDS_AND_BREAKS.findall(text)
-    return ["\n\n" if word[0] == "\n" else word for word in paragraphs] if "\n\n" in text else paragraphs
+    return ["\n\n" if word[0] == "\n" else word for word in paragraphs] if "\n" in text else paragraphs
 
 
 def _without_empty_lines(stream: Stream) -> Stream:
