@@ -48,10 +48,11 @@ def read_task(
     split = read_split(recipe, progress)
     parts: dict[Part, Pairs] = {"train": split.train, "valid": split.valid, "test": split.test}
     written: dict[Part, Path] = {part: folder / f"{part}.jsonl" for part in parts}
+    names = (split.train.source_name, split.train.target_name)  # so that a kept rung reads such files later
     folder.mkdir(parents=True, exist_ok=True)
     for part, pairs in parts.items():
         rows = zip(pairs.sources, pairs.targets, strict=True)
-        lines = (json.dumps({"source": one, "target": other}, ensure_ascii=False) for one, other in rows)
+        lines = (json.dumps({names[0]: one, names[1]: other}, ensure_ascii=False) for one, other in rows)
         write_text(written[part], "".join(f"{line}\n" for line in lines))
     task = RewritingTask(parts, written, {}, threads, metric)
     facts: dict[str, Any] = {

@@ -33,8 +33,8 @@ class RewritingRung(UsualRung):
         minutes = None if seconds is None else seconds / 60
         made = training.plan(
             [task.files["train"]],
-            source="source",
-            target="target",
+            source=task.pairs["train"].source_name,
+            target=task.pairs["train"].target_name,
             valid=[task.files["valid"]],
             test=[task.files["test"]],
             net=self.family,
