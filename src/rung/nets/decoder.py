@@ -25,6 +25,7 @@ from rung.nets.attention import (
 )
 from rung.nets.blank import without_values
 from rung.nets.body import States
+from rung.nets.body_and_head import BodyAndHead
 from rung.nets.decoder_config import DecoderConfig
 
 __all__ = ["CausalLM", "Decoder", "DecoderConfig", "KeyValueCache", "parameter_shapes"]
@@ -206,13 +207,16 @@ class Decoder(nn.Module):
         return States(self.norm(x), state)
 
 
-class CausalLM(nn.Module):
+class CausalLM(BodyAndHead):
     """A decoder and its output matrix. No parameter exists before it has a value: drawn, or given in `tensors`.
 
     Drawn: matrices and embeddings are normal with deviation 0.02; the two matrices that write into the residual stream
     (o_proj, down_proj) start at zero, so that every layer starts as the identity (modded-nanogpt record 5, nanochat).
     `dropout` acts on the embedding and on each branch while training, and is no part of the stored configuration.
     """
+
+    model: Decoder
+    lm_head: Linear
 
     def __init__(
         self,
@@ -232,32 +236,10 @@ class CausalLM(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
         if tensors is None:
             tensors = {name: _draw(name, shape, generator) for name, shape in parameter_shapes(config).items()}
-        self.load_state_dict(tensors, strict=not config.tie_word_embeddings, assign=True)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
-        empty = [name for name, p in self.named_parameters() if p.is_meta]
-        if empty:
-            raise RuntimeError(f"parameters without a value: {empty}")
+        self._hold(tensors, tied=config.tie_word_embeddings)
         first = self.model.embed_tokens.weight
         table = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta).to(first.device)
         self.model.register_buffer("rotary", table, persistent=False)
-        self.compute_dtype = first.dtype
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """What activations are computed in; the parameters keep their own dtype."""
-        return self.model.compute_dtype
-
-    @compute_dtype.setter
-    def compute_dtype(self, dtype: torch.dtype) -> None:
-        self.model.compute_dtype = dtype
-
-    def forward(
-        self, input_ids: torch.Tensor, mask: torch.Tensor | None = None, state: KeyValueCache | None = None
-    ) -> torch.Tensor:
-        """Return the scores (batch, time, vocabulary) of `input_ids` (batch, time); see `Decoder.forward`."""
-        scores: torch.Tensor = self.lm_head(self.model(self.model.embed(input_ids), mask, state).hidden)
-        return scores
 
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, torch.Size]:

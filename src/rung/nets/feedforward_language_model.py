@@ -18,6 +18,7 @@ from torch import nn
 
 from rung.nets.blank import without_values
 from rung.nets.body import States
+from rung.nets.body_and_head import BodyAndHead
 from rung.nets.decoder import Linear
 from rung.nets.language_model_config import MAX_LENGTH, check_config, matmul_parameters, read_config_values
 
@@ -181,12 +182,15 @@ class FeedForwardReader(nn.Module):
         return torch.cat((hidden, ones, x) if config.direct_connections else (hidden, ones), -1)
 
 
-class FeedForwardLM(nn.Module):
+class FeedForwardLM(BodyAndHead):
     """A feed-forward reader and its output matrix. No parameter exists before it has a value: drawn, or `tensors`.
 
     Drawn: embeddings normal with deviation 0.1, matrices uniform after Glorot and Bengio (2010), biases zero. Dropout
     is no part of the stored configuration.
     """
+
+    model: FeedForwardReader
+    lm_head: Linear
 
     def __init__(
         self,
@@ -204,27 +208,7 @@ class FeedForwardLM(nn.Module):
             self.lm_head = Linear(config.output_size, config.vocab_size, bias=False)
         if tensors is None:
             tensors = dict(_drawn(config, generator))
-        self.load_state_dict(tensors, strict=not config.tie_word_embeddings, assign=True)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
-        empty = [name for name, p in self.named_parameters() if p.is_meta]
-        if empty:
-            raise RuntimeError(f"parameters without a value: {empty}")
-        self.compute_dtype = self.model.embed_tokens.weight.dtype
-
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        """What activations are computed in; the parameters keep their own dtype."""
-        return self.model.compute_dtype
-
-    @compute_dtype.setter
-    def compute_dtype(self, dtype: torch.dtype) -> None:
-        self.model.compute_dtype = dtype
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Return the scores (batch, time, vocabulary) of `input_ids` (batch, time), read from the beginning."""
-        scores: torch.Tensor = self.lm_head(self.model(self.model.embed(input_ids)).hidden)
-        return scores
+        self._hold(tensors, tied=config.tie_word_embeddings)
 
 
 @lru_cache(maxsize=64)
