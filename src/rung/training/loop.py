@@ -73,6 +73,7 @@ def train(
     deadline: float | None = None,
     resume: Checkpoint | None = None,
     on_revision: Callable[[TrainerState], None] | None = None,
+    resumed_as: Path | None = None,
 ) -> LoopResult:
     """Train `net` in place until the schedule ends, validation stops improving, or someone interrupts.
 
@@ -80,7 +81,8 @@ def train(
     no checkpoint is written: the best weights are kept in memory and stand in `net` at the end. `deadline` is a
     reading of `time.monotonic()` by which the last step and checkpoint shall be done; without one no clock decides
     anything. With `resume`, `net` must hold that checkpoint's weights; its schedule, not that of `settings`, holds.
-    `on_revision` hears of every change to the planned number of steps, on the main process.
+    `on_revision` hears of every change to the planned number of steps, on the main process. `resumed_as` is what the
+    user names to go on, where `run_folder` is only a part of it.
 
     Raises TrainingError when too many steps in a row cannot be taken (`failure.json` then tells more), RunFolderError
     when a checkpoint cannot be written, RecipeError when settings do not fit each other or the checkpoint.
@@ -115,6 +117,7 @@ def train(
             examiner=Examiner(net, objective, batches, settings, world.device) if world.is_main else None,
             pace=pace,
             on_revision=on_revision,
+            resumed_as=resumed_as or run_folder,
         )
         with Interrupts(announce=world.is_main) as interrupts:
             result = trainer.run(interrupts)
@@ -139,6 +142,7 @@ class _Trainer:
     examiner: Examiner | None
     pace: Pace | None
     on_revision: Callable[[TrainerState], None] | None
+    resumed_as: Path
 
     def run(self, interrupts: Interrupts) -> LoopResult:
         """Steps until the end, with what comes round between them."""
@@ -155,7 +159,7 @@ class _Trainer:
             if is_due or (better is not None and settings.patience is not None):
                 saved = self._save(better)
         if ended == "interrupted":
-            self.recorder.say(f"saved at step {state.step:,}; go on with: rung train --resume {self.saver.run_folder}")
+            self.recorder.say(f"saved at step {state.step:,}; go on with: rung train --resume {self.resumed_as}")
         return self._result(ended, saved)
 
     def train_step(self, wish: Callable[[], int]) -> int:
