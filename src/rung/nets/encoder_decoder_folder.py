@@ -42,8 +42,8 @@ def save_encoder_decoder(
 ) -> None:
     """Write configuration, weights and generation settings into `folder`; a tokenizer is the caller's to add.
 
-    `never`: tokens that `generate` of transformers shall not write, beside padding. RunFolderError when the disk is full
-    or not writable.
+    `never`: tokens that `generate` of transformers shall not write, beside padding. RunFolderError when the disk is
+    full or not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: p.detach().cpu().contiguous() for name, p in net.named_parameters()}
