@@ -1,8 +1,9 @@
 """Raw text as pairs of a window with gaps and what was in them: batches for pretraining an encoder-decoder.
 
-Documents are cut into windows that lose no token. Which spans of a window are hidden depends on seed, epoch and window
-alone, so the whole state of the data is again one integer; how long source and target become follows from the length
-of the window, so that batches are cut as for pairs (`rung.data.pair_batches`).
+Windows lose no token of the text. As T5 reads its pretraining text, they go over the ends of short documents: a window
+of fewer than 34 tokens has only one gap, and that always at its end. Which spans of a window are hidden depends on
+seed, epoch and window alone, so the whole state of the data is again one integer; how long source and target become
+follows from the length of the window, so that batches are cut as for pairs (`rung.data.pair_batches`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Ints = NDArray[np.int64]
-_FEWEST = 2  # tokens: of one alone nothing can be hidden
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,14 @@ class GappedWindows:
     def cut(
         cls, ids: NDArray[np.uint32], lengths: Ints, corruption: SpanCorruption, *, most: int, end_token_id: int
     ) -> Self:
-        """Cut documents of `lengths` tokens into windows of at most `most` (>= 4), leaving out those of one token.
+        """Cut documents of `lengths` tokens into windows of at most `most` (>= 4), all of one document about as long.
 
-        Raises DataError when none is longer.
+        Documents of fewer tokens are read together with the next. Raises DataError when there are not two tokens.
         """
-        kept = lengths >= _FEWEST
-        if not kept.any():
-            raise DataError("no document has two tokens, so there is nothing to hide", hint="give more text")
-        _, first, last = equal_pieces(lengths[kept], most)
-        return cls(ids[np.repeat(kept, lengths)], last - first, corruption, end_token_id)
+        if len(ids) < 2:
+            raise DataError(f"a text of {len(ids)} tokens leaves nothing to hide", hint="give more text")
+        _, first, last = equal_pieces(_joined_lengths(lengths, most), most)
+        return cls(ids, last - first, corruption, end_token_id)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -98,6 +97,19 @@ class SpanBatches:
         made = [self._windows.pairs(windows, epoch) for epoch, windows in located]
         pairs = EncodedPairs(_concatenated([one.sources for one in made]), _concatenated([one.targets for one in made]))
         return collate_pairs(pairs, np.arange(len(pairs)), pad_token_id=self._pad, start_token_id=self._start)
+
+
+def _joined_lengths(lengths: Ints, most: int) -> Ints:
+    """Tokens of documents, those of fewer than `most` taken together with what follows; the last with what precedes."""
+    joined: list[int] = [0]
+    for length in lengths.tolist():
+        if joined[-1] < most:
+            joined[-1] += length
+        else:
+            joined.append(length)
+    if len(joined) > 1 and joined[-1] < most:
+        joined[-2:] = [joined[-2] + joined[-1]]
+    return np.array(joined, dtype=np.int64)
 
 
 def _joined(texts: list[list[int]]) -> EncodedTexts:

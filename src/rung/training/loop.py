@@ -160,7 +160,7 @@ class _Trainer:
                 saved = self._save(better)
         if ended == "interrupted":
             self.recorder.say(f"saved at step {state.step:,}; go on with: rung train --resume {self.resumed_as}")
-        return self._result(ended, saved)
+        return self._result(ended, saved, interrupt_wanted=interrupts.wanted)
 
     def train_step(self, wish: Callable[[], int]) -> int:
         """One optimiser step on the next global batch, unless the guard refuses it. Returns the sum of all wishes."""
@@ -304,7 +304,7 @@ class _Trainer:
             hint=hint + ("; the last good checkpoint is kept" if last_good else ""),
         )
 
-    def _result(self, ended: Ended, saved: Path) -> LoopResult:
+    def _result(self, ended: Ended, saved: Path, *, interrupt_wanted: bool) -> LoopResult:
         state = self.state
         best = checkpoints(self.saver.run_folder).get(-1 if state.best_step is None else state.best_step)
         return LoopResult(
@@ -319,6 +319,7 @@ class _Trainer:
             best_step=state.best_step,
             best_criterion=state.best_criterion,
             skipped=dict(state.guard.skipped),
+            interrupt_wanted=interrupt_wanted,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -86,9 +86,9 @@ class PairTraining:
         weights = None
         if self.pairs.text is not None and checkpoint is None:
             before = self._pretrain(self.pairs.text, deadline)
-            if before.ended == "interrupted":
+            if before.interrupt_wanted:
                 self.run.write("interrupted")
-                return self._summary(before, steps=0)
+                return self._summary(replace(before, ended="interrupted"), steps=0)
             weights = before.checkpoint
         phase = _Phase(
             "schedule",
@@ -129,7 +129,7 @@ class PairTraining:
         result = self._loop(phase, deadline, checkpoint, None)
         self._store_schedule(phase, result.schedule)
         self.run.header["pretraining"] = {"steps": result.step, "epochs": round(result.step / len(batches), 3)}
-        if result.ended != "interrupted":
+        if not result.interrupt_wanted:
             self.run.write("training")
             progress.say("second phase: the pairs")
         return result

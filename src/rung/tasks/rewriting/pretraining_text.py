@@ -111,7 +111,7 @@ def read_raw_text(recipe: RewritingRecipe, split: PairSplit, progress: Progress)
 def cut_windows(text: RawText, tokenizer: PairTokenizer, *, longest: int, seed: int) -> GappedText:
     """The text in windows whose sources and targets have at most `longest` tokens.
 
-    Raises DataError when no document has two tokens.
+    Raises DataError when that is less than two tokens.
     """
     corruption = SpanCorruption(tokenizer.sentinels, seed=seed)
     most = min(_WINDOW, longest - 1)  # in the worst case one span of one token: its source is one token longer
