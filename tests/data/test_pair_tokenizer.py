@@ -55,6 +55,24 @@ def test_the_order_of_texts_does_not_matter(tokenizer: PairTokenizer) -> None:
     assert train_pair_tokenizer(TEXTS[::-1], vocab_size=300).definition == tokenizer.definition
 
 
+def test_sentinels_are_the_last_tokens_and_never_text(tokenizer: PairTokenizer, tmp_path: Path) -> None:
+    made = train_pair_tokenizer(TEXTS, vocab_size=303, num_sentinels=3)
+    size = tokenizer.vocab_size
+    assert tokenizer.sentinels == ()
+    assert made.sentinels == (size, size + 1, size + 2)
+    text = "a <extra_id_0> dog"
+    ids = made.encode([text]).ids.tolist()
+    assert ids == tokenizer.encode([text]).ids.tolist()  # all other tokens are as they were
+    assert made.decode_batch([[size, *ids, size + 2]]) == [text]
+    made.save(tmp_path, model_max_length=64)
+    assert PairTokenizer.load(tmp_path).sentinels == made.sentinels
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.decode([size, *ids, size + 2], skip_special_tokens=True) == text
+    with pytest.raises(TokenizerError, match="too small"):
+        train_pair_tokenizer(TEXTS, vocab_size=260, num_sentinels=3)
+
+
 def test_bad_tokenizers_are_refused(tokenizer: PairTokenizer, tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="too small"):
         train_pair_tokenizer(TEXTS, vocab_size=257)

@@ -89,6 +89,15 @@ SourceColumn = Annotated[
 TargetColumn = Annotated[
     str | None, typer.Option("--target", metavar="COL", show_default=False, help="The column of what it becomes.")
 ]
+Pretrain = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--pretrain",
+        metavar="TEXT",
+        show_default=False,
+        help="Raw text in either language to pretrain on (--task); repeatable.",
+    ),
+]
 RecipeFile = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE.toml", show_default=False, help="Settings from a file (see --set)."),

@@ -21,6 +21,7 @@ _EXAMPLES = options.examples(
     "rung train my_texts/ --net word2vec                         # or glove, fasttext-vectors: vectors of words",
     "rung train pairs.csv --task translate --source en --target de --minutes 30",
     "rung train train.en.gz train.de.gz --task translate --minutes 30",
+    "rung train pairs.csv --task translate --source en --target de --pretrain my_texts/ --minutes 30",
     "rung train my_texts/ --steps 2000 --set tokenizer.vocab_size=8192 --set training.optimizer=adamw",
     "rung train --resume runs/my_texts                           # after Ctrl-C or a crash",
     "rung train --extend runs/my_texts --minutes 60              # a finished run, trained on",
@@ -47,6 +48,7 @@ def train(
     task: options.TaskName = None,
     source: options.SourceColumn = None,
     target: options.TargetColumn = None,
+    pretrain: options.Pretrain = None,
     recipe: options.RecipeFile = None,
     set_: options.Settings = None,
     resume: Annotated[
@@ -80,16 +82,17 @@ def train(
             task=task,
             source=source,
             target=target,
+            pretrain=pretrain,
             recipe=recipe,
             set_=set_,
             as_json=as_json,
         )
         return
     goes_on = resume or extend
-    columns = {"source": source, "target": target}
+    columns = {"source": source, "target": target, "pretrain": pretrain or ()}
     if goes_on:
-        given = {"TEXT": texts, "valid": valid, "test": test, "task": task, **columns, "recipe": recipe, "set": set_}
-        _refuse(**given, seed=seed, net=net, tensorboard=tensorboard)
+        given = {"TEXT": texts, "valid": valid, "test": test, "task": task, "recipe": recipe, "set": set_}
+        _refuse(**given, source=source, target=target, pretrain=pretrain, seed=seed, net=net, tensorboard=tensorboard)
     if resume:
         _refuse(minutes=minutes, steps=steps, out=out)
     trainer = trainer_of(goes_on) if goes_on else trainer_for(net=net, task=task)

@@ -49,6 +49,33 @@ class EncodedPairs:
         return EncodedPairs(_taken(self.sources, rows), _taken(self.targets, rows))
 
 
+class LengthGroups:
+    """Which items are together in each batch: items of similar length, drawn anew for each epoch, each once."""
+
+    def __init__(self, lengths: Ints, *, tokens: int, seed: int) -> None:
+        """`lengths` (items,) in tokens; a batch holds at most `tokens` with padding, or one longer item."""
+        self._lengths = lengths
+        self._cuts = _cut(np.sort(lengths), tokens)
+        self._members, self._batches = SampleOrder(len(lengths), seed), SampleOrder(len(self), seed + 1)
+        self._order = lru_cache(maxsize=2)(self._drawn)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._cuts) - 1
+
+    def locate(self, sample_number: int) -> tuple[int, Ints]:
+        """The epoch of one batch, and the items in it."""
+        epochs, numbers = self._batches.locate(np.array([sample_number]))
+        epoch, number = int(epochs[0]), int(numbers[0])
+        return epoch, self._order(epoch)[self._cuts[number] : self._cuts[number + 1]]
+
+    def _drawn(self, epoch: int) -> Ints:
+        """All items by length; those of one length in the order of this epoch."""
+        count = len(self._lengths)
+        drawn = self._members.locate(np.arange(epoch * count, (epoch + 1) * count))[1]
+        return drawn[np.argsort(self._lengths[drawn], kind="stable")]
+
+
 class PairBatches:
     """Batches of at most `tokens` tokens a side, padding included; a longer pair is a batch of its own.
 
@@ -58,20 +85,15 @@ class PairBatches:
 
     def __init__(self, pairs: EncodedPairs, *, tokens: int, pad_token_id: int, start_token_id: int, seed: int) -> None:
         self._pairs, self._pad, self._start = pairs, pad_token_id, start_token_id
-        self._by_length = np.argsort(pairs.longer, kind="stable")
-        self._cuts = _cut(pairs.longer[self._by_length], tokens)
-        self._members, self._batches = SampleOrder(len(pairs), seed), SampleOrder(len(self), seed + 1)
-        self._order = lru_cache(maxsize=2)(self._drawn)
+        self._groups = LengthGroups(pairs.longer, tokens=tokens, seed=seed)
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self._cuts) - 1
+        return len(self._groups)
 
     def rows(self, sample_number: int) -> Ints:
         """The pairs of one batch."""
-        epochs, numbers = self._batches.locate(np.array([sample_number]))
-        order, number = self._order(int(epochs[0])), int(numbers[0])
-        return order[self._cuts[number] : self._cuts[number + 1]]
+        return self._groups.locate(sample_number)[1]
 
     def batch(self, sample_numbers: Ints) -> dict[str, Tensor]:
         """The pairs of these batches together, padded on the right."""
@@ -89,12 +111,6 @@ class PairBatches:
     @property
     def _sides(self) -> tuple[EncodedTexts, EncodedTexts]:
         return self._pairs.sources, self._pairs.targets
-
-    def _drawn(self, epoch: int) -> Ints:
-        """All pairs by length; those of one length in the order of this epoch."""
-        count = len(self._pairs)
-        drawn = self._members.locate(np.arange(epoch * count, (epoch + 1) * count))[1]
-        return drawn[np.argsort(self._pairs.longer[drawn], kind="stable")]
 
 
 class HeldOutPairs:

@@ -13,6 +13,7 @@ from rung.errors import TokenizerError
 from rung.progress import SILENT, Progress
 
 PAD = "<pad>"
+_SENTINEL = "<extra_id_{}>"  # T5's spelling
 _BYTES_PER_TOKEN = 1000
 """Bytes of training text for each token of the vocabulary: a merge that was seen only a few times teaches nothing, and
 the output matrix is half the work of a small network."""
@@ -35,6 +36,13 @@ class PairTokenizer(TextEncoder):
         """The text of `tokenizer.json`."""
         return self._definition
 
+    @property
+    def sentinels(self) -> tuple[int, ...]:
+        """The tokens that stand for gaps in pretraining, in their order; none where there was no pretraining."""
+        added = {token.content: number for number, token in self._tokenizer.get_added_tokens_decoder().items()}
+        names = (_SENTINEL.format(number) for number in range(len(added)))
+        return tuple(added[name] for name in names if name in added)
+
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of token ids, special tokens left out; bytes that are not UTF-8 become U+FFFD."""
         return [str(text) for text in self._tokenizer.decode_batch([list(row) for row in rows])]
@@ -46,22 +54,29 @@ def choose_pair_vocabulary(num_bytes: int) -> int:
     return min(max(1 << round(math.log2(wanted)), _SMALLEST), _LARGEST)
 
 
-def train_pair_tokenizer(texts: Iterable[str], *, vocab_size: int, progress: Progress = SILENT) -> PairTokenizer:
-    """Learn byte-level BPE (`rung.data.tokenizer`) from the texts of both sides; `vocab_size` includes `<pad>`.
+def train_pair_tokenizer(
+    texts: Iterable[str], *, vocab_size: int, num_sentinels: int = 0, progress: Progress = SILENT
+) -> PairTokenizer:
+    """Learn byte-level BPE (`rung.data.tokenizer`) from the texts of both sides.
 
-    A space is put before each text, so that its first word is the word that it is elsewhere, and taken away again when
-    decoding. Raises TokenizerError for a vocabulary too small for all bytes.
+    `vocab_size` includes `<pad>` and, for pretraining, `num_sentinels` special tokens that stand for gaps. A space is
+    put before each text, so that its first word is the word that it is elsewhere, and taken away again when decoding.
+    Raises TokenizerError for a vocabulary too small for all bytes.
     """
     from tokenizers import Tokenizer, decoders, normalizers, processors
 
-    if vocab_size <= SMALLEST_VOCABULARY:
+    added = [PAD, *(_SENTINEL.format(number) for number in range(num_sentinels))]
+    if vocab_size - len(added) < SMALLEST_VOCABULARY:
         raise TokenizerError(
-            f"a vocabulary of {vocab_size} tokens is too small", hint=f"give at least {SMALLEST_VOCABULARY + 1}"
+            f"a vocabulary of {vocab_size} tokens is too small",
+            hint=f"give at least {SMALLEST_VOCABULARY + len(added)}",
         )
-    learned = train_tokenizer((f" {clean(text)}" for text in texts), vocab_size=vocab_size - 1, progress=progress)
+    learned = train_tokenizer(
+        (f" {clean(text)}" for text in texts), vocab_size=vocab_size - len(added), progress=progress
+    )
     tokenizer = Tokenizer.from_str(learned.definition)
     tokenizer.normalizer = normalizers.Prepend(" ")
-    tokenizer.add_special_tokens([PAD])
+    tokenizer.add_special_tokens(added)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {END_OF_TEXT}", special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
     )

@@ -21,6 +21,18 @@ AROUND = 2
 """Tokens around those of the text."""
 
 
+def equal_pieces(lengths: NDArray[np.int64], most: int) -> tuple[NDArray[np.int64], ...]:
+    """Cut documents of these lengths into as few pieces of at most `most` tokens as will do, as equal as can be.
+
+    Returns, for every piece, the number of its document, and where in that it begins and ends: (pieces,) each.
+    """
+    pieces = -(-lengths // most)
+    owner = np.repeat(np.arange(len(pieces)), pieces)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    inside, count = lengths[owner], pieces[owner]
+    return owner, number * inside // count, (number + 1) * inside // count
+
+
 class TextWindows:
     """Windows over a stream of tokens; all arrays are (windows,).
 
@@ -45,11 +57,7 @@ class TextWindows:
             raise DataError("the tokenizer has no cls_token", hint="use a tokenizer of BERT's kind")
         self._read = read
         self._opening, self._closing, self.pad_token_id = opening, encoder.eos_token_id, encoder.pad_token_id
-        pieces = -(-document_lengths // (max_length - AROUND))
-        owner = np.repeat(np.arange(len(pieces)), pieces)
-        number = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        inside, count = document_lengths[owner], pieces[owner]
-        first, last = number * inside // count, (number + 1) * inside // count
+        owner, first, last = equal_pieces(document_lengths, max_length - AROUND)
         self.owners: NDArray[np.int64] = owner
         self.starts: NDArray[np.int64] = document_starts[owner] + first
         self.lengths: NDArray[np.int64] = last - first + AROUND

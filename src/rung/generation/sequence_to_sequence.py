@@ -39,11 +39,13 @@ class SequenceToSequence:
         precision: Precision = "fp32",
         batch_size: int = 64,
         vocab_size: int | None = None,
+        never: Sequence[int] = (),
     ) -> None:
         """Copy the weights of `net` into the form that decoding wants.
 
         `batch_size`: sources written for at the same time. `vocab_size`: how many tokens the tokenizer knows, where
-        the network knows more for the sake of round numbers: only those are written.
+        the network knows more for the sake of round numbers: only those are written. `never`: tokens that shall not
+        be written either.
         """
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}", where="batch_size")
@@ -52,7 +54,7 @@ class SequenceToSequence:
         self._batch_size = batch_size
         config = net.config
         known = config.vocab_size if vocab_size is None else vocab_size
-        self._never = [config.pad_token_id, *range(known, config.vocab_size)]
+        self._never = [config.pad_token_id, *never, *range(known, config.vocab_size)]
 
     @property
     def context_length(self) -> int:

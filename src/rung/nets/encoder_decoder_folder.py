@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,13 @@ _COPIES = frozenset(
 )
 
 
-def save_encoder_decoder(net: EncoderDecoder | RecurrentEncoderDecoder, folder: Path) -> None:
+def save_encoder_decoder(
+    net: EncoderDecoder | RecurrentEncoderDecoder, folder: Path, *, never: Sequence[int] = ()
+) -> None:
     """Write configuration, weights and generation settings into `folder`; a tokenizer is the caller's to add.
 
-    RunFolderError when the disk is full or not writable.
+    `never`: tokens that `generate` of transformers shall not write, beside padding. RunFolderError when the disk is
+    full or not writable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: p.detach().cpu().contiguous() for name, p in net.named_parameters()}
@@ -50,7 +54,7 @@ def save_encoder_decoder(net: EncoderDecoder | RecurrentEncoderDecoder, folder: 
         weights[_BIAS] = torch.zeros(1, net.config.vocab_size) if bias is None else bias.detach().cpu()[None]
     else:
         write_json(folder / CONFIG, net.config.to_json())
-    write_json(folder / GENERATION_CONFIG, _generation_settings(net.config))
+    write_json(folder / GENERATION_CONFIG, _generation_settings(net.config, never))
     write_weights(weights, folder)
 
 
@@ -81,10 +85,12 @@ def _load_marian(folder: Path, config: EncoderDecoderConfig, dropout: float) -> 
     return EncoderDecoder(config, dropout=dropout, tensors=tensors, logits_bias=bias if bool(bias.any()) else None)
 
 
-def _generation_settings(config: EncoderDecoderConfig | RecurrentEncoderDecoderConfig) -> dict[str, Any]:
-    """What `generate` of transformers must be told: where a target starts and ends, and that it never holds padding."""
+def _generation_settings(
+    config: EncoderDecoderConfig | RecurrentEncoderDecoderConfig, never: Sequence[int]
+) -> dict[str, Any]:
+    """What `generate` of transformers must be told: where a target starts and ends, and what it never holds."""
     return {
-        "bad_words_ids": [[config.pad_token_id]],
+        "bad_words_ids": [[token] for token in (config.pad_token_id, *never)],
         "decoder_start_token_id": config.decoder_start_token_id,
         "eos_token_id": config.eos_token_id,
         "forced_eos_token_id": config.eos_token_id,

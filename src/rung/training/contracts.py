@@ -153,6 +153,7 @@ class LoopResult:
     """How training ended. `checkpoint` is the last one written, `best_checkpoint` the best validated one.
 
     `best_step` is the step of the latter; where checkpoints are kept in memory, there is nothing at `checkpoint`.
+    `interrupt_wanted`: someone interrupted, be it with the last step, when there was nothing left to interrupt.
     """
 
     ended: Ended
@@ -166,3 +167,4 @@ class LoopResult:
     best_step: int | None
     best_criterion: float | None
     skipped: dict[str, int]
+    interrupt_wanted: bool = False

@@ -73,6 +73,7 @@ def train(
     deadline: float | None = None,
     resume: Checkpoint | None = None,
     on_revision: Callable[[TrainerState], None] | None = None,
+    resumed_as: Path | None = None,
 ) -> LoopResult:
     """Train `net` in place until the schedule ends, validation stops improving, or someone interrupts.
 
@@ -80,7 +81,8 @@ def train(
     no checkpoint is written: the best weights are kept in memory and stand in `net` at the end. `deadline` is a
     reading of `time.monotonic()` by which the last step and checkpoint shall be done; without one no clock decides
     anything. With `resume`, `net` must hold that checkpoint's weights; its schedule, not that of `settings`, holds.
-    `on_revision` hears of every change to the planned number of steps, on the main process.
+    `on_revision` hears of every change to the planned number of steps, on the main process. `resumed_as` is what the
+    user names to go on, where `run_folder` is only a part of it.
 
     Raises TrainingError when too many steps in a row cannot be taken (`failure.json` then tells more), RunFolderError
     when a checkpoint cannot be written, RecipeError when settings do not fit each other or the checkpoint.
@@ -115,6 +117,7 @@ def train(
             examiner=Examiner(net, objective, batches, settings, world.device) if world.is_main else None,
             pace=pace,
             on_revision=on_revision,
+            resumed_as=resumed_as or run_folder,
         )
         with Interrupts(announce=world.is_main) as interrupts:
             result = trainer.run(interrupts)
@@ -139,6 +142,7 @@ class _Trainer:
     examiner: Examiner | None
     pace: Pace | None
     on_revision: Callable[[TrainerState], None] | None
+    resumed_as: Path
 
     def run(self, interrupts: Interrupts) -> LoopResult:
         """Steps until the end, with what comes round between them."""
@@ -155,8 +159,8 @@ class _Trainer:
             if is_due or (better is not None and settings.patience is not None):
                 saved = self._save(better)
         if ended == "interrupted":
-            self.recorder.say(f"saved at step {state.step:,}; go on with: rung train --resume {self.saver.run_folder}")
-        return self._result(ended, saved)
+            self.recorder.say(f"saved at step {state.step:,}; go on with: rung train --resume {self.resumed_as}")
+        return self._result(ended, saved, interrupt_wanted=interrupts.wanted)
 
     def train_step(self, wish: Callable[[], int]) -> int:
         """One optimiser step on the next global batch, unless the guard refuses it. Returns the sum of all wishes."""
@@ -300,7 +304,7 @@ class _Trainer:
             hint=hint + ("; the last good checkpoint is kept" if last_good else ""),
         )
 
-    def _result(self, ended: Ended, saved: Path) -> LoopResult:
+    def _result(self, ended: Ended, saved: Path, *, interrupt_wanted: bool) -> LoopResult:
         state = self.state
         best = checkpoints(self.saver.run_folder).get(-1 if state.best_step is None else state.best_step)
         return LoopResult(
@@ -315,6 +319,7 @@ class _Trainer:
             best_step=state.best_step,
             best_criterion=state.best_criterion,
             skipped=dict(state.guard.skipped),
+            interrupt_wanted=interrupt_wanted,
         )
 
 

@@ -54,7 +54,7 @@ rung predict {run.folder} "..."
 two parts. SHA-256 of the pairs: `{pairs.sha256}`.
 
 {remarks}
-
+{_pretraining(summary)}
 ## Training
 
 {summary.steps:,} steps of about {training.tokens_per_batch:,} tokens a side ({summary.epochs:.1f} readings of the
@@ -66,6 +66,21 @@ pairs), {training.optimizer}, learning rate {training.learning_rate:g}, dropout 
 
 The model knows the pairs it was trained on and nothing else; on other kinds of text it writes fluent nonsense. Bias,
 privacy and safety: not measured.
+"""
+
+
+def _pretraining(summary: RewritingSummary) -> str:
+    """The section about raw text, or nothing where there was none."""
+    found = summary.pretraining
+    if not found:
+        return ""
+    return f"""
+## Pretraining
+
+Before the pairs, the network learned to restore hidden spans (Raffel et al. 2020, section 3.1.4) of raw text, and the
+tokenizer was trained on some of that too: {found["documents"]:,} documents, {found["bytes"]:,} bytes,
+{found["tokens"]:,} tokens, read {found["epochs"]:.1f} times in {found["steps"]:,} steps. From
+{", ".join(f"`{name}`" for name in found["files"])}; SHA-256 of the text: `{found["sha256"]}`.
 """
 
 

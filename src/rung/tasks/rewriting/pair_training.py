@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,15 +20,16 @@ from rung.progress import SILENT, Progress
 from rung.runfolder import write_folder
 from rung.tasks.rewriting.card import model_card
 from rung.tasks.rewriting.measuring import measure, quick_bleu
-from rung.tasks.rewriting.plan import Net, network_config, new_network, training_batches
+from rung.tasks.rewriting.plan import Net, network_config, new_network, pretraining_batches, training_batches
 from rung.tasks.rewriting.preparation import PreparedPairs
+from rung.tasks.rewriting.pretraining_text import GappedText, watched_windows
 from rung.tasks.rewriting.recipe import RewritingRecipe
 from rung.tasks.rewriting.rewriter import Rewriter
 from rung.tasks.rewriting.summary import Example, RewritingSummary
 from rung.tasks.run import Run
 from rung.training import loop
-from rung.training.checkpoint import CHECKPOINTS, Checkpoint, TrainerState, checkpoints
-from rung.training.contracts import LoopResult, LoopSettings, Validation
+from rung.training.checkpoint import CHECKPOINTS, Checkpoint, TrainerState, checkpoints, latest_good
+from rung.training.contracts import Batches, LoopResult, LoopSettings, Validation
 from rung.training.distributed import alone
 from rung.training.meter import Display
 from rung.training.optimizers import build_optimizer
@@ -37,6 +39,9 @@ from rung.training.validation import mean_loss
 _WATCHED = 64  # validation pairs whose greedy BLEU is shown while training
 JUDGED = 500  # validation pairs by which weights are chosen at the end
 _EXAMPLES = 3
+PRETRAINING = "pretraining"
+"""The folder in a run for the checkpoints and the log of what comes before the pairs."""
+_KEPT_OF_PRETRAINING = 2  # checkpoints: the last, and one more should that be damaged
 
 
 @dataclass(frozen=True)
@@ -49,8 +54,24 @@ class Session:
     began: float
 
 
+@dataclass(frozen=True)
+class _Phase:
+    """What the training loop is called for: `folder` gets its checkpoints; `name` is that of its schedule."""
+
+    name: Literal["schedule", "pretraining_schedule"]
+    folder: Path
+    batches: Batches
+    label_smoothing: float
+    kept: int
+    validation: Callable[[Net], Callable[[], Validation]]
+
+
 class PairTraining:
-    """Trains `run` by its recipe, measures it on test pairs, and makes its folder a model."""
+    """Trains `run` by its recipe, measures it on test pairs, and makes its folder a model.
+
+    Where there is raw text, the network is first trained to restore hidden spans of it, with a loop of its own in
+    `RUN/pretraining`; on the pairs its last weights go on, with a new optimiser and schedule.
+    """
 
     def __init__(self, run: Run, recipe: RewritingRecipe, pairs: PreparedPairs, session: Session) -> None:
         """Take a run whose recipe has no gaps, and its pairs."""
@@ -62,11 +83,56 @@ class PairTraining:
         """Train from `checkpoint` or from the beginning until the schedule ends; see `rung.training.loop.train`."""
         torch.set_num_threads(self.recipe.training.threads or torch.get_num_threads())
         self.run.write("training")
-        result = self._loop(deadline, checkpoint)
+        weights = None
+        if self.pairs.text is not None and checkpoint is None:
+            before = self._pretrain(self.pairs.text, deadline)
+            if before.interrupt_wanted:
+                self.run.write("interrupted")
+                return self._summary(replace(before, ended="interrupted"), steps=0)
+            weights = before.checkpoint
+        phase = _Phase(
+            "schedule",
+            self.run.folder,
+            self.batches,
+            self.recipe.training.label_smoothing,
+            self.recipe.training.averaged,
+            self._validation,
+        )
+        result = self._loop(phase, deadline, checkpoint, weights)
         if result.ended == "interrupted":
             self.run.write("interrupted")
             return self._summary(result)
+        self._store_schedule(phase, result.schedule)
         return self._publish(result)
+
+    def _pretrain(self, text: GappedText, deadline: float | None) -> LoopResult:
+        """Learn to restore hidden spans of raw text (Raffel et al. 2020, section 3.1.4), for a share of the time.
+
+        It goes on from its own newest checkpoint; after the last step there is nothing left to do.
+        """
+        training, progress = self.recipe.training, self.session.progress
+        folder = self.run.folder / PRETRAINING
+        checkpoint = latest_good(folder, progress.say)
+        now = time.monotonic()
+        if deadline is not None:
+            deadline = now + training.pretraining_share * (deadline - now)
+        batches = pretraining_batches(self.pairs, text, tokens=training.tokens_per_batch or 1, seed=self.recipe.seed)
+        progress.say("first phase: restoring hidden spans of raw text")
+        phase = _Phase(
+            "pretraining_schedule",
+            folder,
+            batches,
+            0.0,
+            _KEPT_OF_PRETRAINING,
+            lambda net: self._mean_loss(net, text.valid.pairs(watched_windows(text), 0)),
+        )
+        result = self._loop(phase, deadline, checkpoint, None)
+        self._store_schedule(phase, result.schedule)
+        self.run.header["pretraining"] = {"steps": result.step, "epochs": round(result.step / len(batches), 3)}
+        if not result.interrupt_wanted:
+            self.run.write("training")
+            progress.say("second phase: the pairs")
+        return result
 
     def _network(self, folder: Path | None) -> Net:
         """The network to train, from a checkpoint or drawn from the seed."""
@@ -77,13 +143,18 @@ class PairTraining:
             net = load_encoder_decoder(folder, dropout=dropout)
         return net.to(self.session.device)
 
-    def _loop(self, deadline: float | None, checkpoint: Checkpoint | None) -> LoopResult:
+    def _loop(
+        self, phase: _Phase, deadline: float | None, checkpoint: Checkpoint | None, weights: Path | None
+    ) -> LoopResult:
+        """Go on from `checkpoint`, or begin with the weights in the folder `weights`, or with new ones."""
         training, device = self.recipe.training, self.session.device
         net = self._network(checkpoint.folder if checkpoint else None)
+        if weights is not None:
+            _copy_weights(net, [weights])
         return loop.train(
             net,
-            SequenceToSequence(training.label_smoothing),
-            self.batches,
+            SequenceToSequence(phase.label_smoothing),
+            phase.batches,
             build_optimizer(
                 net,
                 name=training.optimizer,
@@ -91,22 +162,23 @@ class PairTraining:
                 weight_decay=training.weight_decay,
                 betas=(0.9, 0.98),  # Vaswani et al. 2017, section 5.3
             ),
-            self._settings(),
-            run_folder=self.run.folder,
+            self._settings(phase),
+            run_folder=phase.folder,
             save_model=lambda folder: self._save(net, folder),
             header={key: self.run.header[key] for key in ("rung_version", "task", "data")} | {"kind": "checkpoint"},
-            validate=self._validation(net),
+            validate=phase.validation(net),
             world=alone(device),
             display=self.session.display,
             deadline=deadline,
             resume=checkpoint,
-            on_revision=self._on_revision,
+            on_revision=lambda state: self._on_revision(phase, state),
+            resumed_as=self.run.folder,
         )
 
-    def _settings(self) -> LoopSettings:
+    def _settings(self, phase: _Phase) -> LoopSettings:
         training = self.recipe.training
         return LoopSettings(
-            schedule=Schedule.from_json(training.schedule or {}),
+            schedule=Schedule.from_json(getattr(training, phase.name) or {}),
             batch_size=1,  # a sample is a batch of pairs
             micro_batch_size=1,
             seed=self.recipe.seed,
@@ -114,16 +186,27 @@ class PairTraining:
             precision=training.precision or "fp32",
             validate_every=training.validate_every,
             checkpoint_every=training.validate_every,
-            keep_last=training.averaged,
+            keep_last=phase.kept,
             tensorboard=training.tensorboard,
             vital_signs_every=training.vital_signs_every,
         )
 
     def _validation(self, net: Net) -> Callable[[], Validation]:
         """Cross-entropy of validation targets, which decides, and BLEU of a few of them, to be looked at."""
-        pad, tokens = self.pairs.tokenizer.pad_token_id, self.recipe.training.tokens_per_batch or 1
-        held_out = HeldOutPairs(self.pairs.valid, tokens=tokens, pad_token_id=pad, start_token_id=pad)
+        cross_entropy = self._mean_loss(net, self.pairs.valid)
         watched = _some(self._readable(self.pairs.split.valid, self.pairs.valid), _WATCHED)
+
+        def validate() -> Validation:
+            found = cross_entropy()
+            bleu = quick_bleu(self._rewriter(net), watched, SILENT)
+            return Validation(found.criterion, {**found.metrics, "bleu": bleu})
+
+        return validate
+
+    def _mean_loss(self, net: Net, pairs: EncodedPairs) -> Callable[[], Validation]:
+        """Cross-entropy of the targets of `pairs`."""
+        pad, tokens = self.pairs.tokenizer.pad_token_id, self.recipe.training.tokens_per_batch or 1
+        held_out = HeldOutPairs(pairs, tokens=tokens, pad_token_id=pad, start_token_id=pad)
         precision = self.recipe.training.precision or "fp32"
 
         def validate() -> Validation:
@@ -136,8 +219,7 @@ class PairTraining:
                 world=alone(self.session.device),
                 precision=precision,
             )
-            bleu = quick_bleu(self._rewriter(net), watched, SILENT)
-            return Validation(found["loss"], {"loss": found["loss"], "bleu": bleu})
+            return Validation(found["loss"], {"loss": found["loss"]})
 
         return validate
 
@@ -149,20 +231,23 @@ class PairTraining:
         return pairs.take(np.flatnonzero(lengths <= self.pairs.longest))
 
     def _save(self, net: Net, folder: Path) -> None:
-        save_encoder_decoder(net, folder)
+        save_encoder_decoder(net, folder, never=self.pairs.tokenizer.sentinels)
         self.pairs.tokenizer.save(folder, model_max_length=self.pairs.longest)
 
     def _rewriter(self, net: Net) -> Rewriter:
         return Rewriter(self.run.folder, net, self.pairs.tokenizer, self.recipe.beam)
 
-    def _on_revision(self, state: TrainerState) -> None:
+    def _on_revision(self, phase: _Phase, state: TrainerState) -> None:
         """Keep the stored recipe true: with its schedule, the same run can be had again without a clock."""
-        self._store_schedule(state.schedule)
+        self._store_schedule(phase, state.schedule)
         self.run.write("training")
 
-    def _store_schedule(self, schedule: Schedule) -> None:
-        changed = {"training.steps": schedule.steps, "training.schedule": schedule.to_json()}
-        self.recipe = self.recipe.with_overrides(changed)
+    def _store_schedule(self, phase: _Phase, schedule: Schedule) -> None:
+        self.recipe = self.recipe.with_overrides({f"training.{phase.name}": schedule.to_json()})
+        training = self.recipe.training
+        stored = [one for one in (training.schedule, training.pretraining_schedule) if one is not None]
+        steps = sum(Schedule.from_json(one).steps for one in stored)
+        self.recipe = self.recipe.with_overrides({"training.steps": steps})
         self.run.header["recipe"] = self.recipe.to_json()
 
     def _publish(self, result: LoopResult) -> RewritingSummary:
@@ -170,7 +255,6 @@ class PairTraining:
         folder, weights = self._best_weights(result)
         rewriter = self._rewriter(self._network(folder))
         measured = measure(rewriter, self.pairs.split.test, self.session.progress, label="writing the test set")
-        self._store_schedule(result.schedule)
         shown = zip(measured.pairs.sources, measured.pairs.targets, measured.written, strict=True)
         examples = tuple(Example(*texts) for texts in list(shown)[:_EXAMPLES])
         summary = self._summary(result, weights=weights)
@@ -206,20 +290,22 @@ class PairTraining:
     def _averaged(self, folders: list[Path]) -> Path:
         """A checkpoint folder of its own with the mean of the weights in `folders`."""
         net = self._network(folders[-1])
-        stored = [load_file(folder / "model.safetensors") for folder in folders]
-        with torch.no_grad():
-            for name, parameter in net.named_parameters():
-                parameter.copy_(torch.stack([tensors[name] for tensors in stored]).mean(0))
+        _copy_weights(net, folders)
         final = self.run.folder / CHECKPOINTS / "average"
         write_folder(final, lambda folder: self._save(net, folder), {"kind": "checkpoint", "task": "rewriting"})
         return final
 
-    def _summary(self, result: LoopResult, *, weights: str = "") -> RewritingSummary:
+    def _summary(self, result: LoopResult, *, steps: int | None = None, weights: str = "") -> RewritingSummary:
+        """`steps` are those on pairs, where `result` is of another phase."""
+        steps = result.step if steps is None else steps
+        pretraining = self.run.header.get("pretraining", {})
+        if self.pairs.text is not None:
+            pretraining = {**pretraining, **self.pairs.text.describe()}
         return RewritingSummary(
             run=self.run.folder,
             ended=result.ended,
-            steps=result.step,
-            epochs=result.step / len(self.batches),
+            steps=steps,
+            epochs=steps / len(self.batches),
             parameters=self.run.header["plan"]["parameters"],
             seconds=time.monotonic() - self.session.began,
             tokens_per_second=result.targets / result.seconds if result.seconds else 0.0,
@@ -228,7 +314,16 @@ class PairTraining:
             examples=(),
             plan=self.run.header["plan"],
             skipped=result.skipped,
+            pretraining=pretraining,
         )
+
+
+def _copy_weights(net: Net, folders: list[Path]) -> None:
+    """Give `net` the mean of the weights in `folders`, in memory of its own."""
+    stored = [load_file(folder / "model.safetensors") for folder in folders]
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.copy_(torch.stack([tensors[name] for tensors in stored]).mean(0))
 
 
 def _some(pairs: Pairs, count: int) -> Pairs:

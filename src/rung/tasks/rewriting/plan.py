@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from rung.data.pair_batches import PairBatches
-from rung.errors import PlanError
+from rung.data.span_batches import SpanBatches
+from rung.errors import PlanError, RecipeError
 from rung.nets.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, parameter_shapes
 from rung.nets.recurrent_encoder_decoder import (
     RecurrentEncoderDecoder,
@@ -22,6 +23,7 @@ from rung.nets.recurrent_encoder_decoder import (
 )
 from rung.objectives.sequence_to_sequence import SequenceToSequence
 from rung.tasks.rewriting.preparation import PreparedPairs
+from rung.tasks.rewriting.pretraining_text import GappedText
 from rung.tasks.rewriting.recipe import Family, RewritingRecipe
 from rung.training.gradients import autocast, to_device
 from rung.training.machine import has_bf16_instructions
@@ -75,7 +77,7 @@ _SHAPES: dict[Family, tuple[_Shape, ...]] = {
 
 @dataclass(frozen=True)
 class RewritingPlan:
-    """A recipe without gaps, and what it means."""
+    """A recipe without gaps, and what it means; `steps` and `epochs` are those on pairs."""
 
     recipe: RewritingRecipe
     parameters: int
@@ -86,18 +88,26 @@ class RewritingPlan:
     padding: float
     seconds_per_step: float | None
     remarks: tuple[str, ...]
+    pretraining_steps: int = 0
+    pretraining_epochs: float = 0.0
+    pretraining_tokens: int = 0
 
     def lines(self) -> list[str]:
         """The plan for people."""
         net, training = self.recipe.net, self.recipe.training
         inner = f", inner {net.intermediate_size}, {net.num_attention_heads} heads" if net.num_attention_heads else ""
         rate = f" at {self.seconds_per_step:.2f} s each" if self.seconds_per_step else ""
+        before = (
+            f"pretraining: {self.pretraining_steps:,} steps to restore hidden spans of raw text, "
+            f"{self.pretraining_epochs:.1f} times over {self.pretraining_tokens:,} tokens"
+        )
         return [
             *self.remarks,
             f"pairs: {self.pairs:,} to train on, {self.target_tokens:,} target tokens of "
             f"{self.recipe.tokenizer.vocab_size:,} kinds",
             f"network: {net.family}, {self.parameters:,} parameters: {net.num_hidden_layers} layers a side, "
             f"hidden {net.hidden_size}{inner}, dropout {net.dropout}",
+            *([before] if self.pretraining_steps else []),
             f"training: {self.steps:,} steps of about {training.tokens_per_batch:,} tokens a side{rate}, "
             f"{self.epochs:.1f} times over the pairs, {self.padding:.0%} padding, {training.precision}",
             f"learning rate {training.learning_rate:g}, {training.warmup_steps:,} steps of warm-up, "
@@ -117,19 +127,23 @@ def make_plan(
     """Fill the gaps of `wanted`.
 
     `seconds` says how much time training has with a network (a clock is read then, and real steps are timed); None
-    plans for the recipe's steps without reading one. Raises PlanError when not one step fits into the time.
+    plans for the recipe's steps without reading one. Raises PlanError when not one step fits into the time,
+    RecipeError when so few steps are asked for that none is left for one of two phases.
     """
     tokens = wanted.training.tokens_per_batch or _TOKENS_PER_BATCH[device.type]
     planner = _Planner(wanted, pairs, tokens, training_batches(pairs, tokens=tokens, seed=wanted.seed), device)
     shapes = planner.shapes()
     if seconds is None:
         recipe = planner.filled(shapes[0], wanted.training.precision or planner.precisions()[-1])
-        return planner.finished(recipe, wanted.training.steps or len(planner.batches), None)
+        return planner.finished(recipe, *planner.shared(wanted.training.steps or len(planner.batches)), None)
     for place, shape in enumerate(shapes):
         recipe, cost = planner.timed(shape)
-        steps = int(seconds(network_config(recipe, pairs)) / cost)
+        on_text = planner.seconds_on_text(recipe)
+        time_left = seconds(network_config(recipe, pairs))
+        share = wanted.training.pretraining_share if on_text else 0.0
+        steps = int((1 - share) * time_left / cost)
         if steps >= _LEAST_EPOCHS * len(planner.batches) or (place == len(shapes) - 1 and steps > 0):
-            return planner.finished(recipe, steps, cost)
+            return planner.finished(recipe, max(1, int(share * time_left / on_text)) if on_text else 0, steps, cost)
     raise PlanError(
         "the minutes do not suffice for a single step of training",
         hint="give more --minutes, or a smaller network: --set net.hidden_size=64",
@@ -173,6 +187,12 @@ def training_batches(pairs: PreparedPairs, *, tokens: int, seed: int) -> PairBat
     """The training pairs as the loop takes them."""
     pad = pairs.tokenizer.pad_token_id
     return PairBatches(pairs.train, tokens=tokens, pad_token_id=pad, start_token_id=pad, seed=seed)
+
+
+def pretraining_batches(pairs: PreparedPairs, text: GappedText, *, tokens: int, seed: int) -> SpanBatches:
+    """Windows of raw text with gaps, as the loop takes them."""
+    pad = pairs.tokenizer.pad_token_id
+    return SpanBatches(text.train, tokens=tokens, pad_token_id=pad, start_token_id=pad, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -222,26 +242,50 @@ class _Planner:
         """The recipe of a shape in the faster precision, and the seconds of one step."""
         asked = self.wanted.training.precision
         recipes = {one: self.filled(shape, one) for one in (self.precisions() if asked is None else (asked,))}
-        times = {precision: self._seconds_per_step(recipe) for precision, recipe in recipes.items()}
+        times = {precision: self._seconds_per_step(recipe, self.batches) for precision, recipe in recipes.items()}
         # bfloat16 must win clearly: it also computes less exactly.
         best = min(times, key=lambda one: times[one] * (_CLEARLY if one == "fp32" else 1.0))
         return recipes[best], times[best]
 
-    def finished(self, recipe: RewritingRecipe, steps: int, seconds_per_step: float | None) -> RewritingPlan:
-        """The plan with the schedule for `steps`, or with the one that the recipe brings."""
-        training = recipe.training
+    @property
+    def text_batches(self) -> SpanBatches | None:
+        """Batches of raw text, where there is some to pretrain on."""
+        text = self.pairs.text
+        if text is None:
+            return None
+        return pretraining_batches(self.pairs, text, tokens=self.tokens, seed=self.wanted.seed)
+
+    def seconds_on_text(self, recipe: RewritingRecipe) -> float:
+        """The seconds of one step of pretraining; 0 where there is none."""
+        batches = self.text_batches
+        return self._seconds_per_step(recipe, batches) if batches else 0.0
+
+    def shared(self, steps: int) -> tuple[int, int]:
+        """So many steps on raw text and on pairs, of `steps` in all."""
+        if self.pairs.text is None:
+            return 0, steps
+        if steps < 2:
+            raise RecipeError("one step cannot be shared by pretraining and pairs", hint="give more steps")
+        before = min(max(1, round(self.wanted.training.pretraining_share * steps)), steps - 1)
+        return before, steps - before
+
+    def finished(
+        self, recipe: RewritingRecipe, pretraining_steps: int, steps: int, seconds_per_step: float | None
+    ) -> RewritingPlan:
+        """The plan with schedules for so many steps, or with those that the recipe brings."""
+        training, on_text = recipe.training, self.text_batches
         if training.schedule is not None:
             schedule = Schedule.from_json(training.schedule)
         else:
-            warmup = training.warmup_steps
-            schedule = Schedule.warmup_flat_decay(
-                steps,
-                warmup=min(_MOST_WARMUP, steps // 6) if warmup is None else warmup,
-                decay_fraction=training.decay_fraction,
-                final=training.final_learning_rate_fraction,
-            )
-        changes = {
-            "training.steps": schedule.steps,
+            schedule = _schedule(recipe, steps, training.warmup_steps)
+        changes: dict[str, Any] = {}
+        if on_text is not None:
+            stored = training.pretraining_schedule
+            before = Schedule.from_json(stored) if stored else _schedule(recipe, pretraining_steps, None)
+            pretraining_steps = before.steps
+            changes["training.pretraining_schedule"] = before.to_json()
+        changes |= {
+            "training.steps": pretraining_steps + schedule.steps,
             "training.minutes": None,
             "training.schedule": schedule.to_json(),
             "training.warmup_steps": schedule.warmup,
@@ -258,9 +302,12 @@ class _Planner:
             padding=self.batches.padding(),
             seconds_per_step=seconds_per_step,
             remarks=tuple(self.pairs.remarks),
+            pretraining_steps=pretraining_steps,
+            pretraining_epochs=pretraining_steps / len(on_text) if on_text else 0.0,
+            pretraining_tokens=self.pairs.text.num_tokens if self.pairs.text else 0,
         )
 
-    def _seconds_per_step(self, recipe: RewritingRecipe) -> float:
+    def _seconds_per_step(self, recipe: RewritingRecipe, batches: PairBatches | SpanBatches) -> float:
         """The median of real steps on batches of an epoch."""
         device, training = self.device, recipe.training
         net = new_network(network_config(recipe, self.pairs), dropout=recipe.net.dropout or 0.0, seed=0)
@@ -270,7 +317,7 @@ class _Planner:
         times = []
         for number in range(_WARMING_UP + _TIMED):
             began = time.perf_counter()
-            batch = to_device(device, self.batches.batch(np.array([number % len(self.batches)])))
+            batch = to_device(device, batches.batch(np.array([number % len(batches)])))
             with autocast(training.precision or "fp32", device):
                 loss = objective(net, batch)
             loss.total.backward()  # type: ignore[no-untyped-call]
@@ -281,3 +328,14 @@ class _Planner:
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - began)
         return median(times[_WARMING_UP:])
+
+
+def _schedule(recipe: RewritingRecipe, steps: int, warmup: int | None) -> Schedule:
+    """The schedule of one phase; `warmup` None: a sixth of the steps."""
+    training = recipe.training
+    return Schedule.warmup_flat_decay(
+        steps,
+        warmup=min(_MOST_WARMUP, steps // 6) if warmup is None else warmup,
+        decay_fraction=training.decay_fraction,
+        final=training.final_learning_rate_fraction,
+    )

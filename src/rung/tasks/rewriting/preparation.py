@@ -13,6 +13,7 @@ from rung.data.pair_tokenizer import PairTokenizer, choose_pair_vocabulary, trai
 from rung.data.pairs import Pairs, PairSplit, read_pairs, split_pairs
 from rung.errors import DataError
 from rung.progress import Progress
+from rung.tasks.rewriting.pretraining_text import NUM_SENTINELS, GappedText, RawText, cut_windows, read_raw_text
 from rung.tasks.rewriting.recipe import RewritingRecipe
 
 _MOST_HELD_OUT = 1000  # pairs of each part that is split off
@@ -22,7 +23,10 @@ _POSITIONS = 256  # at the least: positions cost nothing, and later texts may be
 
 @dataclass(frozen=True)
 class PreparedPairs:
-    """Everything that training needs of the pairs; `train` and `valid` in tokens, too long pairs left out of both."""
+    """Everything that training needs of the pairs; `train` and `valid` in tokens, too long pairs left out of both.
+
+    `text` is what the network is pretrained on, where the recipe names raw text.
+    """
 
     split: PairSplit
     tokenizer: PairTokenizer
@@ -30,6 +34,7 @@ class PreparedPairs:
     valid: EncodedPairs
     longest: int
     remarks: list[str]
+    text: GappedText | None = None
 
     @property
     def sha256(self) -> str:
@@ -71,15 +76,16 @@ def prepare_pairs(
 ) -> PreparedPairs:
     """Encode the pairs, with `tokenizer` or one trained on both sides of the training pairs.
 
-    Pairs longer than the network will read are left out of training and validation, and counted.
+    Pairs longer than the network will read are left out of training and validation, and counted. Raw text to pretrain
+    on, where the recipe names some, is prepared too and takes part in training the tokenizer.
     """
-    train = split.train
-    if tokenizer is None:
-        size = recipe.tokenizer.vocab_size or choose_pair_vocabulary(train.num_bytes)
-        tokenizer = train_pair_tokenizer([*train.sources, *train.targets], vocab_size=size, progress=progress)
-    encoded = {name: _encoded(part, tokenizer) for name, part in (("training", train), ("validation", split.valid))}
+    text = read_raw_text(recipe, split, progress)
+    tokenizer = tokenizer or _new_tokenizer(recipe, split.train, text, progress)
+    encoded = {
+        name: _encoded(part, tokenizer) for name, part in (("training", split.train), ("validation", split.valid))
+    }
     longest = recipe.net.max_position_embeddings or _longest(encoded["training"])
-    remarks = list(split.remarks)
+    remarks = [*split.remarks, *(text.remarks if text else ())]
     for name, pairs in encoded.items():
         kept = np.flatnonzero(pairs.longer <= longest)
         if left_out := len(pairs) - len(kept):
@@ -89,7 +95,20 @@ def prepare_pairs(
                 f"all {name} pairs are longer than {longest:,} tokens", hint="set net.max_position_embeddings higher"
             )
         encoded[name] = pairs.take(kept)
-    return PreparedPairs(split, tokenizer, encoded["training"], encoded["validation"], longest, remarks)
+    gapped = cut_windows(text, tokenizer, longest=longest, seed=recipe.seed) if text else None
+    return PreparedPairs(split, tokenizer, encoded["training"], encoded["validation"], longest, remarks, gapped)
+
+
+def _new_tokenizer(recipe: RewritingRecipe, train: Pairs, text: RawText | None, progress: Progress) -> PairTokenizer:
+    """One trained on both sides of the pairs, and on no more raw text than that: the pairs are what it is for."""
+    raw = text.sample(train.num_bytes) if text else []
+    num_bytes = train.num_bytes + sum(len(one.encode()) for one in raw)
+    return train_pair_tokenizer(
+        [*train.sources, *train.targets, *raw],
+        vocab_size=recipe.tokenizer.vocab_size or choose_pair_vocabulary(num_bytes),
+        num_sentinels=NUM_SENTINELS if text else 0,
+        progress=progress,
+    )
 
 
 def _encoded(pairs: Pairs, tokenizer: PairTokenizer) -> EncodedPairs:

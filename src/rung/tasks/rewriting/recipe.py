@@ -19,6 +19,7 @@ class PairsSection(Section):
     target: str | None = Field(default=None, description="column of the target, or what its file's name ends in")
     valid: tuple[str, ...] = Field(default=(), description="pairs to validate on, instead of a split")
     test: tuple[str, ...] = Field(default=(), description="pairs to test on, instead of a split")
+    pretrain: tuple[str, ...] = Field(default=(), description="files and folders of raw text to pretrain on")
     held_out: float = Field(default=0.05, gt=0, lt=0.4, description="share for each part that is split off")
 
 
@@ -45,7 +46,10 @@ class RewritingTrainingSection(Section):
     """The budget, the optimiser and the schedule."""
 
     minutes: float | None = Field(default=None, gt=0, description="wall time of the whole command")
-    steps: int | None = Field(default=None, ge=1, description="optimiser steps; plans without a clock")
+    steps: int | None = Field(default=None, ge=1, description="optimiser steps of both phases; plans without a clock")
+    pretraining_share: float = Field(
+        default=0.3, gt=0, lt=1, description="share of minutes or steps for pretraining, where there is text for it"
+    )
     tokens_per_batch: int | None = Field(default=None, ge=16, description="tokens a side in one batch, with padding")
     optimizer: OptimizerName = "adamw"
     learning_rate: float | None = Field(default=None, gt=0)
@@ -57,6 +61,7 @@ class RewritingTrainingSection(Section):
     schedule: dict[str, Any] | None = Field(
         default=None, description="the whole schedule as a finished run stored it, revisions included"
     )
+    pretraining_schedule: dict[str, Any] | None = Field(default=None, description="likewise, of pretraining")
     gradient_clip: float = Field(default=1.0, gt=0)
     precision: Literal["bf16", "fp32"] | None = None
     threads: int | None = Field(default=None, ge=1)

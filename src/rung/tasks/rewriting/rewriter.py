@@ -59,7 +59,13 @@ class Rewriter:
         """Use `rung.load(folder)`."""
         self.folder, self.net, self.tokenizer, self.beam = folder, net, tokenizer, beam
         self.header = dict(header or {})
-        self._writer = SequenceToSequence(net, precision=precision, batch_size=_BATCH, vocab_size=tokenizer.vocab_size)
+        self._writer = SequenceToSequence(
+            net,
+            precision=precision,
+            batch_size=_BATCH,
+            vocab_size=tokenizer.vocab_size,
+            never=tokenizer.sentinels,
+        )
 
     @property
     def context_length(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class Example:
 class RewritingSummary:
     """How a training went. After an interruption nothing is measured: `records` and `examples` are empty.
 
-    `weights` says which weights were kept: those of a step, or the mean of several checkpoints.
+    `weights` says which weights were kept: those of a step, or the mean of several checkpoints. `pretraining` says on
+    what raw text, and for how many steps before those on pairs; it is empty where there was none.
     """
 
     run: Path
@@ -38,6 +39,7 @@ class RewritingSummary:
     examples: tuple[Example, ...]
     plan: Mapping[str, Any]
     skipped: Mapping[str, int]
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The summary for people."""
@@ -46,6 +48,12 @@ class RewritingSummary:
             f"{self.parameters:,} parameters, {self.steps:,} steps, {self.epochs:.1f} times over the pairs at "
             f"{self.tokens_per_second:,.0f} target tokens/s; {minutes}:{seconds:02} in all: {self.ended}."
         ]
+        if self.pretraining:
+            lines.insert(
+                0,
+                f"Before the pairs, {self.pretraining['steps']:,} steps of restoring hidden spans of raw text, "
+                f"{self.pretraining['epochs']:.1f} times over its {self.pretraining['tokens']:,} tokens.",
+            )
         if not self.records:
             return lines
         lines += ["", f"On test pairs that played no part in training ({self.weights}):"]
@@ -69,5 +77,6 @@ class RewritingSummary:
             "metrics": [record.model_dump(mode="json") for record in self.records],
             "examples": [vars(example) for example in self.examples],
             "skipped": dict(self.skipped),
+            **({"pretraining": dict(self.pretraining)} if self.pretraining else {}),
             "plan": dict(self.plan),
         }

@@ -43,6 +43,7 @@ def train(
     *,
     source: str | None = None,
     target: str | None = None,
+    pretrain: Files = (),
     net: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
@@ -60,9 +61,11 @@ def train(
     """Train a network on pairs of texts and leave a run folder, a Marian folder of Hugging Face's for `transformer`.
 
     `texts` are tables with the columns `source` and `target`, or two files aligned line by line; `valid` and `test`
-    likewise, else those parts are split off. `net` is "transformer" (default) or "lstm", with attention. `minutes` is
-    the wall time of it all, counted from `started` (a reading of `time.monotonic()`; default: now); `steps` instead
-    makes a plan and a run that read no clock. Single arguments win over `overrides` (dotted keys), those over `recipe`.
+    likewise, else those parts are split off. With `pretrain`, files and folders of raw text in either language, the
+    network first learns to restore hidden spans of it, for `training.pretraining_share` of the time. `net` is
+    "transformer" (default) or "lstm", with attention. `minutes` is the wall time of it all, counted from `started` (a
+    reading of `time.monotonic()`; default: now); `steps` instead makes a plan and a run that read no clock. Single
+    arguments win over `overrides` (dotted keys), those over `recipe`.
 
         from rung.tasks.rewriting.training import train
         train(["pairs.csv"], source="en", target="de", minutes=30)
@@ -71,7 +74,7 @@ def train(
     """
     began = time.monotonic() if started is None else started
     wanted = _Wish(
-        texts, valid, test, source, target, net, minutes, steps, seed, threads, recipe, overrides
+        texts, valid, test, source, target, pretrain, net, minutes, steps, seed, threads, recipe, overrides
     ).as_recipe()
     out = out or default_folder(wanted.pairs.files)
     require_empty(out)
@@ -88,6 +91,7 @@ def plan(
     *,
     source: str | None = None,
     target: str | None = None,
+    pretrain: Files = (),
     net: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
@@ -103,7 +107,7 @@ def plan(
     """Do all that `train` does before training, and return what it would do. Arguments and errors as in `train`."""
     began = time.monotonic() if started is None else started
     wanted = _Wish(
-        texts, valid, test, source, target, net, minutes, steps, seed, threads, recipe, overrides
+        texts, valid, test, source, target, pretrain, net, minutes, steps, seed, threads, recipe, overrides
     ).as_recipe()
     return _planned(wanted, _session(wanted, progress, SILENT_DISPLAY, began))[2]
 
@@ -127,14 +131,23 @@ def resume(
     session = _session(recipe, progress, display, time.monotonic())
     split = read_split(recipe, progress)
     pairs = prepare_pairs(recipe, split, progress, tokenizer=PairTokenizer.load(opened.folder))
-    if pairs.sha256 != opened.header["data"]["sha256"]:
-        raise RunFolderError(
-            "the pairs have changed since this run was planned, so going on would not be the same run",
-            where=", ".join(recipe.pairs.files),
-            hint="bring the old pairs back, or train anew",
+    planned = opened.header["data"]
+    _require_same("pairs", pairs.sha256, planned["sha256"], recipe.pairs.files)
+    if pairs.text:
+        _require_same(
+            "texts to pretrain on", pairs.text.text.sha256, planned["pretraining"]["sha256"], pairs.text.text.files
         )
     checkpoint = latest_good(opened.folder, progress.say)
     return PairTraining(opened, recipe, pairs, session).train(deadline=None, checkpoint=checkpoint)
+
+
+def _require_same(what: str, found: str, planned: str, files: Sequence[str]) -> None:
+    if found != planned:
+        raise RunFolderError(
+            f"the {what} have changed since this run was planned, so going on would not be the same run",
+            where=", ".join(files),
+            hint=f"bring the old {what} back, or train anew",
+        )
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,7 @@ class _Wish:
     test: Files
     source: str | None
     target: str | None
+    pretrain: Files
     net: str | None
     minutes: float | None
     steps: int | None
@@ -162,6 +176,7 @@ class _Wish:
             "pairs.test": [str(path) for path in self.test],
             "pairs.source": self.source,
             "pairs.target": self.target,
+            "pairs.pretrain": [str(path) for path in self.pretrain],
             "net.family": self.net,
             "seed": self.seed,
             "training.threads": self.threads,
@@ -193,7 +208,8 @@ class _Wish:
             return {}
         changes = {"training.minutes": self.minutes, "training.steps": self.steps}
         if base.training.schedule is not None:
-            changes |= dict.fromkeys(("training.schedule", "training.warmup_steps", "training.validate_every"))
+            made = ("schedule", "pretraining_schedule", "warmup_steps", "validate_every")
+            changes |= dict.fromkeys(f"training.{name}" for name in made)
         return changes
 
 
@@ -271,4 +287,5 @@ def _describe(pairs: PreparedPairs) -> dict[str, Any]:
         "target_tokens": pairs.target_tokens,
         "test_sha256": split.test.sha256,
         "remarks": list(pairs.remarks),
+        **({"pretraining": pairs.text.describe()} if pairs.text else {}),
     }
