@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -71,6 +71,7 @@ def test_glove_without_a_first_line_and_trailing_spaces(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors, [[1, 2], [-0.3, 0.5], [4, 5]])
 
 
+@example(vectors=np.array([[0.04]], dtype=np.float32), file_format="word2vec-binary")  # its first byte is a newline
 @given(
     arrays.arrays(
         np.float32,

@@ -290,7 +290,7 @@ def _is_text(head: bytes, claim: _Claim) -> bool:
     """Whether what follows the first line spells numbers: four bytes of a float32 hardly ever do, and all never."""
     line = head.split(b"\n", 1)[0]
     numbers = line.partition(b" ")[2][: 2 * claim.dimensions]
-    return _NUMBERS.fullmatch(numbers) is not None
+    return numbers != b"" and _NUMBERS.fullmatch(numbers) is not None  # a float32 may begin with the byte of a newline
 
 
 def _is_number(field: bytes) -> bool:
