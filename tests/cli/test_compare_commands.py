@@ -107,7 +107,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rung.comparison.measuring._probe", probe)
         patch.setattr("rung.comparison.report.html_page", lambda comparison: f"<p>{comparison.verdict.sentence}")
-        patch.setattr("rung.cli.compare.command_started", time.monotonic)
+        patch.setattr("rung.cli.comparing.command_started", time.monotonic)
         yield
 
 

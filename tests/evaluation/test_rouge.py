@@ -48,11 +48,9 @@ def test_real_summaries_score_as_rouge_score_scores_them(rung_data: Path) -> Non
 
 
 def sentences(rung_data: Path) -> list[str]:
-    """Some hundred texts of some length, from whatever summaries are at hand."""
-    for path in sorted((rung_data / "dialogsum").rglob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:100]]
-        return [next(value for key, value in row.items() if key.startswith("summary")) for row in rows]
-    pytest.skip("dialogsum is not at hand")
+    """A hundred summaries of dialogues."""
+    lines = (rung_data / "dialogsum" / "dev.jsonl").read_text(encoding="utf-8").splitlines()[:100]
+    return [next(value for key, value in json.loads(line).items() if key.startswith("summary")) for line in lines]
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=9), st.lists(st.sampled_from("abc"), max_size=9))

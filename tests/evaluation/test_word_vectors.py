@@ -91,6 +91,7 @@ def test_all_analogies_of_glove_100d(rung_data: Path, glove_100d: WordVectors) -
     assert found.accuracy_of_all.value == pytest.approx(0.601, abs=0.0005)
 
 
+@pytest.mark.slow
 def test_glove_50d_as_published(rung_data: Path, glove_50d: WordVectors) -> None:
     """T0-4 of the project's reference figures."""
     sets = rung_data / "word-benchmarks" / "word-similarity"

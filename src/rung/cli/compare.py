@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rung.cli.comparing import (
-    POINT,
-    compare_pairs,
-    compare_text,
-    default_out,
-    refuse,
-    saying_how_to_go_on,
-    show_comparison,
-)
-from rung.cli.options import Json, Threads, command_started, examples
+from rung.cli.comparing import compare_items, compare_text, refuse
+from rung.cli.options import Json, Threads, examples
 from rung.cli.threads import settle_threads
 from rung.errors import UsageError
 
@@ -193,9 +183,11 @@ def compare(
     }  # fmt: skip
     if task in (TaskName.TRANSLATE, TaskName.REWRITE):
         refuse(of_labels | of_text, f"--task {task.value}", "see rung compare --help")
-        compare_pairs(
-            data, source=source, target=target, metric=metric, margin=margin, seeds=seeds,
-            watts_per_core=watts_per_core, **common,
+        from rung.comparison.pairs_command import compare_pairs
+
+        compare_items(
+            compare_pairs, data, source=source, target=target, metric=metric or "bleu", margin=margin,
+            seeds=1 if seeds is None else seeds, watts_per_core=watts_per_core, **common,
         )  # fmt: skip
     elif task is TaskName.TEXT or (task is None and target is None and not any(map(_is_table, data))):
         others: dict[str, Any] = {
@@ -209,45 +201,16 @@ def compare(
     else:
         refuse(of_text, "labelled data", "these belong to raw text: rung compare TEXT --task text")
         refuse({"source": source}, "labelled data", "this belongs to pairs of texts: --task translate")
+        from rung.comparison.command import compare as compare_labels
+
         settings: dict[str, Any] = {"reference": reference, "curves": _names(curves), "watts_per_core": watts_per_core}
-        _compare_labels(
-            data, target=target, text=text or None, group=group, time=time, unlabelled=unlabelled or (),
+        compare_items(
+            compare_labels, data, target=target, text=text or None, group=group, time=time, unlabelled=unlabelled or (),
             split=None if split is None else split.value, allow_leaks=allow_leaks,
             more_rungs=_prompted(llm or (), price, spend_at_most), vectors=vectors, freeze_vectors=freeze_vectors,
-            plan=plan, margin=margin, seeds=seeds, metric=metric or "accuracy", **settings, **common,
+            plan=plan, margin=margin, seeds=3 if seeds is None else seeds, metric=metric or "accuracy",
+            **settings, **common,
         )  # fmt: skip
-
-
-def _compare_labels(
-    data: list[Path],
-    *,
-    minutes: float | None,
-    margin: float | None,
-    seeds: int | None,
-    out: Path | None,
-    resume: bool,
-    as_json: bool,
-    **wishes: Any,
-) -> None:
-    """Compare classifiers, and show the ladder."""
-    from rung.cli.console import watching
-    from rung.comparison.command import compare as run
-
-    out = out or default_out(data, resume=resume)
-    with watching(as_json=as_json) as watcher, saying_how_to_go_on(out):
-        found = run(
-            data,
-            out=out,
-            resume=resume,
-            command=shlex.join(["rung", *sys.argv[1:]]),
-            started=command_started(),
-            progress=watcher,
-            minutes=10.0 if minutes is None else minutes,
-            margin=POINT * (1.0 if margin is None else margin),
-            seeds=3 if seeds is None else seeds,
-            **wishes,
-        )
-    show_comparison(found, out, as_json=as_json)
 
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from rung.errors import UsageError
 if TYPE_CHECKING:
     from rung.comparison.result import Comparison, RungResult
 
-POINT = 0.01
+_POINT = 0.01
 
 
 def compare_text(texts: Sequence[Path], *, out: Path | None, resume: bool, as_json: bool, **wishes: Any) -> None:
@@ -28,15 +28,7 @@ def compare_text(texts: Sequence[Path], *, out: Path | None, resume: bool, as_js
 
     out = out or default_out(texts, resume=resume)
     with watching(as_json=as_json) as watcher, saying_how_to_go_on(out):
-        found = compare_texts(
-            texts,
-            out=out,
-            resume=resume,
-            command=shlex.join(["rung", *sys.argv[1:]]),
-            started=command_started(),
-            progress=watcher,
-            **wishes,
-        )
+        found = compare_texts(texts, **_by_this_command(out, resume, watcher), **wishes)
     if as_json:
         print_json({"out": str(out), **found.model_dump(mode="json")})
         return
@@ -48,38 +40,38 @@ def compare_text(texts: Sequence[Path], *, out: Path | None, resume: bool, as_js
     console.print(f'use      rung generate {shlex.quote(str(enough))} "Once upon a time"', markup=False)
 
 
-def compare_pairs(
-    files: Sequence[Path],
+def compare_items(
+    run: Callable[..., Comparison],
+    data: Sequence[Path],
     *,
     out: Path | None,
     resume: bool,
     as_json: bool,
     minutes: float | None,
     margin: float | None,
-    seeds: int | None,
-    metric: str | None,
     **wishes: Any,
 ) -> None:
-    """Compare networks that rewrite texts, and show the ladder. `wishes`: see `rung.comparison.pairs_command`."""
+    """Compare rungs on labelled items or pairs by `run`, the Python function for them, and show the ladder."""
     from rung.cli.console import watching
-    from rung.comparison.pairs_command import compare_pairs as run
 
-    out = out or default_out(files, resume=resume)
+    out = out or default_out(data, resume=resume)
     with watching(as_json=as_json) as watcher, saying_how_to_go_on(out):
         found = run(
-            files,
-            out=out,
-            resume=resume,
-            command=shlex.join(["rung", *sys.argv[1:]]),
-            started=command_started(),
-            progress=watcher,
+            data,
+            **_by_this_command(out, resume, watcher),
             minutes=10.0 if minutes is None else minutes,
-            margin=POINT * (1.0 if margin is None else margin),
-            seeds=1 if seeds is None else seeds,
-            **({} if metric is None else {"metric": metric}),
+            margin=_POINT * (1.0 if margin is None else margin),
             **wishes,
         )
     show_comparison(found, out, as_json=as_json)
+
+
+def _by_this_command(out: Path, resume: bool, watcher: Any) -> dict[str, Any]:
+    """What every comparison is told of the command that it is made by."""
+    command = shlex.join(["rung", *sys.argv[1:]])
+    return {
+        "out": out, "resume": resume, "command": command, "started": command_started(), "progress": watcher,
+    }  # fmt: skip
 
 
 def show_comparison(found: Comparison, out: Path, *, as_json: bool) -> None:

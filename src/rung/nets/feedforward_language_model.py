@@ -6,7 +6,6 @@ n tokens knows of the past is the last n - 1 of them, and that is the state it c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -20,14 +19,14 @@ from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.body_and_head import BodyAndHead
 from rung.nets.decoder import Linear
-from rung.nets.language_model_config import MAX_LENGTH, check_config, matmul_parameters, read_config_values
+from rung.nets.language_model_config import MAX_LENGTH, FromShapes, check_config, read_config_values
 
 _STRIDE = 1024  # tokens of a window in measuring
 _WINDOW = 64  # targets of a row in training
 
 
 @dataclass(frozen=True)
-class FeedForwardLMConfig:
+class FeedForwardLMConfig(FromShapes):
     """Embeddings (of `embedding_size`) of the last `max_position_embeddings` tokens, and `hidden_size` tanh units.
 
     As in the paper (section 2), scores are b + U tanh(d + H x), and with `direct_connections` + W x. With
@@ -80,24 +79,9 @@ class FeedForwardLMConfig:
         return _STRIDE + self.max_position_embeddings, _STRIDE
 
     @property
-    def num_parameters(self) -> int:
-        """All parameters, a tied matrix counted once."""
-        return sum(math.prod(shape) for shape in parameter_shapes(self).values())
-
-    @property
-    def num_matmul_parameters(self) -> int:
-        """Parameters that take part in matrix products, the output matrix among them, also when tied."""
-        return matmul_parameters(parameter_shapes(self), tied=self.tie_word_embeddings)
-
-    @property
-    def matrix_shapes(self) -> frozenset[tuple[int, int]]:
-        """(in, out) features of the products of a forward pass."""
-        shapes = parameter_shapes(self).values()
-        return frozenset((shape[1], shape[0]) for shape in shapes if len(shape) == 2)
-
-    def flops_per_token(self, context: int) -> float:  # noqa: ARG002 - a token costs the same everywhere
-        """Floating-point operations to train on one token: 6 per matmul parameter."""
-        return 6.0 * self.num_matmul_parameters
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """The name and shape of every stored tensor."""
+        return parameter_shapes(self)
 
     def to_json(self) -> dict[str, Any]:
         """The `config.json` object."""

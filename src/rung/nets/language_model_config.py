@@ -15,6 +15,40 @@ _NO_EFFECT = frozenset({"architectures", "dtype", "torch_dtype", "transformers_v
 _Config = TypeVar("_Config")
 
 
+class FromShapes:
+    """What follows from the shapes of all parameters, `shapes`, of a network that costs the same at every token."""
+
+    tie_word_embeddings: bool
+
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        """The name and shape of every stored tensor."""
+        raise NotImplementedError
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters, a tied matrix counted once."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def num_matmul_parameters(self) -> int:
+        """Parameters in matrices, those of the embedding counted only if it is the output matrix too."""
+        return sum(
+            math.prod(shape)
+            for name, shape in self.shapes.items()
+            if len(shape) == 2 and (self.tie_word_embeddings or not name.endswith("embed_tokens.weight"))
+        )
+
+    @property
+    def matrix_shapes(self) -> frozenset[tuple[int, int]]:
+        """(in, out) features of the products of a forward pass."""
+        return frozenset((shape[1], shape[0]) for shape in self.shapes.values() if len(shape) == 2)
+
+    def flops_per_token(self, context: int) -> float:  # noqa: ARG002 - a token costs the same everywhere
+        """Floating-point operations to train on one token: 6 per matmul parameter."""
+        return 6.0 * self.num_matmul_parameters
+
+
 def check_config(config: Any) -> None:
     """Raise RunFolderError for a size of the dataclass `config` below 1, or a value of another type than its field."""
     for field in dataclasses.fields(config):
@@ -41,12 +75,3 @@ def read_config_values(kind: type[_Config], values: Mapping[str, Any], where: st
         return kind(**{name: values[name] for name in names if name in values})
     except RunFolderError as error:
         raise RunFolderError(error.problem, where=where, hint=error.hint) from None
-
-
-def matmul_parameters(shapes: Mapping[str, Sequence[int]], *, tied: bool) -> int:
-    """Parameters in matrices, those of an embedding counted only if it is the output matrix too."""
-    return sum(
-        math.prod(shape)
-        for name, shape in shapes.items()
-        if len(shape) == 2 and (tied or not name.endswith("embed_tokens.weight"))
-    )

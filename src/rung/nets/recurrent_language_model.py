@@ -6,7 +6,6 @@ text window by window and carries the state on (Zaremba et al. 2014); gradients 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.body_and_head import BodyAndHead
 from rung.nets.decoder import Linear
-from rung.nets.language_model_config import MAX_LENGTH, check_config, matmul_parameters, read_config_values
+from rung.nets.language_model_config import MAX_LENGTH, FromShapes, check_config, read_config_values
 
 Cell = Literal["rnn", "lstm", "gru"]
 CELLS: dict[Cell, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -30,7 +29,7 @@ _WARM_UP, _STRIDE = 512, 2048  # tokens; of texts longer than both together, in 
 
 
 @dataclass(frozen=True)
-class RecurrentLMConfig:
+class RecurrentLMConfig(FromShapes):
     """`num_hidden_layers` layers of `hidden_size` features, over embeddings of `embedding_size`.
 
     With `tie_word_embeddings` the output matrix is that of the embeddings (Press and Wolf 2017), after a projection
@@ -81,24 +80,9 @@ class RecurrentLMConfig:
         return _WARM_UP + _STRIDE, _STRIDE
 
     @property
-    def num_parameters(self) -> int:
-        """All parameters, a tied matrix counted once."""
-        return sum(math.prod(shape) for shape in parameter_shapes(self).values())
-
-    @property
-    def num_matmul_parameters(self) -> int:
-        """Parameters that take part in matrix products, the output matrix among them, also when tied."""
-        return matmul_parameters(parameter_shapes(self), tied=self.tie_word_embeddings)
-
-    @property
-    def matrix_shapes(self) -> frozenset[tuple[int, int]]:
-        """(in, out) features of the products of a forward pass."""
-        shapes = parameter_shapes(self).values()
-        return frozenset((shape[1], shape[0]) for shape in shapes if len(shape) == 2)
-
-    def flops_per_token(self, context: int) -> float:  # noqa: ARG002 - a token costs the same everywhere
-        """Floating-point operations to train on one token: 6 per matmul parameter."""
-        return 6.0 * self.num_matmul_parameters
+    def shapes(self) -> Mapping[str, torch.Size]:
+        """The name and shape of every stored tensor."""
+        return parameter_shapes(self)
 
     def to_json(self) -> dict[str, Any]:
         """The `config.json` object."""

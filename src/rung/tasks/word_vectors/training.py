@@ -69,6 +69,8 @@ def train(
 
     Raises UsageError, RecipeError, DataError, PlanError, TrainingError or RunFolderError, each saying what to do.
     """
+    from rung.training import compiled  # noqa: F401 - without numba it says so now, before any text is read
+
     began = time.monotonic() if started is None else started
     wanted = _wish(
         texts,
