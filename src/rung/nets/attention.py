@@ -186,11 +186,16 @@ def masked_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed:
 
 
 def allowed_keys(mask: torch.Tensor) -> torch.Tensor:
-    """Return (batch, 1, time, time): causal, real keys only, and every position sees itself so that no row is empty."""
+    """Return (batch, 1, time, time): who may see whom under `mask` (batch, time), 0 for padding, k > 0 for document k.
+
+    A token sees the earlier tokens of its own document and itself; padding sees itself only, so that no row is empty.
+    """
     time = mask.shape[1]
+    numbers = mask.long()
     causal = torch.ones(time, time, dtype=torch.bool, device=mask.device).tril()
     itself = torch.eye(time, dtype=torch.bool, device=mask.device)
-    return ((mask.bool()[:, None, :] & causal) | itself)[:, None]
+    same_document = (numbers[:, :, None] == numbers[:, None, :]) & (numbers > 0)[:, None, :]
+    return ((same_document & causal) | itself)[:, None]
 
 
 def allowed_slots(positions: torch.Tensor, slots: int) -> torch.Tensor:

@@ -20,7 +20,10 @@ class States(NamedTuple):
 
 
 class Body(Protocol):
-    """Inputs to hidden states. `mask` is (batch, time), true or 1 where a token is real, false or 0 where it pads."""
+    """Inputs to hidden states. `mask` is (batch, time), true or 1 where a token is real, false or 0 where it pads.
+
+    Decoders also take document numbers in it, see `rung.nets.decoder.Decoder.forward`.
+    """
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the embedded tokens (batch, time, hidden) of `input_ids` (batch, time), in the dtype to compute in."""

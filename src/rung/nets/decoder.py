@@ -138,12 +138,16 @@ class _Context:
         self.allowed: torch.Tensor | None = None
         self.causal = mask is None and (cache is None or cache.longest == 0)
         if cache is not None:
+            if mask is not None and bool((mask > 1).any()):
+                raise GenerationError(
+                    "a key-value cache holds one document a row, the mask numbers several", hint="give each its own row"
+                )
             self.positions = cache.positions(time)
             if not self.causal and (time > 1 or cache.ragged):
                 self.allowed = allowed_slots(self.positions, cache.longest + time)
         elif mask is not None:
-            self.positions = (mask.long().cumsum(1) - 1).clamp(min=0)
             self.allowed = allowed_keys(mask)
+            self.positions = self.allowed.sum(-1)[:, 0] - 1  # as many as came before in the same document
         else:
             self.positions = torch.arange(time, device=embedded.device)[None]
         rows = table[:, self.positions] if cache is not None or mask is not None else table[:, None, :time]
@@ -196,6 +200,8 @@ class Decoder(nn.Module):
         """Return the normed hidden states (batch, time, hidden) of `embedded`, and `state` after these tokens.
 
         `mask` (batch, time) is 1 for real tokens, 0 for padding: on either side without a state, on the right with one.
+        Without a state it may also number the documents of a row, 1, 2, ...: a token attends to its own document only,
+        and positions begin anew in each. GenerationError for such numbers with a state, or for too many tokens.
         `state`, a `KeyValueCache`, is written in place; without one, every row starts at position 0.
         """
         context = _Context(self.rotary, embedded, mask, state)
