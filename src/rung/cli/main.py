@@ -26,6 +26,7 @@ from rung.cli import (
     predict,
     quickstart,
     train,
+    tune,
     vectors,
 )
 from rung.cli.options import AS_JSON, INTERRUPTED, examples
@@ -93,6 +94,7 @@ for command in (
     compare,
     predict,
     train,
+    tune,
     plan,
     generate,
     evaluate,

@@ -84,8 +84,12 @@ def trainer_for(*, net: str | None, task: str | None) -> Trainer:
 def trainer_of(run: Path) -> Trainer:
     """The trainer of a run that goes on. RunFolderError when `run` is none, UsageError where nothing is trained."""
     from rung.runfolder import read_header
+    from rung.tasks.tuning.tune import TUNED_FOR, home_of
 
-    task = read_header(run).get("task")
+    header = read_header(run)
+    if TUNED_FOR in header:
+        return Trainer(home_of(header[TUNED_FOR]), "a run of `rung tune`")
+    task = header.get("task")
     if task not in _BY_HEADER:
         raise UsageError(f"a folder of the task '{task}' cannot be trained on", where=str(run))
     return Trainer(_BY_HEADER[task], f"a run of the task '{task}'")
