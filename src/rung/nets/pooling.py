@@ -6,7 +6,10 @@ row has a real token), and returns (batch, hidden).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rung.nets.decoder import Linear
@@ -20,6 +23,18 @@ class MaxPooling(nn.Module):
         if mask is not None:
             hidden = hidden.masked_fill(~mask.bool().unsqueeze(-1), float("-inf"))
         return hidden.max(dim=1).values
+
+
+class MeanPooling(nn.Module):
+    """The mean over tokens, as sentence encoders pool (Reimers and Gurevych 2019, section 3)."""
+
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Pool (batch, time, hidden) to (batch, hidden)."""
+        if mask is None:
+            return hidden.mean(dim=1)
+        weights = mask.to(hidden.dtype)
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        return torch.einsum("bt,bth->bh", weights, hidden)
 
 
 class AttentionPooling(nn.Module):
@@ -40,15 +55,26 @@ class AttentionPooling(nn.Module):
 
 
 class FirstTokenPooling(nn.Module):
-    """BERT's pooler: the state of the first token, [CLS], through a dense layer and tanh (arXiv 1810.04805)."""
+    """BERT's pooler: the state of the first token, [CLS], through a dense layer and an activation.
 
-    def __init__(self, hidden_size: int) -> None:
+    tanh in BERT (arXiv 1810.04805) and RoBERTa, ReLU in DistilBERT. `dropout` acts on the state before the dense layer,
+    which RoBERTa's classifier does.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        activation: Callable[[torch.Tensor], torch.Tensor] = torch.tanh,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.dense = Linear(hidden_size, hidden_size)
+        self.activation, self.dropout = activation, dropout
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:  # noqa: ARG002 - never padding
         """Pool (batch, time, hidden) to (batch, hidden)."""
-        return torch.tanh(self.dense(hidden[:, 0]))
+        return self.activation(self.dense(F.dropout(hidden[:, 0], self.dropout, self.training)))
 
 
 class LastTokenPooling(nn.Module):
