@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rung.data.tokenizer import Tokenizer
 from rung.errors import RunFolderError, UsageError
 from rung.progress import SILENT, Progress
 from rung.recipe import Recipe
@@ -19,8 +15,9 @@ from rung.tasks.evaluating import EvaluationSummary, evaluate
 from rung.tasks.language_model import LanguageModel, load
 from rung.tasks.run import Run, TrainSummary, default_folder, require_empty
 from rung.tasks.text_counting import TextCounting
-from rung.tasks.text_preparation import PreparedText, is_counted, matrix_rows, prepare_text, read_corpus
-from rung.tasks.text_training import Session, TextTraining, training_deadline
+from rung.tasks.text_planning import open_session, plan_and_tell, plan_network, same_text, start_run
+from rung.tasks.text_preparation import is_counted, prepare_text
+from rung.tasks.text_training import TextTraining, training_deadline
 from rung.training.checkpoint import (
     Checkpoint,
     checkpoint_folder,
@@ -29,13 +26,9 @@ from rung.training.checkpoint import (
     load_checkpoint,
     pre_decay,
 )
-from rung.training.distributed import world_from_environment
-from rung.training.machine import this_machine
 from rung.training.meter import SILENT_DISPLAY, Display
-from rung.training.ngram.plan import NgramPlan, plan_ngram
-from rung.training.plan import Plan, make_plan
-from rung.training.precision import bf16_is_faster, tune_allocator
-from rung.training.timing import step_timer
+from rung.training.ngram.plan import NgramPlan
+from rung.training.plan import Plan
 
 __all__ = [
     "EvaluationSummary",
@@ -128,14 +121,14 @@ def train(
     wanted = _Wish(texts, valid, recipe, overrides or {}, minutes, steps, seed, threads).as_recipe()
     out = out or default_folder(wanted.text.files)
     deadline = training_deadline(wanted.training.minutes, began)
-    with _session(progress, display, began) as session:
+    with open_session(progress, display, began) as session:
         if session.world.is_main:
             require_empty(out)
             text = prepare_text(wanted, session.progress)
-            _start_run(out, _plan(wanted, text, deadline, session), text, parent=None)
+            start_run(out, plan_and_tell(wanted, text, deadline, session), text, parent=None)
         session.world.wait_for_all()
         run = Run.open(out)
-        text = _same_text(run, session.progress)
+        text = same_text(run, session.progress)
         if is_counted(run.recipe):
             return TextCounting(run, text, session).train()
         return TextTraining(run, text, session).train(deadline=deadline)
@@ -157,9 +150,9 @@ def plan(
     """Do all that `train` does before training, and return what it would do. Arguments and errors as in `train`."""
     began = time.monotonic() if started is None else started
     wanted = _Wish(texts, valid, recipe, overrides or {}, minutes, steps, seed, threads).as_recipe()
-    with _session(progress, SILENT_DISPLAY, began) as session:
+    with open_session(progress, SILENT_DISPLAY, began) as session:
         text = prepare_text(wanted, progress)
-        return _plan(wanted, text, training_deadline(wanted.training.minutes, began), session)
+        return plan_and_tell(wanted, text, training_deadline(wanted.training.minutes, began), session)
 
 
 def resume(
@@ -184,8 +177,8 @@ def resume(
             f"this run was planned with {planned} threads; with another number its sums would differ",
             hint="leave --threads out",
         )
-    with _session(progress, display, time.monotonic()) as session:
-        text = _same_text(opened, session.progress)
+    with open_session(progress, display, time.monotonic()) as session:
+        text = same_text(opened, session.progress)
         if is_counted(opened.recipe):
             return TextCounting(opened, text, session).train()
         checkpoint = latest_good(opened.folder, session.progress.say) or _parent_checkpoint(opened)
@@ -221,103 +214,20 @@ def extend(
             hint="count more text: rung train TEXT --net ngram",
         )
     out = out or parent.folder.with_name(f"{parent.folder.name}-extended")
-    with _session(progress, display, began) as session:
+    with open_session(progress, display, began) as session:
         checkpoint = pre_decay(parent.folder, session.progress.say)
         if session.world.is_main:
             require_empty(out)
-            text = _same_text(parent, session.progress)
+            text = same_text(parent, session.progress)
             budget = {"training.minutes": minutes, "training.steps": steps, "training.schedule": None}
             budget |= {} if threads is None else {"training.threads": threads}
-            made = _make_plan(parent.recipe.with_overrides(budget), text, deadline, session)
+            made = plan_network(parent.recipe.with_overrides(budget), text, deadline, session)
             made = made.beginning_at(checkpoint.state.step, checkpoint.state.schedule)
-            _start_run(out, made, text, parent={"run": str(parent.folder.resolve()), "step": checkpoint.state.step})
+            start_run(out, made, text, parent={"run": str(parent.folder.resolve()), "step": checkpoint.state.step})
         session.world.wait_for_all()
         child = Run.open(out)
-        text = _same_text(child, session.progress)
+        text = same_text(child, session.progress)
         return TextTraining(child, text, session).train(deadline=deadline, checkpoint=_parent_checkpoint(child))
-
-
-@contextmanager
-def _session(progress: Progress, display: Display, began: float) -> Iterator[Session]:
-    tune_allocator()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with world_from_environment(device) as world:
-        yield Session(world, progress if world.is_main else SILENT, display, began)
-
-
-def _plan(wanted: Recipe, text: PreparedText, deadline: float | None, session: Session) -> Plan | NgramPlan:
-    """Plan a network, or the counting of n-grams, and say so."""
-    made = _counting_plan if is_counted(wanted) else _make_plan
-    planned = made(wanted, text, deadline, session)
-    for line in planned.lines():
-        session.progress.say(line)
-    return planned
-
-
-def _counting_plan(wanted: Recipe, text: PreparedText, deadline: float | None, session: Session) -> NgramPlan:
-    """Plan counting until `deadline` at most. Raises UsageError where several processes would count the same."""
-    if session.world.size > 1:
-        raise UsageError("n-grams are counted by one process", hint="leave torchrun out")
-    machine = this_machine(threads=wanted.training.threads)
-    left = None if deadline is None else deadline - time.monotonic()
-    return plan_ngram(wanted, text.facts(text.tokenizer.vocab_size), machine, seconds=left)
-
-
-def _make_plan(wanted: Recipe, text: PreparedText, deadline: float | None, session: Session) -> Plan:
-    """Plan for the time until `deadline`, or for the recipe's steps without reading a clock."""
-    world = session.world
-    machine = this_machine(threads=wanted.training.threads, ranks=world.size, ranks_here=world.size_here)
-    torch.set_num_threads(machine.threads)
-    facts = text.facts(matrix_rows(wanted, text.tokenizer))
-    if deadline is None:
-        made = make_plan(wanted, facts, machine, seconds=None, timer=None)
-    else:
-        machine = replace(machine, bf16=machine.bf16 and bf16_is_faster(world.device))
-        is_bf16 = machine.bf16 if wanted.training.precision is None else wanted.training.precision == "bf16"
-        optimizer = wanted.training.optimizer or "muon"
-        timer = step_timer(optimizer, torch.bfloat16 if is_bf16 else torch.float32, world.device)
-        made = make_plan(wanted, facts, machine, seconds=max(1.0, deadline - time.monotonic()), timer=timer)
-    return made
-
-
-def _start_run(folder: Path, made: Plan | NgramPlan, text: PreparedText, *, parent: dict[str, Any] | None) -> None:
-    """Write the plan and the tokenizer: from here on the run can be resumed."""
-    run = Run.create(folder, recipe=made.recipe, plan=made.to_json(), data=_describe(text), parent=parent)
-    text.tokenizer.save(folder, model_max_length=made.config.max_length)
-    run.write("planned")
-
-
-def _describe(text: PreparedText) -> dict[str, Any]:
-    """What `rung.json` says about the data."""
-    report = text.corpus.report
-    return {
-        "sha256": text.corpus.sha256,
-        "train_sha256": text.train.sha256,
-        "valid_sha256": text.valid.sha256,
-        "tokenizer_sha256": text.tokenizer.sha256,
-        "train_bytes": text.train.num_bytes,
-        "valid_bytes": text.valid.num_bytes,
-        "train_tokens": text.train.num_tokens,
-        "valid_tokens": text.valid.num_tokens,
-        "train_documents": text.train.num_documents,
-        "valid_documents": text.valid.num_documents,
-        "report": report.to_json(),
-    }
-
-
-def _same_text(run: Run, progress: Progress) -> PreparedText:
-    """The run's text, prepared as it was. Raises RunFolderError when it is not the same any more."""
-    corpus = read_corpus(run.recipe, progress)
-    if corpus.sha256 != run.header["data"]["sha256"]:
-        raise RunFolderError(
-            "the text has changed since this run was planned, so going on would not be the same run",
-            where=", ".join(run.recipe.text.files),
-            hint="bring the old text back, or train anew: rung train ...",
-        )
-    text = prepare_text(run.recipe, progress, corpus=corpus, tokenizer=Tokenizer.load(run.folder))
-    if text.tokenizer.sha256 != run.header["data"]["tokenizer_sha256"]:
-        raise RunFolderError("the tokenizer is not the one this run was planned with", where=str(run.folder))
-    return text
 
 
 def _parent_checkpoint(run: Run) -> Checkpoint | None:

@@ -28,7 +28,7 @@ from rung.tasks.text_preparation import PreparedText, matrix_rows
 from rung.tasks.text_reading import TextReading
 from rung.training import loop
 from rung.training.checkpoint import Checkpoint, TrainerState
-from rung.training.contracts import LoopResult, LoopSettings
+from rung.training.contracts import LoopResult, LoopSettings, Optimizer
 from rung.training.distributed import World
 from rung.training.meter import Display, Figures
 from rung.training.optimizers import build_optimizer
@@ -106,7 +106,7 @@ class TextTraining:
     def _loop(self, deadline: float | None, checkpoint: Checkpoint | None) -> LoopResult:
         training, world, text, window = self.recipe.training, self.session.world, self.text, self.config.window
         net = self._network(checkpoint.folder if checkpoint else None)
-        reading = TextReading(net, self.recipe, text, world, validation_tokens=self._validation_tokens())
+        reading = self._reading(net)
 
         def save_model(folder: Path) -> None:
             save_language_model(net, folder)
@@ -116,12 +116,7 @@ class TextTraining:
             net,
             reading.objective,
             reading.batches,
-            build_optimizer(
-                net,
-                name=training.optimizer or "muon",
-                learning_rate=training.learning_rate or 0.0,
-                weight_decay=training.weight_decay or 0.0,
-            ),
+            self._optimizer(net),
             self._settings(),
             run_folder=self.run.folder,
             save_model=save_model,
@@ -139,6 +134,20 @@ class TextTraining:
             deadline=deadline,
             resume=checkpoint,
             on_revision=self._on_revision,
+        )
+
+    def _reading(self, net: Net) -> TextReading:
+        """What `net` reads, and what it is validated on."""
+        tokens = self._validation_tokens()
+        return TextReading(net, self.recipe, self.text, self.session.world, validation_tokens=tokens)
+
+    def _optimizer(self, net: Net) -> Optimizer:
+        training = self.recipe.training
+        return build_optimizer(
+            net,
+            name=training.optimizer or "muon",
+            learning_rate=training.learning_rate or 0.0,
+            weight_decay=training.weight_decay or 0.0,
         )
 
     def _settings(self) -> LoopSettings:
