@@ -10,10 +10,11 @@ import torch
 import transformers
 
 from rung.errors import RunFolderError
-from rung.nets.classifier import Classifier, build_classifier
+from rung.nets.classifier import Classifier, ClassifierConfig, build_classifier
 from rung.nets.classifier_folder import load_body, load_classifier, save_classifier
 from rung.nets.decoder_config import DecoderConfig
 from rung.nets.encoder_config import EncoderConfig
+from rung.nets.encoder_names import NAMES
 
 LABELS = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
 BERT = EncoderConfig(
@@ -39,6 +40,10 @@ CONFIGS = {
     "bert": BERT,
     "bert-tanh-gelu-one-type": dataclasses.replace(BERT, hidden_act="gelu_new", type_vocab_size=1, layer_norm_eps=1e-5),
     "bert-relu-one-head": dataclasses.replace(BERT, hidden_act="relu", num_attention_heads=1, num_hidden_layers=1),
+    "roberta": dataclasses.replace(BERT, model_type="roberta", pad_token_id=1, type_vocab_size=1, layer_norm_eps=1e-5),
+    "roberta-dropout": dataclasses.replace(BERT, model_type="roberta", pad_token_id=3, classifier_dropout=0.3),
+    "distilbert": dataclasses.replace(BERT, model_type="distilbert", classifier_dropout=0.2),
+    "distilbert-relu": dataclasses.replace(BERT, model_type="distilbert", hidden_act="relu", classifier_dropout=0.2),
     "qwen3": QWEN3,
     "llama-untied": dataclasses.replace(QWEN3, model_type="llama", tie_word_embeddings=False, num_key_value_heads=4),
     "qwen2": dataclasses.replace(QWEN3, model_type="qwen2"),
@@ -59,16 +64,22 @@ def randomised(config: EncoderConfig | DecoderConfig) -> Classifier:
     return made
 
 
-def texts() -> dict[str, torch.Tensor]:
-    """Texts of 7, 11 and 3 tokens, padded on the right."""
+def texts(net: Classifier) -> dict[str, torch.Tensor]:
+    """Texts of 7, 11 and 3 tokens, padded on the right; no token of a text is padding, as of no tokenizer's."""
+    pad = net.config.pad_token_id  # type: ignore[union-attr]
     mask = torch.arange(11) < torch.tensor([7, 11, 3])[:, None]
-    ids = torch.randint(1, 71, (3, 11), generator=torch.Generator().manual_seed(5))
-    return {"input_ids": ids.where(mask, 0), "mask": mask}
+    ids = torch.randint(4, 71, (3, 11), generator=torch.Generator().manual_seed(5))
+    return {"input_ids": ids.where(mask, pad), "mask": mask}
 
 
-def their_logits(theirs: transformers.PreTrainedModel) -> torch.Tensor:
+def stored_name(name: str, config: ClassifierConfig) -> str:
+    if isinstance(config, EncoderConfig):
+        return NAMES[config.model_type].of_classifier(name)
+    return name.replace("body.", "model.", 1) if name.startswith("body.") else name.replace("head.", "score.", 1)
+
+
+def their_logits(theirs: transformers.PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
-        batch = texts()
         logits: torch.Tensor = theirs(batch["input_ids"], attention_mask=batch["mask"].long()).logits
         return logits
 
@@ -82,7 +93,7 @@ def test_transformers_opens_our_folder_and_computes_the_same(net: Classifier, tm
     assert not report["unexpected_keys"]
     assert theirs.config.id2label == {0: "a", 1: "b", 2: "c"}
     with torch.no_grad():
-        torch.testing.assert_close(net(texts()), their_logits(theirs), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(net(texts(net)), their_logits(theirs, texts(net)), rtol=1e-5, atol=1e-5)
 
 
 def test_we_open_their_folder_and_compute_the_same(net: Classifier, tmp_path: Path) -> None:
@@ -91,8 +102,8 @@ def test_we_open_their_folder_and_compute_the_same(net: Classifier, tmp_path: Pa
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours", dtype=torch.float32)
     theirs.save_pretrained(tmp_path / "theirs")
     with torch.no_grad():
-        ours = load_classifier(tmp_path / "theirs").eval()(texts())
-    torch.testing.assert_close(ours, their_logits(theirs), rtol=1e-5, atol=1e-5)
+        ours = load_classifier(tmp_path / "theirs").eval()(texts(net))
+    torch.testing.assert_close(ours, their_logits(theirs, texts(net)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["bare body", "classifier"])
@@ -103,15 +114,17 @@ def test_a_body_is_taken_over_whatever_stands_on_it(net: Classifier, part: str, 
     (theirs.base_model if part == "bare body" else theirs).save_pretrained(tmp_path / "theirs")
     ours = load_body(tmp_path / "theirs", 3, dropout=0.1, pad_token_id=0).eval()
     ours.head.load_state_dict(net.head.state_dict())
+    if net.config.model_type in ("roberta", "distilbert"):  # their dense layer belongs to the head, BERT's to the body
+        ours.pooling.load_state_dict(net.pooling.state_dict())
     with torch.no_grad():
-        torch.testing.assert_close(ours(texts()), their_logits(theirs), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours(texts(net)), their_logits(theirs, texts(net)), rtol=1e-5, atol=1e-5)
 
 
 def test_hidden_states_equal_bert_model(tmp_path: Path) -> None:
     net = randomised(BERT)
     save_classifier(net, tmp_path, LABELS)
     theirs = transformers.BertModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    batch = texts()
+    batch = texts(net)
     with torch.no_grad():
         expected = theirs(batch["input_ids"], attention_mask=batch["mask"].long())
         hidden = net.body(net.embed(batch["input_ids"]), batch["mask"]).hidden
@@ -123,17 +136,13 @@ def test_hidden_states_equal_bert_model(tmp_path: Path) -> None:
 def test_gradients_equal_tensor_by_tensor(net: Classifier, tmp_path: Path) -> None:
     save_classifier(net, tmp_path, LABELS)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    batch = texts()
+    batch = texts(net)
     target = torch.randn(3, 3, generator=torch.Generator().manual_seed(7))
     (net(batch) * target).sum().backward()
     (theirs(batch["input_ids"], attention_mask=batch["mask"].long()).logits * target).sum().backward()
-    prefixes = {"pooling.": "bert.pooler.", "body.": "bert.", "head.": "classifier."}
-    if isinstance(net.config, DecoderConfig):
-        prefixes = {"body.": "model.", "head.": "score."}
     expected = dict(theirs.named_parameters())
     for name, parameter in net.named_parameters():
-        prefix = next(prefix for prefix in prefixes if name.startswith(prefix))
-        their_gradient = expected[prefixes[prefix] + name.removeprefix(prefix)].grad
+        their_gradient = expected[stored_name(name, net.config)].grad
         torch.testing.assert_close(
             parameter.grad, their_gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )

@@ -93,13 +93,24 @@ def _assemble(
             pooling = AttentionPooling(config.hidden_size)
             return Classifier(config, RecurrentBody(config), pooling, head, dropout=config.dropout)
         case EncoderConfig():
-            encoder, first = Encoder(config), FirstTokenPooling(config.hidden_size)
+            encoder, first = Encoder(config), _first_token(config)
             for module in (first.dense, head):
                 draw_normal(module)
             return Classifier(config, encoder, first, head, dropout=config.dropout)
         case DecoderConfig():
             draw_normal(head)
             return Classifier(config, _decoder(config, tensors, dropout), LastTokenPooling(), head, dropout=dropout)
+
+
+def _first_token(config: EncoderConfig) -> FirstTokenPooling:
+    """What stands between an encoder and its head in ...ForSequenceClassification of its family."""
+    match config.model_type:
+        case "roberta":
+            return FirstTokenPooling(config.hidden_size, dropout=config.dropout)
+        case "distilbert":
+            return FirstTokenPooling(config.hidden_size, torch.relu)
+        case _:
+            return FirstTokenPooling(config.hidden_size)
 
 
 def _decoder(config: DecoderConfig, tensors: Mapping[str, torch.Tensor] | None, dropout: float) -> nn.Module:

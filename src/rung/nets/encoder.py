@@ -1,4 +1,6 @@
-"""The Transformer encoder in BERT's layout (Devlin et al. 2019), with Hugging Face's tensor names.
+"""The Transformer encoder in BERT's layout (Devlin et al. 2019), with Hugging Face's tensor names for it.
+
+RoBERTa and DistilBERT are the same network but for what `EncoderConfig` says; `rung.nets.encoder_names` translates.
 
 What is computed in is decided in `Encoder.embed`, as in the decoder: every layer casts its weights to that dtype.
 """
@@ -35,25 +37,30 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Embeddings(nn.Module):
-    """Words, positions and the token type, which is 0 everywhere: a text is one segment."""
+    """Words, positions and, where the family has them, the token type, which is 0 everywhere: a text is one segment."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.token_type_embeddings = (
+            nn.Embedding(config.type_vocab_size, config.hidden_size) if config.has_token_types else None
+        )
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
+        self.first_position, self.max_length = config.first_position, config.max_length
 
     def forward(self, words: torch.Tensor) -> torch.Tensor:
-        """Add positions 0, 1, ... and the type to word embeddings (batch, time, hidden), and normalise."""
-        time, positions = words.shape[1], self.position_embeddings.weight
-        if time > len(positions):
+        """Add positions one after the other and the type to word embeddings (batch, time, hidden), and normalise."""
+        time = words.shape[1]
+        if time > self.max_length:
             raise GenerationError(
-                f"{time} tokens do not fit this network's {len(positions)} positions", hint="shorten the text"
+                f"{time} tokens do not fit this network's {self.max_length} positions", hint="shorten the text"
             )
-        placed = words + (positions[:time] + self.token_type_embeddings.weight[0]).to(words.dtype)
-        return F.dropout(self.LayerNorm(placed), self.dropout, self.training)
+        added = self.position_embeddings.weight[self.first_position : self.first_position + time]
+        if self.token_type_embeddings is not None:
+            added = added + self.token_type_embeddings.weight[0]
+        return F.dropout(self.LayerNorm(words + added.to(words.dtype)), self.dropout, self.training)
 
 
 class SelfAttention(nn.Module):
@@ -76,11 +83,11 @@ class SelfAttention(nn.Module):
 class Output(nn.Module):
     """A linear map back into the residual stream, which is normalised after the sum (post-norm)."""
 
-    def __init__(self, size: int, config: EncoderConfig) -> None:
+    def __init__(self, size: int, config: EncoderConfig, dropout: float) -> None:
         super().__init__()
         self.dense = Linear(size, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.dropout = config.hidden_dropout_prob
+        self.dropout = dropout
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """Map `x` (batch, time, size) to the shape of `residual` (batch, time, hidden) and add them."""
@@ -93,9 +100,12 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": Output(config.hidden_size, config)})
+        dropout = config.hidden_dropout_prob
+        # DistilBERT drops nothing between attention and the residual stream.
+        mixed = Output(config.hidden_size, config, 0.0 if config.model_type == "distilbert" else dropout)
+        self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": mixed})
         self.intermediate = nn.ModuleDict({"dense": Linear(config.hidden_size, config.intermediate_size)})
-        self.output = Output(config.intermediate_size, config)
+        self.output = Output(config.intermediate_size, config, dropout)
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
     def forward(self, x: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rung.errors import RunFolderError
+from rung.nets.architectures import unsupported
 from rung.nets.decoder_config import check_keys
+from rung.nets.encoder_names import NAMES
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 
@@ -18,36 +20,80 @@ _ONLY_VALUE: dict[str, Any] = {
     "add_cross_attention": False,
     "is_encoder_decoder": False,
     "chunk_size_feed_forward": 0,
-    "model_type": "bert",
+    "pruned_heads": {},
 }
 # Keys that do not change what a body or a classifier computes.
 _NO_EFFECT = frozenset(
     {
         "_attn_implementation_autoset",
         "_name_or_path",
+        "_num_labels",
         "architectures",
         "bos_token_id",
         "dtype",
         "eos_token_id",
+        "finetuning_task",
         "gradient_checkpointing",
         "id2label",
         "initializer_range",
         "label2id",
         "output_attentions",
         "output_hidden_states",
+        "output_past",
         "problem_type",
         "return_dict",
         "tie_word_embeddings",
         "torch_dtype",
+        "torchscript",
+        "transformers.js_config",
         "transformers_version",
         "use_cache",
     }
 )
+# Of multilingual BERT: written once by a conversion, read by no class.
+_NO_EFFECT_ON_BERT = frozenset(
+    {
+        "directionality",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_size_per_head",
+        "pooler_type",
+    }
+)
+# DistilBERT: dropout of another head, and how its positions, which are stored, were once drawn.
+_NO_EFFECT_ON_DISTILBERT = frozenset({"qa_dropout", "sinusoidal_pos_embds", "tie_weights_"})
+# DistilBERT's own spelling of BERT's fields. What it has no key for is a constant of the family.
+_DISTILBERT = {
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "max_position_embeddings",
+    "pad_token_id": "pad_token_id",
+    "dim": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "hidden_dim": "intermediate_size",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "activation": "hidden_act",
+    "seq_classif_dropout": "classifier_dropout",
+}
+# Where a family's class in transformers has another default than BERT's.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "roberta": {"vocab_size": 50265, "pad_token_id": 1},
+    "distilbert": {"num_hidden_layers": 6, "classifier_dropout": 0.2},
+}
+_DISTILBERT_EPS = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """A BERT encoder's shape (arXiv 1810.04805). Names and defaults are those of transformers' `BertConfig`.
+    """An encoder's shape. Names and defaults are those of transformers' `BertConfig`.
+
+    `model_type` decides the family:
+
+    - "bert" (arXiv 1810.04805; MiniLM too);
+    - "roberta" (arXiv 1907.11692): positions are counted from `pad_token_id` + 1 on;
+    - "distilbert" (arXiv 1910.01108): no token types (`type_vocab_size` means nothing), no pooler.
 
     `classifier_dropout` None means `hidden_dropout_prob`.
     """
@@ -65,11 +111,12 @@ class EncoderConfig:
     classifier_dropout: float | None = None
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
-
-    model_type = "bert"
+    model_type: str = "bert"
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
+        if self.model_type not in NAMES:
+            raise unsupported(self.model_type, "encoder config")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and (type(value) is not int or value < 1):
@@ -82,18 +129,47 @@ class EncoderConfig:
             )
         if self.hidden_act not in ACTIVATIONS:
             raise _refusal(f"hidden_act {self.hidden_act!r} is not supported", f"supported: {', '.join(ACTIVATIONS)}")
+        if self.model_type == "roberta" and (type(self.pad_token_id) is not int or self.max_length < 1):
+            raise _refusal(
+                f"roberta counts positions from pad_token_id + 1, and of {self.max_position_embeddings} positions "
+                f"pad_token_id {self.pad_token_id!r} leaves none"
+            )
+        if self.model_type == "distilbert" and self.layer_norm_eps != _DISTILBERT_EPS:
+            raise _refusal(f"the layer_norm_eps of distilbert is {_DISTILBERT_EPS}, not {self.layer_norm_eps}")
 
     @property
     def dropout(self) -> float:
         """What acts on the pooled vector while a classifier is trained."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
-    def to_hf(self, architecture: str = "BertForSequenceClassification") -> dict[str, Any]:
-        """Return the `config.json` object of an `architecture`; that of a classifier also needs its labels."""
+    @property
+    def has_token_types(self) -> bool:
+        """Whether a token's segment is embedded."""
+        return self.model_type != "distilbert"
+
+    @property
+    def first_position(self) -> int:
+        """The row of the position embeddings that belongs to the first token."""
+        return self.pad_token_id + 1 if self.model_type == "roberta" and self.pad_token_id is not None else 0
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that a text may have."""
+        return self.max_position_embeddings - self.first_position
+
+    def to_hf(self, head: str = "ForSequenceClassification") -> dict[str, Any]:
+        """Return the `config.json` object of the family's class with that `head` ("Model": the body alone).
+
+        A classifier's also needs its labels.
+        """
+        fields = dataclasses.asdict(self)
+        if self.model_type == "distilbert":
+            fields = {theirs: fields[ours] for theirs, ours in _DISTILBERT.items()}
+            fields["seq_classif_dropout"] = self.dropout
         return {
-            "architectures": [architecture],
+            "architectures": [NAMES[self.model_type].class_name + head],
+            **fields,
             "model_type": self.model_type,
-            **dataclasses.asdict(self),
             "initializer_range": 0.02,
             "torch_dtype": "float32",
             "dtype": "float32",
@@ -102,10 +178,18 @@ class EncoderConfig:
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], *, where: str = "config.json") -> EncoderConfig:
         """Read a `config.json` object. RunFolderError names the key that is unknown or not supported."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        check_keys(config, names | _NO_EFFECT, _ONLY_VALUE, where)
+        model_type = str(config.get("model_type"))
+        if model_type not in NAMES:
+            raise unsupported(model_type, where)
+        if model_type == "distilbert":
+            spelled, no_effect = _DISTILBERT, _NO_EFFECT | _NO_EFFECT_ON_DISTILBERT
+        else:
+            spelled = {field.name: field.name for field in dataclasses.fields(cls)}
+            no_effect = _NO_EFFECT | (_NO_EFFECT_ON_BERT if model_type == "bert" else frozenset())
+        check_keys(config, {"model_type", *spelled, *no_effect}, _ONLY_VALUE, where)
+        values = {ours: config[theirs] for theirs, ours in spelled.items() if theirs in config}
         try:
-            return cls(**{name: config[name] for name in names if name in config})
+            return cls(**{**_DEFAULTS.get(model_type, {}), **values, "model_type": model_type})
         except RunFolderError as error:
             raise RunFolderError(error.problem, where=where, hint=error.hint) from None
 

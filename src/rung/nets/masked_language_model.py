@@ -1,4 +1,7 @@
-"""BERT's masked language model (Devlin et al. 2019) in the layout of transformers' `BertForMaskedLM`."""
+"""BERT's masked language model (Devlin et al. 2019) in the layout of transformers' `BertForMaskedLM`.
+
+RoBERTa's and DistilBERT's are the same network; only names in the folder differ.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ from rung.nets.blank import without_values
 from rung.nets.decoder import Linear
 from rung.nets.encoder import ACTIVATION_FUNCTIONS, Encoder, LayerNorm, draw_normal
 from rung.nets.encoder_config import EncoderConfig
-from rung.nets.pretrained import CONFIG, read_config_file, read_weights, write_weights
+from rung.nets.encoder_folder import read_renamed
+from rung.nets.encoder_names import NAMES
+from rung.nets.pretrained import CONFIG, read_config_file, write_weights
 from rung.runfolder import write_json
 
-ARCHITECTURE = "BertForMaskedLM"
-_HEAD = "cls.predictions."
-# What other writers store beside it: the tied output matrix under names of its own, constants of older versions, and
-# what BERT's other pretraining task needs (`BertForPreTraining`).
+HEAD = "ForMaskedLM"
+# What other writers store beside it: the tied output matrix and bias under names of their own, and what BERT's other
+# pretraining task needs (`BertForPreTraining`).
 _IGNORED = (
-    f"{_HEAD}decoder.weight",
-    f"{_HEAD}decoder.bias",
-    "bert.embeddings.position_ids",
-    "bert.embeddings.token_type_ids",
-    "bert.pooler.dense.weight",
-    "bert.pooler.dense.bias",
+    "cls.predictions.decoder.weight",
+    "cls.predictions.decoder.bias",
     "cls.seq_relationship.weight",
     "cls.seq_relationship.bias",
+    "lm_head.decoder.weight",
+    "lm_head.decoder.bias",
+    "vocab_projector.weight",
 )
 
 
@@ -39,7 +42,8 @@ class Transform(nn.Module):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
+        # RoBERTa's head has gelu, whatever the activation of its layers.
+        self.activation = ACTIVATION_FUNCTIONS["gelu" if config.model_type == "roberta" else config.hidden_act]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Map (..., hidden) to the same shape."""
@@ -103,8 +107,10 @@ class MaskedLanguageModel(nn.Module):
 
 def save_masked_language_model(net: MaskedLanguageModel, folder: Path) -> None:
     """Write `config.json` and `model.safetensors` into the existing `folder`, so that transformers opens it."""
-    write_json(folder / CONFIG, net.config.to_hf(ARCHITECTURE))
-    write_weights({name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}, folder)
+    names = NAMES[net.config.model_type]
+    write_json(folder / CONFIG, net.config.to_hf(HEAD))
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    write_weights({names.of_masked_model(name): tensor for name, tensor in tensors.items()}, folder)
 
 
 def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
@@ -119,6 +125,12 @@ def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
     config = EncoderConfig.from_hf(stored, where=where)
     with without_values():
         net = MaskedLanguageModel(Encoder(config))
-    shapes = {name: tensor.shape for name, tensor in net.state_dict().items()}
-    net.load_state_dict(read_weights(folder, shapes, dtype=torch.float32, ignored=_IGNORED), assign=True)
+    names = NAMES[config.model_type]
+    wanted = {names.of_masked_model(name): (name, tensor.shape) for name, tensor in net.state_dict().items()}
+    found = read_renamed(
+        folder,
+        {theirs: shape for theirs, (_, shape) in wanted.items()},
+        ignored=(*_IGNORED, *names.unused_of_body(names.body)),
+    )
+    net.load_state_dict({wanted[theirs][0]: tensor for theirs, tensor in found.items()}, assign=True)
     return net
