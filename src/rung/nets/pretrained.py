@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from rung.errors import RunFolderError
+from rung.nets.architectures import refuse_code
 from rung.nets.decoder import CausalLM, parameter_shapes
 from rung.nets.decoder_config import DecoderConfig
+from rung.nets.weights import WEIGHTS, Weights, open_weights, shown
 from rung.runfolder import readable_write_errors, write_json
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
-_FLOAT_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def save_net(net: CausalLM, folder: Path, dtype: torch.dtype | None = None) -> None:
@@ -59,24 +59,18 @@ def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float
 def read_weights(
     folder: Path, expected: Mapping[str, torch.Size], *, dtype: torch.dtype, ignored: Collection[str] = ()
 ) -> dict[str, torch.Tensor]:
-    """Read exactly the tensors `expected` from `model.safetensors`, in `dtype`; those `ignored` may be there too.
+    """Read exactly the tensors `expected` from the folder's weights, in `dtype`; those `ignored` may be there too.
 
     Raises RunFolderError as `load_net` does.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        hint = "sharded weights are not read yet" if (folder / f"{WEIGHTS}.index.json").exists() else None
-        raise RunFolderError(f"the folder has no {WEIGHTS}", where=str(folder), hint=hint)
-    try:
-        with safe_open(path, framework="pt") as file:
-            _compare(file, expected, path, ignored)
-            tensors = {name: file.get_tensor(name).to(dtype) for name in expected}
-    except (SafetensorError, OSError) as error:
-        hint = "the file is truncated or damaged: take an earlier checkpoint or copy it again"
-        raise RunFolderError(f"cannot read {WEIGHTS}: {error}", where=str(path), hint=hint) from error
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise RunFolderError(f"tensor {name} holds values that are not finite", where=str(path))
+    with open_weights(folder) as weights:
+        _compare(weights, expected, str(folder), ignored)
+        tensors = {}
+        for name in expected:
+            tensor = tensors[name] = weights.read(name, dtype)
+            lowest, highest = torch.aminmax(tensor)  # NaN goes through both, and no second tensor is made
+            if not math.isfinite(lowest) or not math.isfinite(highest):
+                raise RunFolderError(f"tensor {name} holds values that are not finite", where=str(folder))
     return tensors
 
 
@@ -86,7 +80,7 @@ def read_config(folder: Path) -> DecoderConfig:
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:
-    """The content of `config.json`. RunFolderError when there is none, or it is no JSON object."""
+    """The content of `config.json`. RunFolderError when there is none, it is no JSON object, or it asks to run code."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -96,20 +90,20 @@ def read_config_file(folder: Path) -> dict[str, Any]:
         raise RunFolderError(f"cannot read {CONFIG}: {error}", where=str(path)) from error
     if not isinstance(config, dict):
         raise RunFolderError(f"{CONFIG} is not a JSON object", where=str(path))
+    refuse_code(config, str(path))
     return config
 
 
-def _compare(file: Any, expected: Mapping[str, torch.Size], path: Path, ignored: Collection[str]) -> None:
-    found = set(file.keys()) - set(ignored)
+def _compare(weights: Weights, expected: Mapping[str, torch.Size], where: str, ignored: Collection[str]) -> None:
+    found = weights.names() - set(ignored)
     for problem, names in (("lacks", expected.keys() - found), ("has unknown", found - expected.keys())):
         if names:
-            shown = ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            raise RunFolderError(f"{WEIGHTS} {problem} {shown}", where=str(path), hint=f"{CONFIG} decides the names")
+            raise RunFolderError(
+                f"the model folder {problem} {shown(names)}", where=where, hint=f"{CONFIG} decides the names"
+            )
     for name, shape in expected.items():
-        stored = file.get_slice(name)
-        if tuple(stored.get_shape()) != shape:
-            problem = f"tensor {name} has shape {stored.get_shape()}, {CONFIG} asks for {list(shape)}"
-            raise RunFolderError(problem, where=str(path))
-        if stored.get_dtype() not in _FLOAT_TYPES:
-            supported = ", ".join(_FLOAT_TYPES)
-            raise RunFolderError(f"tensor {name} is {stored.get_dtype()}", where=str(path), hint=f"read: {supported}")
+        if weights.shape(name) != shape:
+            raise RunFolderError(
+                f"tensor {name} has shape {list(weights.shape(name))}, {CONFIG} asks for {list(shape)}", where=where
+            )
+        weights.dtype(name)  # refuses what cannot be read

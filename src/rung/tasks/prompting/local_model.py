@@ -11,7 +11,7 @@ import torch
 from rung.errors import RunFolderError
 from rung.nets.attention import KeyValueCache
 from rung.nets.decoder import CausalLM
-from rung.nets.pretrained import WEIGHTS
+from rung.nets.weights import WEIGHTS
 from rung.runfolder import file_sha256
 from rung.tasks.language_model import load
 from rung.tasks.prompting.judging import TooLongError
