@@ -131,12 +131,13 @@ class Saver:
 class BestInMemory:
     """Keeps the weights of the best validated step instead of checkpoints, for runs of seconds that nobody resumes.
 
-    A checkpoint writes weights and two moments, hashes them and waits for the disk; this only copies the weights.
+    A checkpoint writes weights and two moments, hashes them and waits for the disk; this only copies the weights that
+    are trained.
     """
 
     def __init__(self, run_folder: Path, net: nn.Module) -> None:
         self.run_folder = run_folder
-        self._net = net
+        self._parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
         self._best: list[Tensor] = []
 
     def save(
@@ -147,13 +148,13 @@ class BestInMemory:
     ) -> None:
         """Copy the weights if those of this step are the best so far."""
         if state.best_step == state.step:
-            self._best = [parameter.detach().clone() for parameter in self._net.parameters()]
+            self._best = [parameter.detach().clone() for parameter in self._parameters]
 
     def restore(self) -> None:
         """Put the best weights back; without a validation, those of the last step stay."""
         if self._best:
             with torch.no_grad():
-                torch._foreach_copy_(list(self._net.parameters()), self._best)
+                torch._foreach_copy_(list[Tensor](self._parameters), self._best)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

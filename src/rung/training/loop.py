@@ -74,6 +74,8 @@ def train(
     resume: Checkpoint | None = None,
     on_revision: Callable[[TrainerState], None] | None = None,
     resumed_as: Path | None = None,
+    resume_command: str = "rung train --resume",
+    before_step: Callable[[int], None] | None = None,
 ) -> LoopResult:
     """Train `net` in place until the schedule ends, validation stops improving, or someone interrupts.
 
@@ -82,15 +84,16 @@ def train(
     reading of `time.monotonic()` by which the last step and checkpoint shall be done; without one no clock decides
     anything. With `resume`, `net` must hold that checkpoint's weights; its schedule, not that of `settings`, holds.
     `on_revision` hears of every change to the planned number of steps, on the main process. `resumed_as` is what the
-    user names to go on, where `run_folder` is only a part of it.
+    user names to go on, where `run_folder` is only a part of it. `before_step` is called with the number of steps done
+    before each, to freeze or thaw parameters: what it does must depend on that number alone.
 
     Raises TrainingError when too many steps in a row cannot be taken (`failure.json` then tells more), RunFolderError
     when a checkpoint cannot be written, RecipeError when settings do not fit each other or the checkpoint.
     """
     world = world or alone()
     state = _starting_state(run_folder, settings, resume, world, display)
+    _to_own_memory(net)
     if resume is not None:
-        _to_own_memory(net)
         optimizer.load_state_tensors(resume.optimizer_tensors())
         if isinstance(objective, CarriesState):
             objective.load_state_tensors(resume.carried_tensors())
@@ -117,7 +120,8 @@ def train(
             examiner=Examiner(net, objective, batches, settings, world.device) if world.is_main else None,
             pace=pace,
             on_revision=on_revision,
-            resumed_as=resumed_as or run_folder,
+            resume_hint=f"{resume_command} {resumed_as or run_folder}",
+            before_step=before_step,
         )
         with Interrupts(announce=world.is_main) as interrupts:
             result = trainer.run(interrupts)
@@ -142,7 +146,8 @@ class _Trainer:
     examiner: Examiner | None
     pace: Pace | None
     on_revision: Callable[[TrainerState], None] | None
-    resumed_as: Path
+    resume_hint: str
+    before_step: Callable[[int], None] | None
 
     def run(self, interrupts: Interrupts) -> LoopResult:
         """Steps until the end, with what comes round between them."""
@@ -159,13 +164,15 @@ class _Trainer:
             if is_due or (better is not None and settings.patience is not None):
                 saved = self._save(better)
         if ended == "interrupted":
-            self.recorder.say(f"saved at step {state.step:,}; go on with: rung train --resume {self.resumed_as}")
+            self.recorder.say(f"saved at step {state.step:,}; go on with: {self.resume_hint}")
         return self._result(ended, saved, interrupt_wanted=interrupts.wanted)
 
     def train_step(self, wish: Callable[[], int]) -> int:
         """One optimiser step on the next global batch, unless the guard refuses it. Returns the sum of all wishes."""
         began = time.monotonic()
         state = self.state
+        if self.before_step is not None:
+            self.before_step(state.step)
         factor = state.schedule.multiplier(state.step)
         batch = self.gradient.compute(state.samples, wish)
         verdict = state.guard.judge(batch.loss, batch.norm, batch.count)
@@ -257,7 +264,7 @@ class _Trainer:
         """Write a checkpoint; never one with weights that are not finite."""
         state = self.state
         for name, parameter in self.net.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
+            if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
                 self._give_up(f"the weights of {name} are not finite after step {state.step:,}", _DIVERGED)
         if better is not None:
             state.best_step, state.best_criterion = state.step, better
@@ -355,10 +362,11 @@ def _starting_state(
 
 
 def _to_own_memory(net: nn.Module) -> None:
-    """Move weights that may be views into a mapped file, at any address, to where a fresh network has them.
+    """Move weights that will be trained and may be views into a mapped file, at any address, to memory of their own.
 
     Math libraries promise equal bits only for equally aligned memory (Intel MKL, "Conditional Numerical
-    Reproducibility": 64 bytes), and the mapped checkpoint will be deleted one day.
+    Reproducibility": 64 bytes), so fresh and resumed weights must lie alike; and a mapped checkpoint will be deleted.
     """
     for parameter in net.parameters():
-        parameter.data = parameter.data.clone()
+        if parameter.requires_grad:
+            parameter.data = parameter.data.clone()

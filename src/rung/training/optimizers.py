@@ -13,7 +13,7 @@ Every network of the loop can be trained with any of them:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -183,7 +183,8 @@ class Optimizer:
     def load_state_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Continue exactly from `state_tensors()` of an optimiser built the same way.
 
-        RunFolderError names what is missing, unknown or of the wrong shape.
+        A parameter that has not been moved yet, because it was frozen so far, has no state. RunFolderError names what
+        is missing, unknown or of the wrong shape.
         """
         by_name = {name: p for p, name in self._names.items()}
         slots_of: dict[nn.Parameter, dict[str, torch.Tensor]] = {p: {} for p in self._names}
@@ -199,7 +200,7 @@ class Optimizer:
             for group in part.param_groups:
                 for p in group["params"]:
                     found, wanted = set(slots_of[p]), _slots(part)
-                    if tensors and found != wanted:
+                    if found and found != wanted:
                         raise RunFolderError(
                             f"optimiser state of {self._names[p]} has {sorted(found)}, not {sorted(wanted)}",
                             hint="the checkpoint was written with another optimiser",
@@ -223,21 +224,23 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.95),
     momentum: float | None = None,
     multipliers: Mapping[Role, float] | None = None,
+    rate_of: Callable[[str], float] | None = None,
 ) -> Optimizer:
-    """Return the optimiser called `name` over all trainable parameters of `net`.
+    """Return the optimiser called `name` over all trainable parameters of `net`; frozen ones are left alone.
 
     Roles: "embedding" is the matrix of any `nn.Embedding` and of `lm_head`; "hidden" is any other matrix; the rest
     (norms, biases) are "vector" and never decay. "muon" puts the hidden matrices under Muon, the rest under AdamW.
     `betas` are Adam's and AdamW's, `momentum` (default: `DEFAULTS`) Muon's and SGD's; `multipliers` scale the learning
-    rate by role (default 1).
+    rate by role (default 1), `rate_of` by the parameter's name (layer-wise rates; default 1).
     """
     names = {p: key for key, p in net.named_parameters() if p.requires_grad}
-    groups = _groups(net, names, weight_decay, multipliers or {})
+    groups = _groups(net, names, weight_decay, multipliers or {}, rate_of or (lambda _name: 1.0))
     momentum = DEFAULTS[name].momentum if momentum is None else momentum
     parts: list[torch.optim.Optimizer] = []
-    if name == "muon" and "hidden" in groups:
-        parts.append(Muon([groups.pop("hidden")], lr=learning_rate, momentum=momentum or 0.0))  # type: ignore[list-item]
-    rest = list(groups.values())
+    hidden = [group for (role, _), group in groups.items() if role == "hidden" and name == "muon"]
+    if hidden:
+        parts.append(Muon(hidden, lr=learning_rate, momentum=momentum or 0.0))  # type: ignore[arg-type]
+    rest = [group for (role, _), group in groups.items() if role != "hidden" or name != "muon"]
     if not rest:
         return Optimizer(names, parts, learning_rate)
     match name:
@@ -253,20 +256,22 @@ def build_optimizer(
 
 
 def _groups(
-    net: nn.Module, names: Mapping[nn.Parameter, str], weight_decay: float, multipliers: Mapping[Role, float]
-) -> dict[Role, dict[str, Any]]:
-    """Parameters by role, with what holds for each role."""
+    net: nn.Module,
+    names: Mapping[nn.Parameter, str],
+    weight_decay: float,
+    multipliers: Mapping[Role, float],
+    rate_of: Callable[[str], float],
+) -> dict[tuple[Role, float], dict[str, Any]]:
+    """Parameters by role and rate, with what holds for each."""
     embeddings = {m.weight for m in net.modules() if isinstance(m, nn.Embedding)}
-    by_role: dict[Role, list[nn.Parameter]] = {"hidden": [], "embedding": [], "vector": []}
-    for p, key in names.items():
-        is_embedding = p in embeddings or key == "lm_head.weight"
-        by_role["vector" if p.ndim < 2 else "embedding" if is_embedding else "hidden"].append(p)
-    return {
-        role: {
-            "params": params,
-            "weight_decay": 0.0 if role == "vector" else weight_decay,
-            "multiplier": multipliers.get(role, 1.0),
-        }
-        for role, params in by_role.items()
-        if params
-    }
+    groups: dict[tuple[Role, float], dict[str, Any]] = {}
+    for role in get_args(Role):
+        for p, key in names.items():
+            is_embedding = p in embeddings or key == "lm_head.weight"
+            if role != ("vector" if p.ndim < 2 else "embedding" if is_embedding else "hidden"):
+                continue
+            rate = multipliers.get(role, 1.0) * rate_of(key)
+            decay = 0.0 if role == "vector" else weight_decay
+            group = groups.setdefault((role, rate), {"params": [], "weight_decay": decay, "multiplier": rate})
+            group["params"].append(p)
+    return groups
