@@ -16,7 +16,7 @@ from rung.nets.convolution import ConvolutionalBody, ConvolutionConfig
 from rung.nets.decoder import CausalLM, DecoderConfig, Linear
 from rung.nets.encoder import Encoder, draw_normal
 from rung.nets.encoder_config import EncoderConfig
-from rung.nets.pooling import AttentionPooling, FirstTokenPooling, LastTokenPooling, MaxPooling
+from rung.nets.pooling import AttentionPooling, FirstTokenPooling, LastTokenPooling, MaxPooling, MeanPooling
 from rung.nets.recurrent import RecurrentBody, RecurrentConfig
 
 if TYPE_CHECKING:
@@ -54,10 +54,14 @@ class Classifier(nn.Module):
 
     def scores(self, embedded: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the scores (batch, classes) of embedded, right-padded texts; `mask` (batch, time): true for tokens."""
-        hidden = self.body(embedded, mask if self._body_needs_mask else None).hidden
-        pooled = F.dropout(self.pooling(hidden, mask), self.dropout, self.training)
-        scores: torch.Tensor = self.head(pooled)
+        scores: torch.Tensor = self.head(F.dropout(self.pooled(embedded, mask), self.dropout, self.training))
         return scores
+
+    def pooled(self, embedded: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return what the head is given: one vector (batch, hidden) for each text."""
+        hidden = self.body(embedded, mask if self._body_needs_mask else None).hidden
+        vectors: torch.Tensor = self.pooling(hidden, mask)
+        return vectors
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the scores (batch, classes) of `input_ids` (batch, time) under `mask`, where there is padding."""
@@ -93,10 +97,11 @@ def _assemble(
             pooling = AttentionPooling(config.hidden_size)
             return Classifier(config, RecurrentBody(config), pooling, head, dropout=config.dropout)
         case EncoderConfig():
-            encoder, first = Encoder(config), _first_token(config)
-            for module in (first.dense, head):
+            encoder = Encoder(config)
+            encoder_pooling = MeanPooling() if config.classifier_pooling == "mean" else _first_token(config)
+            for module in (*encoder_pooling.children(), head):
                 draw_normal(module)
-            return Classifier(config, encoder, first, head, dropout=config.dropout)
+            return Classifier(config, encoder, encoder_pooling, head, dropout=config.dropout)
         case DecoderConfig():
             draw_normal(head)
             return Classifier(config, _decoder(config, tensors, dropout), LastTokenPooling(), head, dropout=dropout)

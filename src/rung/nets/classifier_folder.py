@@ -1,8 +1,9 @@
 """Classifiers as folders: `config.json` and `model.safetensors`, in Hugging Face's layout where one exists.
 
 There, an encoder is a `BertForSequenceClassification` (or RoBERTa's, or DistilBERT's), a decoder a
-`Qwen3ForSequenceClassification` (or Llama's, or Qwen2's). The bodies of other folders of these families can be taken
-over: see `load_body`.
+`Qwen3ForSequenceClassification` (or Llama's, or Qwen2's). An encoder whose head reads the mean over tokens has no class
+there: its folder says `BertModel` and `classifier_pooling`, and the head is an extra tensor. The bodies of other folders
+of these families can be taken over: see `load_body`.
 """
 
 from __future__ import annotations
@@ -57,14 +58,19 @@ def load_classifier(folder: Path) -> Classifier:
     return build_classifier(config, len(names), tensors={ours[name]: tensor for name, tensor in tensors.items()})
 
 
-def load_body(folder: Path, num_labels: int, *, dropout: float, pad_token_id: int) -> Classifier:
+def load_body(
+    folder: Path, num_labels: int, *, dropout: float, pad_token_id: int, pooling: str | None = None
+) -> Classifier:
     """A classifier whose body is that of `folder` - an encoder or decoder of a known family - and whose head is new.
 
     BERT's pooler is taken over where the folder has one; other heads are left behind. New parameters are drawn from
     torch's global generator. `pad_token_id` goes into the configuration: by it transformers finds a text's last token.
-    (RoBERTa's stays as it is, because positions are counted from it.) RunFolderError as `load_classifier`.
+    (RoBERTa's stays as it is, because positions are counted from it.) `pooling` replaces an encoder's
+    `classifier_pooling`. RunFolderError as `load_classifier`.
     """
     config = read_body_config(folder)
+    if pooling is not None and isinstance(config, EncoderConfig):
+        config = dataclasses.replace(config, classifier_pooling=pooling)
     if config.model_type != "roberta":
         config = dataclasses.replace(config, pad_token_id=pad_token_id)
     net = build_classifier(config, num_labels, dropout=dropout)
@@ -72,7 +78,7 @@ def load_body(folder: Path, num_labels: int, *, dropout: float, pad_token_id: in
     if isinstance(config, EncoderConfig):
         body = {name.removeprefix("body."): shape for name, shape in shapes.items()}
         tensors = {f"body.{name}": tensor for name, tensor in read_body(folder, config, body).items()}
-        if config.model_type == "bert":
+        if config.model_type == "bert" and config.classifier_pooling == "cls":
             tensors |= {f"pooling.dense.{name}": tensor for name, tensor in read_pooler(folder, config).items()}
     else:
         tensors = _read_decoder_body(folder, shapes)
@@ -114,7 +120,7 @@ def _stored(name: str, config: ClassifierConfig) -> str:
 
 def _to_json(config: ClassifierConfig) -> dict[str, Any]:
     if isinstance(config, EncoderConfig):
-        return config.to_hf()
+        return config.to_hf("ForSequenceClassification" if config.classifier_pooling == "cls" else "Model")
     if isinstance(config, DecoderConfig):
         architecture = ARCHITECTURES[config.model_type].replace("CausalLM", "SequenceClassification")
         return {**config.to_hf(), "architectures": [architecture]}

@@ -12,6 +12,7 @@ from rung.nets.decoder_config import check_keys
 from rung.nets.encoder_names import NAMES
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
+POOLINGS = ("cls", "mean")
 
 # Keys that say something about computing which we implement in one way only: any other value is refused.
 _ONLY_VALUE: dict[str, Any] = {
@@ -76,6 +77,7 @@ _DISTILBERT = {
     "attention_dropout": "attention_probs_dropout_prob",
     "activation": "hidden_act",
     "seq_classif_dropout": "classifier_dropout",
+    "classifier_pooling": "classifier_pooling",
 }
 # Where a family's class in transformers has another default than BERT's.
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -95,7 +97,8 @@ class EncoderConfig:
     - "roberta" (arXiv 1907.11692): positions are counted from `pad_token_id` + 1 on;
     - "distilbert" (arXiv 1910.01108): no token types (`type_vocab_size` means nothing), no pooler.
 
-    `classifier_dropout` None means `hidden_dropout_prob`.
+    `classifier_dropout` None means `hidden_dropout_prob`. `classifier_pooling` is what a classifier puts between body
+    and head, in ModernBERT's spelling: "cls", the family's own way of reading the first token, or "mean" over all.
     """
 
     vocab_size: int = 30522
@@ -112,6 +115,7 @@ class EncoderConfig:
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
     model_type: str = "bert"
+    classifier_pooling: str = "cls"
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
@@ -129,6 +133,9 @@ class EncoderConfig:
             )
         if self.hidden_act not in ACTIVATIONS:
             raise _refusal(f"hidden_act {self.hidden_act!r} is not supported", f"supported: {', '.join(ACTIVATIONS)}")
+        if self.classifier_pooling not in POOLINGS:
+            problem = f"classifier_pooling {self.classifier_pooling!r} is not supported"
+            raise _refusal(problem, f"supported: {', '.join(POOLINGS)}")
         if self.model_type == "roberta" and (type(self.pad_token_id) is not int or self.max_length < 1):
             raise _refusal(
                 f"roberta counts positions from pad_token_id + 1, and of {self.max_position_embeddings} positions "
@@ -166,6 +173,8 @@ class EncoderConfig:
         if self.model_type == "distilbert":
             fields = {theirs: fields[ours] for theirs, ours in _DISTILBERT.items()}
             fields["seq_classif_dropout"] = self.dropout
+        if self.classifier_pooling == "cls":
+            del fields["classifier_pooling"]  # what every class of these families does
         return {
             "architectures": [NAMES[self.model_type].class_name + head],
             **fields,
