@@ -279,7 +279,7 @@ def flip(path: Path, old: str, new: str) -> None:
         (lambda folder: flip(folder / "tokenizer.json", '"model"', '"model'), "not JSON"),
         (lambda folder: (folder / "tokenizer.json").write_text("[]"), "not a byte-level BPE"),
         (lambda folder: flip(folder / "tokenizer.json", '"BPE"', '"WordLevel"'), "not a byte-level BPE"),
-        (lambda folder: flip(folder / "tokenizer.json", '"À": ', '"Àa": '), "not in the vocabulary"),
+        (lambda folder: flip(folder / "tokenizer.json", '"¾": ', '"¾a": '), "not in the vocabulary"),
         (lambda folder: flip(folder / "tokenizer.json", '"Ġlark": ', '"漢": '), "stands for no bytes|out of voc"),
         (lambda folder: flip(folder / "tokenizer.json", '"À": ', '"À": 9'), "gaps"),
         (lambda folder: flip(folder / "tokenizer.json", '"merges": [', '"merges": [["a", "漢"],'), "not valid"),

