@@ -1,7 +1,7 @@
 """`tokenizer.json` and `tokenizer_config.json` from the metadata of a GGUF file (keys `tokenizer.*`).
 
-llama.cpp names the split of a byte-level BPE (`tokenizer.ggml.pre`) and knows its regex by that name. The table here says
-the same in the words of the `tokenizers` library; source: `llm_tokenizer_bpe` and `load` in llama.cpp's
+llama.cpp names the split of a byte-level BPE (`tokenizer.ggml.pre`) and knows its regex by that name. The table here
+says the same in the words of the `tokenizers` library; source: `llm_tokenizer_bpe` and `load` in llama.cpp's
 `src/llama-vocab.cpp`. A name that is not in the table is refused, because another split gives other tokens.
 """
 
@@ -45,7 +45,7 @@ def _split(regex: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Split:
-    """What cuts a text into pieces, in `tokenizers`' words; whether whole words skip the merges; whether BOS is added."""
+    """What cuts a text into pieces, in `tokenizers`' words; whether whole words skip merges; whether BOS is added."""
 
     steps: Sequence[dict[str, Any]]
     ignore_merges: bool = False
@@ -160,7 +160,6 @@ def _word_piece(
     missing = [token for token in (first, last, special["unk_token"]) if token not in vocabulary]
     if missing:
         raise TokenizerError(f"the tokenizer lacks {', '.join(missing)}", where=where, hint=_DAMAGED)
-    around = [{"type": "BertProcessing", "sep": [last, vocabulary[last]], "cls": [first, vocabulary[first]]}]
     definition = {
         **_head(added),
         "normalizer": {
@@ -171,7 +170,11 @@ def _word_piece(
             "lowercase": True,  # llama.cpp's WordPiece always does
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": around[0],
+        "post_processor": {
+            "type": "BertProcessing",
+            "sep": [last, vocabulary[last]],
+            "cls": [first, vocabulary[first]],
+        },
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
             "type": "WordPiece",

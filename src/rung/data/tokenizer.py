@@ -12,8 +12,8 @@ merges joins neighbouring tokens:
 - `word`: the most frequent words, each with the space before it, are tokens as a whole (the model's `ignore_merges`),
   and every other word and stretch of white space is spelled in its characters.
 
-There is no normaliser and no unknown token, so `decode(encode(text)) == text` for every text. Other people's vocabularies
-may lack a byte (SmolLM2's has none for U+0004): a character that needs it is refused rather than lost.
+There is no normaliser and no unknown token, so `decode(encode(text)) == text` for every text. Other people's
+vocabularies may lack a byte (SmolLM2's has none for U+0004): a character that needs it is refused rather than lost.
 """
 
 from __future__ import annotations

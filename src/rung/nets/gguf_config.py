@@ -42,7 +42,7 @@ def head_count(file: GgufFile, part: str = "q") -> int:
 
 
 def config_from_gguf(file: GgufFile) -> dict[str, Any]:
-    """The `config.json` object of a GGUF file. RunFolderError when a key is missing, wrong or means something unknown."""
+    """The `config.json` object of a GGUF file. RunFolderError when a key is missing, wrong or not supported."""
     layout_of(file)
     architecture = str(file.metadata[ARCHITECTURE])
     shape = {"gpt2": _gpt2, "bert": _bert}.get(architecture, _rotary_decoder)(file)
@@ -65,7 +65,8 @@ def _rotary_decoder(file: GgufFile) -> dict[str, Any]:
     if _get(file, "attention.sliding_window", int, 0):
         raise _refusal(file, "sliding windows are not supported")
     architecture = str(file.metadata[ARCHITECTURE])
-    config = {
+    theta = _short(_get(file, "rope.freq_base", float, 10_000.0))
+    config: dict[str, Any] = {
         "vocab_size": _vocabulary_size(file),
         "hidden_size": hidden,
         "intermediate_size": _get(file, "feed_forward_length", int),
@@ -75,12 +76,12 @@ def _rotary_decoder(file: GgufFile) -> dict[str, Any]:
         "max_position_embeddings": _get(file, "context_length", int),
         "hidden_act": "silu",
         "rms_norm_eps": _short(_get(file, "attention.layer_norm_rms_epsilon", float)),
-        "rope_theta": _short(_get(file, "rope.freq_base", float, 10_000.0)),
+        "rope_theta": theta,
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
     if architecture != "qwen2":
         config |= {"head_dim": head_dim, "attention_bias": "blk.0.attn_q.bias" in file.tensors}
-    scaling = _rope_scaling(file, float(config["rope_theta"]), head_dim)
+    scaling = _rope_scaling(file, theta, head_dim)
     return config | ({"rope_scaling": scaling} if scaling else {})
 
 

@@ -121,9 +121,9 @@ LAYOUTS: dict[str, Layout] = {
 
 def interleave_heads(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Rows of each head from halves (Hugging Face) to pairs (ggml's llama): `permute` in convert_hf_to_gguf.py."""
-    return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    return weight.reshape(heads, 2, len(weight) // heads // 2, *weight.shape[1:]).transpose(1, 2).flatten(0, 2)
 
 
 def separate_heads(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """The inverse of `interleave_heads`."""
-    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+    return weight.reshape(heads, len(weight) // heads // 2, 2, *weight.shape[1:]).transpose(1, 2).flatten(0, 2)

@@ -1,7 +1,7 @@
 """Other people's models as a base to tune, prompt or measure: from a folder, a GGUF file, a package or a fetched copy.
 
-`resolve_base` turns what a user writes into a model folder and never reaches the network; `rung get` (`rung.tasks.getting`)
-does that. `base_record` says what the folder is, for the headers of runs that stand on it.
+`resolve_base` turns what a user writes into a model folder and never reaches the network; `rung get` does that (see
+`rung.tasks.getting`). `base_record` says what the folder is, for the headers of runs that stand on it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def resolve_base(base: str | Path) -> Path:
         )
     raise RunFolderError(
         f"there is no base {name!r}{did_you_mean(name, KNOWN_BASES)}",
-        hint=f"give a model folder, a GGUF file, ORG/NAME after `rung get ORG/NAME`, or one of: {', '.join(KNOWN_BASES)}",
+        hint=f"give a model folder, a GGUF file, ORG/NAME after `rung get ORG/NAME`, or {' or '.join(KNOWN_BASES)}",
     )
 
 
