@@ -44,21 +44,23 @@ _CLEARLY = 0.8
 class Training:
     """How to train a classifier network, whatever the number of labelled texts.
 
-    `epochs` passes, but at least `least_steps` steps: on few labels a pass is only a handful of steps. `patience`:
-    validations without a new best before training stops. `learning_rate` is AdamW's, whatever the `optimizer`: others
-    get the rate that is as usual for them (`rung.training.optimizers.rate_like_adamw`).
+    `epochs` passes, but at least `least_steps` steps: on few labels a pass is only a handful of steps; or exactly
+    `steps`. `patience`: validations without a new best before training stops; None: to the end. `learning_rate` is
+    AdamW's, whatever the `optimizer`: others get the rate that is as usual for them
+    (`rung.training.optimizers.rate_like_adamw`).
     """
 
-    epochs: int
+    epochs: float
     batch_size: int
     learning_rate: float
     weight_decay: float = 0.0
     least_steps: int = 300
     warmup_share: float = 0.05
     decay_share: float = 0.5
-    patience: int = 5
+    patience: int | None = 5
     precision: Precision = "fp32"
     optimizer: OptimizerName = "adamw"
+    steps: int | None = None
 
     def batch_of(self, items: int) -> int:
         """Texts in a batch: fewer where there are few texts, so that an epoch still has some steps."""
@@ -67,7 +69,7 @@ class Training:
     def settings(self, items: int, *, seed: int, validated: bool) -> LoopSettings:
         """What the loop is told for training on `items` texts."""
         batch = self.batch_of(items)
-        steps = max(round(self.epochs * items / batch), self.least_steps)
+        steps = max(1, round(self.epochs * items / batch), self.least_steps) if self.steps is None else self.steps
         validations = min(max(round(steps * batch / items), _FEWEST_VALIDATIONS), _MOST_VALIDATIONS)
         return LoopSettings(
             schedule=Schedule.warmup_flat_decay(
@@ -135,8 +137,37 @@ def train_classifier(
 ) -> LoopResult:
     """Train `net` in place and leave it with the weights that did best on `valid` (without any: the last ones).
 
-    The best has the fewest errors, of equals the smallest loss. Temporary files are kept beside `near`.
-    Raises KeyboardInterrupt when someone interrupts: nothing is left then.
+    Temporary files are kept beside `near`. Raises KeyboardInterrupt when someone interrupts: nothing is left then.
+    """
+    course = course_of(net, train, valid, training, pad_token_id=pad_token_id, seed=seed)
+    return train_to_best(
+        net,
+        Classification(),
+        course.batches,
+        optimizer_of(net, training),
+        course.settings,
+        validate=course.validate,
+        near=near,
+        label=label,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class Course:
+    """What the loop needs to train one classifier, beside net and optimiser."""
+
+    batches: Batches
+    settings: LoopSettings
+    validate: Callable[[], Validation] | None
+
+
+def course_of(
+    net: nn.Module, train: LabelledTexts, valid: LabelledTexts, training: Training, *, pad_token_id: int, seed: int
+) -> Course:
+    """Batches of texts of similar length, and validation: the best has the fewest errors, of equals the smallest loss.
+
+    Without any `valid` texts there is no validation.
     """
     world = alone(device())
     settings = training.settings(len(train), seed=seed, validated=len(valid) > 0)
@@ -159,21 +190,14 @@ def train_classifier(
     batches = LabelBatches(
         train.texts, train.labels, pad_token_id=pad_token_id, batch_size=settings.batch_size, seed=seed
     )
-    return train_to_best(
-        net,
-        Classification(),
-        batches,
-        optimizer_of(net, training),
-        settings,
-        validate=validate if len(valid) else None,
-        near=near,
-        label=label,
-        progress=progress,
-    )
+    return Course(batches, settings, validate if len(valid) else None)
 
 
-def optimizer_of(net: nn.Module, training: Training) -> Optimizer:
-    """The optimiser that `training` names. Rate x decay is AdamW's for all; to Adam it is an L2 penalty."""
+def optimizer_of(net: nn.Module, training: Training, *, rate_of: Callable[[str], float] | None = None) -> Optimizer:
+    """The optimiser that `training` names. Rate x decay is AdamW's for all; to Adam it is an L2 penalty.
+
+    `rate_of` scales the rate of each parameter by its name.
+    """
     rate = rate_like_adamw(training.optimizer, training.learning_rate)
     return build_optimizer(
         net,
@@ -181,6 +205,7 @@ def optimizer_of(net: nn.Module, training: Training) -> Optimizer:
         learning_rate=rate,
         weight_decay=training.weight_decay * training.learning_rate / rate,
         betas=(0.9, 0.999),
+        rate_of=rate_of,
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rung.data.text_encoder import TextEncoder
 from rung.errors import RunFolderError
 from rung.nets.classifier_folder import load_body, read_body_config
+from rung.nets.encoder_config import EncoderConfig
 from rung.progress import SILENT, Progress
 from rung.runfolder import HEADER_NAME, verify
 from rung.tasks.classification.families import Start
@@ -21,20 +24,26 @@ _MOST_TOKENS = 512
 
 @dataclass(frozen=True)
 class FolderNetworks:
-    """Encoders (BERT) and decoders (Qwen3, Llama, Qwen2) in Hugging Face's layout, and Rung's language models."""
+    """Encoders and decoders in Hugging Face's layout, sentence encoders, and Rung's language models.
+
+    `pooling` None: the mean over tokens where the folder is of a sentence encoder that takes it, else what is usual.
+    """
 
     folder: Path
     dropout: float = 0.1
     earlier_share: float = 0.0
+    pooling: Literal["cls", "mean"] | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> FolderNetworks:
+    def open(
+        cls, folder: Path, *, dropout: float = 0.1, pooling: Literal["cls", "mean"] | None = None
+    ) -> FolderNetworks:
         """Check early that the folder can be used. RunFolderError or TokenizerError say why it cannot."""
         if not folder.is_dir():
             raise RunFolderError("there is no such folder", where=str(folder), hint="give the folder of a network")
         if (folder / HEADER_NAME).exists():
             verify(folder)
-        family = cls(folder)
+        family = cls(folder, dropout=dropout, pooling=pooling)
         rows, tokens = read_body_config(folder).vocab_size, family.encoder.vocab_size
         if tokens > rows:
             raise RunFolderError(
@@ -52,8 +61,9 @@ class FolderNetworks:
     @cached_property
     def longest(self) -> int:
         """The most tokens of a text: what network and tokenizer allow, and no more than time does."""
-        allowed = (read_body_config(self.folder).max_position_embeddings, self.encoder.model_max_length or _MOST_TOKENS)
-        return min(*allowed, _MOST_TOKENS)
+        config = read_body_config(self.folder)
+        positions = config.max_length if isinstance(config, EncoderConfig) else config.max_position_embeddings
+        return min(positions, self.encoder.model_max_length or _MOST_TOKENS, _MOST_TOKENS)
 
     def untrained(self, task: Any, items: Indices) -> Start:
         """See `Family`."""
@@ -67,6 +77,18 @@ class FolderNetworks:
         """See `Family`."""
         with seeded(seed):
             net = load_body(
-                self.folder, len(task.label_names), dropout=self.dropout, pad_token_id=self.encoder.pad_token_id
+                self.folder,
+                len(task.label_names),
+                dropout=self.dropout,
+                pad_token_id=self.encoder.pad_token_id,
+                pooling=self.pooling or _own_pooling(self.folder),
             )
         return Start(net, self.encoder)
+
+
+def _own_pooling(folder: Path) -> str | None:
+    """ "mean" where `folder` is of a sentence encoder that pools so; None: nothing is said."""
+    for path in sorted(folder.glob("*_Pooling/config.json")):
+        with suppress(OSError, ValueError):
+            return "mean" if json.loads(path.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens") else None
+    return None
