@@ -179,3 +179,19 @@ def test_scores_that_are_not_finite(net: CausalLM, tokenizer: Tokenizer, options
         broken.model.norm.weight.fill_(torch.nan)
     with pytest.raises(GenerationError, match="not finite"):
         Engine(broken, tokenizer).generate("a", options)
+
+
+def test_a_prompt_of_tokens_is_the_prompt_of_its_text(engine: Engine, tokenizer: Tokenizer) -> None:
+    texts = [text for text in PROMPTS if text]
+    of_tokens = engine.generate([tokenizer.encode(text) for text in texts], GREEDY)
+    assert of_tokens == engine.generate(texts, GREEDY)
+    streamed = list(engine.stream(tokenizer.encode(texts[0]), GREEDY))
+    assert [piece.token_id for piece in streamed] == of_tokens[0].token_ids
+
+
+def test_a_stop_token_ends_the_text_and_is_its_last_token(engine: Engine) -> None:
+    (whole,) = engine.generate(PROMPTS[0], GREEDY)
+    wanted = whole.token_ids[5]
+    (ended,) = engine.generate(PROMPTS[0], dataclasses.replace(GREEDY, stop_tokens=(wanted,)))
+    assert ended.token_ids == whole.token_ids[: whole.token_ids.index(wanted) + 1]
+    assert ended.finish_reason == "stop"

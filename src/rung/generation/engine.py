@@ -19,6 +19,8 @@ from rung.generation.token_decoder import token_decoder
 
 FinishReason = Literal["stop", "length"]
 """stop: an end-of-text token or a stop string. length: `max_tokens`, or the network's context was full."""
+Prompt = str | Sequence[int]
+"""Text, whose spelling of a special token is mere text; or the tokens themselves, as a chat template gives them."""
 
 
 _DEFAULT = SamplingOptions()
@@ -98,13 +100,13 @@ class Engine:
         return self._decoder.context_length
 
     def generate(
-        self, prompts: str | Sequence[str], options: SamplingOptions | Sequence[SamplingOptions] = _DEFAULT
+        self, prompts: str | Sequence[Prompt], options: SamplingOptions | Sequence[SamplingOptions] = _DEFAULT
     ) -> list[Generation]:
         """Continue each prompt; `options` are for all of them, or one for each.
 
         GenerationError when a prompt does not fit the context, or the network's scores are not finite.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts: list[Prompt] = [prompts] if isinstance(prompts, str) else list(prompts)
         each = [options] * len(texts) if isinstance(options, SamplingOptions) else list(options)
         if len(each) != len(texts):
             raise GenerationError(f"{len(texts)} prompts and {len(each)} options", hint="give one for each prompt")
@@ -113,13 +115,14 @@ class Engine:
             pass
         return [request.result() for request in requests]
 
-    def stream(self, prompt: str, options: SamplingOptions = _DEFAULT) -> Iterator[Piece]:
+    def stream(self, prompt: Prompt, options: SamplingOptions = _DEFAULT) -> Iterator[Piece]:
         """Continue `prompt`, one piece a token; all texts joined equal `generate`'s text. Errors as in `generate`."""
         request = self._request(prompt, options)  # at once, so that errors come before the first piece is asked for
         return (piece for _, piece in self._run([request]))
 
-    def _request(self, prompt: str, options: SamplingOptions) -> _Request:
-        tokens = self._tokenizer.encode(prompt) or [self._tokenizer.eos_token_id]
+    def _request(self, prompt: Prompt, options: SamplingOptions) -> _Request:
+        tokens = self._tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        tokens = tokens or [self._tokenizer.eos_token_id]
         if len(tokens) >= self.context_length:
             raise GenerationError(
                 f"the prompt has {len(tokens):,} tokens; the network's context of {self.context_length:,} has no room "
@@ -206,7 +209,7 @@ class _Request:
         self.tokens.append(token)
         self.logprobs.append(logprob)
         text = self.stream.push(token)
-        if token in end_ids or self.stream.stopped:
+        if token in end_ids or token in self.options.stop_tokens or self.stream.stopped:
             self.finish_reason = "stop"
         elif len(self.tokens) >= self.last_length(context_length):
             self.finish_reason = "length"

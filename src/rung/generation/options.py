@@ -15,7 +15,8 @@ class SamplingOptions:
     `temperature` 0 is greedy: always the likeliest token. `top_k`, `top_p`, `min_p` leave out unlikely tokens, in this
     order, after the temperature; None means no such filter. `repetition_penalty` above 1 makes tokens less likely that
     stand in the prompt or were drawn before (CTRL, arXiv 1909.05858, section 4.1). The text ends before the first of
-    the `stop` strings, at an end-of-text token, after `max_tokens` tokens, or where the network's context ends.
+    the `stop` strings, at an end-of-text token or one of `stop_tokens` (ids: an end of turn, say), after `max_tokens`
+    tokens, or where the network's context ends.
     `seed` (0 .. 2^64 - 1) decides all draws: equal seeds give equal text, whatever else is in the batch.
     """
 
@@ -27,6 +28,7 @@ class SamplingOptions:
     stop: tuple[str, ...] = ()
     max_tokens: int = 200
     seed: int = 0
+    stop_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every value, then the values against each other."""
