@@ -122,16 +122,23 @@ class Run:
         write_header(self.folder, self.header, [name for name in self._model_files() if (self.folder / name).is_file()])
 
     def publish(
-        self, checkpoint: Path, *, card: str, records: Sequence[Record], scores: Mapping[str, ItemScores]
+        self,
+        checkpoint: Path,
+        *,
+        card: str,
+        records: Sequence[Record],
+        scores: Mapping[str, ItemScores],
+        further: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the run folder itself the model of `checkpoint`, with its card and measurements, and call it finished.
 
-        The header is written last: until then the folder is not a finished run.
+        `further` are entries of `results.json` beside the records. The header is written last: until then the folder is
+        not a finished run.
         """
         for path in checkpoint.iterdir():
             if path.name not in _OF_A_CHECKPOINT_ONLY:
                 shutil.copy2(path, self.folder / path.name)
-        write_measurements(self.folder, card=card, records=records, scores=scores)
+        write_measurements(self.folder, card=card, records=records, scores=scores, further=further)
         self.write("finished", published=checkpoint.name)
 
     def _model_files(self) -> list[str]:
@@ -139,6 +146,9 @@ class Run:
             "config.json",
             "generation_config.json",
             "model.safetensors",
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "tuned.json",
             "tokenizer.json",
             "tokenizer_config.json",
             "vocabulary.json",
@@ -147,11 +157,18 @@ class Run:
         return [*names, *(f"{SCORES}/{path.name}" for path in sorted((self.folder / SCORES).glob("*.jsonl")))]
 
 
-def write_measurements(folder: Path, *, card: str, records: Sequence[Record], scores: Mapping[str, ItemScores]) -> None:
+def write_measurements(
+    folder: Path,
+    *,
+    card: str,
+    records: Sequence[Record],
+    scores: Mapping[str, ItemScores],
+    further: Mapping[str, Any] | None = None,
+) -> None:
     """Write the card, `results.json` and the per-item scores of a model into its folder; its header comes after."""
     for name, items in scores.items():
         items.save(folder / SCORES / f"{name}.jsonl")
-    write_json(folder / RESULTS, {"records": [record.model_dump(mode="json") for record in records]})
+    write_json(folder / RESULTS, {"records": [record.model_dump(mode="json") for record in records], **(further or {})})
     write_text(folder / CARD, card)
 
 
