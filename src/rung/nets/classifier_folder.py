@@ -39,7 +39,7 @@ _DECODER = {"body.": "model.", "head.": "score."}
 def save_classifier(net: Classifier, folder: Path, labels: Mapping[str, Any]) -> None:
     """Write `net` into the existing `folder`; `labels` goes into `config.json`: `id2label` and `label2id`."""
     write_json(folder / CONFIG, {**_to_json(net.config), **labels})
-    write_weights({_stored(name, net.config): t.contiguous() for name, t in net.state_dict().items()}, folder)
+    write_weights({stored_name(name, net.config): t.contiguous() for name, t in net.state_dict().items()}, folder)
 
 
 def load_classifier(folder: Path) -> Classifier:
@@ -50,7 +50,7 @@ def load_classifier(folder: Path) -> Classifier:
         raise RunFolderError(f"{CONFIG} names no classes (id2label)", where=str(folder))
     config = _from_json(stored, where=str(folder / CONFIG))
     shapes = parameter_shapes(config, len(names))
-    ours = {_stored(name, config): name for name in shapes}
+    ours = {stored_name(name, config): name for name in shapes}
     ignored: tuple[str, ...] = ()
     if isinstance(config, EncoderConfig):
         ignored = NAMES[config.model_type].unused_of_body(NAMES[config.model_type].body)
@@ -107,8 +107,8 @@ def read_body_config(folder: Path) -> EncoderConfig | DecoderConfig:
     return config
 
 
-def _stored(name: str, config: ClassifierConfig) -> str:
-    """The name of our parameter `name` in a file."""
+def stored_name(name: str, config: ClassifierConfig) -> str:
+    """The name of a `Classifier`'s parameter `name` in its folder: transformers' own, where it has such a class."""
     if isinstance(config, EncoderConfig):
         return NAMES[config.model_type].of_classifier(name)
     if isinstance(config, DecoderConfig):
