@@ -1,8 +1,8 @@
 """Where work is kept between commands, and how it is kept from growing for ever.
 
-Prepared text (`segments`, `groups`, `corpora`, `tokens`, `shards`) and what was unpacked from GGUF files (`bases`) is made
-again whenever it is missing, so what was not used for long is removed. `llm`, answers that were paid for, is counted
-here and never removed.
+Prepared text (`segments`, `groups`, `corpora`, `tokens`, `shards`) and what was unpacked from GGUF files (`bases`) is
+made again whenever it is missing, so what was not used for long is removed. `llm`, answers that were paid for, is
+counted here and never removed.
 """
 
 from __future__ import annotations

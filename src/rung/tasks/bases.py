@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from rung.tasks.run import model_folder
 MODELS = Path("models")
 RECORD = "base.json"
 """Beside a fetched or unpacked model: name, origin, licence, and the hash of its weights."""
-_HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+GGUF_WEIGHTS = "model.gguf"
 _UNPACKED = "bases"
 _LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 
@@ -95,7 +97,7 @@ def resolve_base(base: str | Path) -> Path:
         return model_folder(path) if (path / HEADER_NAME).is_file() else path
     if path.is_file():
         return _unpacked(path)
-    if (MODELS / name).is_dir() and (name in KNOWN_BASES or _HUB_NAME.fullmatch(name)):
+    if (MODELS / name).is_dir() and (name in KNOWN_BASES or HUB_NAME.fullmatch(name)):
         return MODELS / name
     if name in KNOWN_BASES:
         found = KNOWN_BASES[name].installed
@@ -104,7 +106,7 @@ def resolve_base(base: str | Path) -> Path:
                 f"the base {name} is not here", hint=f"{KNOWN_BASES[name].install_command}   (or: rung get {name})"
             )
         return found if found.is_dir() else _unpacked(found)
-    if _HUB_NAME.fullmatch(name):
+    if HUB_NAME.fullmatch(name):
         raise RunFolderError(
             f"there is no folder {name}, and no model of that name was fetched", hint=f"rung get {name}"
         )
@@ -117,19 +119,20 @@ def resolve_base(base: str | Path) -> Path:
 def base_record(folder: Path) -> dict[str, Any]:
     """What a model folder is, for the header of a run that stands on it.
 
-    Keys: name, origin (what `resolve_base` takes again), architecture, licence ("unknown" when nothing tells it), and
-    weights_sha256, the SHA-256 of the weights' file (of several files: of their hashes, one a line).
+    Keys: name, origin (what `resolve_base` takes again), source (where it came from), architecture, licence ("unknown"
+    when nothing tells it), and weights_sha256, the SHA-256 of the weights' file (of several: of their hashes).
     """
-    noted = _noted(folder)
-    config = _read_json(folder / "config.json")
-    architectures = config.get("architectures")
+    noted = _read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    architectures = _read_json(folder / "config.json").get("architectures")
     known = next((base for base in KNOWN_BASES.values() if base.installed == folder), None)
     return {
         "name": noted.get("name") or (known.name if known else folder.name),
         "origin": noted.get("origin") or (known.name if known else str(folder)),
+        "source": noted.get("source", "package " + known.package if known else "folder"),
         "architecture": architectures[0] if isinstance(architectures, list) and architectures else "unknown",
         "licence": noted.get("licence") or (known.licence if known else licence_of(folder)),
-        "weights_sha256": noted.get("weights_sha256") or weights_sha256(folder),
+        # of an unpacked file it is known: the folder in the cache is of that file at that size and time
+        "weights_sha256": noted["weights_sha256"] if "origin" in noted else weights_sha256(folder),
     }
 
 
@@ -150,11 +153,6 @@ def licence_of(folder: Path) -> str:
 
 def _unpacked(file: Path) -> Path:
     """The folder in the cache that makes a model folder of a GGUF file, written when first asked for."""
-    from rung.data.gguf_tokenizer import tokenizer_from_gguf
-    from rung.nets.gguf_config import config_from_gguf
-    from rung.nets.gguf_file import GgufFile
-    from rung.nets.weights import GGUF_WEIGHTS
-
     file = file.resolve()
     stat = file.stat()
     version = f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}\n{_UNPACKED_FORMAT}"
@@ -162,33 +160,42 @@ def _unpacked(file: Path) -> Path:
     if (folder / GGUF_WEIGHTS).is_file():
         note_use(folder)
         return folder
+    known = next((base for base in KNOWN_BASES.values() if base.installed == file), None)
+    name, origin = (known.name, known.name) if known else (file.stem, str(file))
+    write_gguf_folder(file, folder, copy=False, name=name, origin=origin, source=f"file {file.name}")
+    return folder
+
+
+def write_gguf_folder(file: Path, folder: Path, *, copy: bool, **noted: str) -> None:
+    """Make the model folder of a GGUF file: its configuration and tokenizer, and the file itself, copied or linked to.
+
+    `noted` is written down beside it, with the licence that the file names and its hash.
+    Raises RunFolderError or TokenizerError when the file is damaged or of a kind that Rung cannot read.
+    """
+    from rung.data.gguf_tokenizer import tokenizer_from_gguf
+    from rung.nets.gguf_config import config_from_gguf
+    from rung.nets.gguf_file import GgufFile
+
     with GgufFile(file) as opened:
         metadata, config = opened.metadata, config_from_gguf(opened)
     definition, tokenizer_config = tokenizer_from_gguf(metadata, where=str(file))
-    known = next((base for base in KNOWN_BASES.values() if base.installed == file), None)
-    record = {
-        "name": known.name if known else file.stem,
-        "origin": known.name if known else str(file),
-        "licence": str(metadata.get("general.license", known.licence if known else "unknown")),
-        "weights_sha256": file_sha256(file),
-    }
+    licence = str(metadata.get("general.license", "unknown"))
+    record = {**noted, "licence": licence, "weights_sha256": file_sha256(file)}
 
     def fill(writing: Path) -> None:
         write_json(writing / "config.json", config)
         write_json(writing / "tokenizer.json", definition)
         write_json(writing / "tokenizer_config.json", tokenizer_config)
         write_json(writing / RECORD, record)
-        (writing / GGUF_WEIGHTS).symlink_to(file)
+        if copy:
+            shutil.copyfile(file, writing / GGUF_WEIGHTS)
+        else:
+            (writing / GGUF_WEIGHTS).symlink_to(file)
 
     write_folder(folder, fill, {"kind": "base"})
-    return folder
 
 
 _UNPACKED_FORMAT = 1  # raise it when another version of Rung would unpack a file differently
-
-
-def _noted(folder: Path) -> dict[str, Any]:
-    return _read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
