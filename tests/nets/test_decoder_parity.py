@@ -11,6 +11,7 @@ import transformers
 
 from rung.nets.decoder import CausalLM, DecoderConfig
 from rung.nets.pretrained import load_net, save_net
+from rung.nets.rope import RopeScaling
 
 TINY = DecoderConfig(
     vocab_size=71,
@@ -22,6 +23,22 @@ TINY = DecoderConfig(
     head_dim=8,
     max_position_embeddings=64,
 )
+
+LLAMA = dataclasses.replace(TINY, model_type="llama")
+LINEAR = RopeScaling("linear", 4.0)
+# Contexts that lie within the 17 tokens of the texts below, so that the slow rotations are changed where it shows.
+LLAMA3 = RopeScaling("llama3", 8.0, original_max_position_embeddings=16, low_freq_factor=1.0, high_freq_factor=4.0)
+YARN = RopeScaling("yarn", 4.0, original_max_position_embeddings=16)
+YARN_ALL_KEYS = RopeScaling(
+    "yarn",
+    4.0,
+    original_max_position_embeddings=12,
+    beta_fast=16.0,
+    beta_slow=0.5,
+    mscale=0.7,
+    mscale_all_dim=0.9,
+    truncate=False,
+)
 CONFIGS = {
     "qwen3": TINY,
     "qwen3-wide-heads-untied": dataclasses.replace(TINY, head_dim=12, tie_word_embeddings=False),
@@ -32,6 +49,17 @@ CONFIGS = {
         TINY, model_type="llama", tie_word_embeddings=False, attention_bias=True, num_key_value_heads=4
     ),
     "llama-odd-width": dataclasses.replace(TINY, model_type="llama", head_dim=6, num_hidden_layers=3),
+    "llama-biases-everywhere": dataclasses.replace(LLAMA, attention_bias=True, mlp_bias=True),
+    "llama-linear": dataclasses.replace(LLAMA, rope_scaling=LINEAR),
+    "llama-dynamic": dataclasses.replace(LLAMA, rope_scaling=RopeScaling("dynamic", 2.0)),
+    "llama-llama3": dataclasses.replace(LLAMA, rope_scaling=LLAMA3, rope_theta=100.0),
+    "qwen3-yarn": dataclasses.replace(TINY, rope_scaling=YARN, rope_theta=100.0, head_dim=16),
+    "llama-yarn-all-keys": dataclasses.replace(LLAMA, rope_scaling=YARN_ALL_KEYS, rope_theta=50.0, head_dim=16),
+    "llama-yarn-attention-factor": dataclasses.replace(
+        LLAMA, rope_scaling=dataclasses.replace(YARN, attention_factor=1.3)
+    ),
+    "mistral": dataclasses.replace(TINY, model_type="mistral", tie_word_embeddings=False),
+    "mistral-window": dataclasses.replace(TINY, model_type="mistral", sliding_window=5),
     "qwen2": dataclasses.replace(TINY, model_type="qwen2"),
     "qwen2-untied-one-kv-head": dataclasses.replace(
         TINY, model_type="qwen2", tie_word_embeddings=False, num_key_value_heads=1

@@ -80,8 +80,14 @@ def test_weights_can_be_stored_and_held_in_bfloat16(tmp_path: Path) -> None:
     [
         ({"model_type": "mamba"}, "'mamba' is not supported"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "disagree"),
+        ({"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0]}}, "rope_type 'longrope'"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "lacks low_freq_factor, high_freq_factor"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": "two"}}, "factor of rope_type 'linear' cannot be 'two'"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "fast": 1}}, "not supported: fast"),
+        ({"rope_parameters": [1]}, "must be an object"),
+        ({"mlp_bias": True}, "mlp_bias is not supported for 'qwen3'"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window must be"),
         ({"rope_theta": 5e5}, "disagree"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding_attention"),
@@ -109,6 +115,95 @@ def test_older_spellings_and_defaults_are_read(folder: Path) -> None:
     edit_config(folder, model_type="llama", num_key_value_heads="absent", head_dim="absent", rope_theta="absent")
     llama = read_config(folder)
     assert (llama.num_key_value_heads, llama.head_dim, llama.rope_theta) == (2, 8, 10_000.0)
+
+
+def test_all_tokens_that_end_a_text_are_known(folder: Path) -> None:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [3, 4], "pad_token_id": 7, "temperature": 0.7, "bos_token_id": None}))
+    config = read_config(folder)
+    assert (config.eos_token_id, config.pad_token_id, config.bos_token_id) == ((3, 4), 7, 0)
+    path.write_text("{")
+    with pytest.raises(RunFolderError, match=r"cannot read generation_config\.json"):
+        read_config(folder)
+
+
+# What stands in the files of the models named, beside the keys that Rung writes itself.
+_REAL = {
+    "Llama-3.2-1B-Instruct": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 22,
+        "eos_token_id": [20, 21, 22],
+        "mlp_bias": False,
+        "pretraining_tp": 1,
+        "rope_scaling": {
+            "factor": 32.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+        "rope_theta": 500000.0,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.45.0.dev0",
+        "use_cache": True,
+    },
+    "Mistral-7B-v0.1": {
+        "model_type": "mistral",
+        "sliding_window": 4096,
+        "rope_theta": 10000.0,
+        "use_cache": True,
+        "torch_dtype": "bfloat16",
+    },
+    "Qwen2.5-0.5B-Instruct": {
+        "model_type": "qwen2",
+        "attention_dropout": 0.0,
+        "max_window_layers": 21,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "use_mrope": False,
+        "use_sliding_window": False,
+    },
+    "Qwen3-0.6B": {
+        "model_type": "qwen3",
+        "attention_bias": False,
+        "max_window_layers": 28,
+        "rope_scaling": None,
+        "rope_theta": 1000000,
+        "sliding_window": None,
+        "use_sliding_window": False,
+    },
+    "SmolLM2-135M-Instruct": {
+        "model_type": "llama",
+        "is_llama_config": True,
+        "pad_token_id": 2,
+        "pretraining_tp": 1,
+        "rope_interleaved": False,
+        "rope_scaling": None,
+        "rope_theta": 100000,
+        "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
+    },
+}
+
+
+@pytest.mark.parametrize("values", _REAL.values(), ids=_REAL.keys())
+def test_the_keys_of_real_folders_are_read(values: dict[str, Any], folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    edit_config(folder, rope_parameters="absent", rope_theta="absent")
+    edit_config(folder, **values)
+    config = read_config(folder)
+    assert config.rope_theta == values["rope_theta"]
+    scaling = values.get("rope_scaling")
+    assert (config.rope_scaling.to_hf() if config.rope_scaling else None) == scaling
+    assert config.sliding_window == (4096 if values["model_type"] == "mistral" else None)
+    assert DecoderConfig.from_hf(config.to_hf()) == config
+
+
+def test_tensors_that_old_versions_stored_are_left_behind(folder: Path) -> None:
+    edit_weights(folder, model__layers__1__self_attn__rotary_emb__inv_freq=torch.ones(4))
+    load_net(folder)
 
 
 @pytest.mark.parametrize(

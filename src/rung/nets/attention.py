@@ -1,26 +1,13 @@
-"""Rotary positions, the key-value cache, and attention over it."""
+"""Rotations of queries and keys, the key-value cache, and attention over it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 
 from rung.errors import GenerationError
-
-if TYPE_CHECKING:
-    from rung.nets.decoder_config import DecoderConfig
-
-
-def rotary_table(positions: int, head_dim: int, theta: float) -> torch.Tensor:
-    """Return cosines and sines, (2, positions, head_dim / 2) float32: one for each pair (i, i + head_dim / 2).
-
-    RoFormer, arXiv 2104.09864, section 3.4.2; the halves are in Hugging Face's order: no weight is ever permuted.
-    """
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
-    return torch.stack((angles.cos(), angles.sin()))
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -54,6 +41,22 @@ def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Ten
 _BLOCK = 128
 
 
+class CachedShape(Protocol):
+    """What a key-value cache must know of a network's configuration."""
+
+    @property
+    def num_hidden_layers(self) -> int: ...
+
+    @property
+    def num_key_value_heads(self) -> int: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def max_position_embeddings(self) -> int: ...
+
+
 class KeyValueCache:
     """Keys and values of the tokens already seen, in tensors of fixed size that steps write into.
 
@@ -68,7 +71,7 @@ class KeyValueCache:
 
     def __init__(
         self,
-        config: DecoderConfig,
+        config: CachedShape,
         batch_size: int,
         capacity: int,
         *,
@@ -185,6 +188,63 @@ def masked_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, enable_gqa=groups > 1)
 
 
+class Reading:
+    """One forward pass: where each token stands, which others it sees, and the cache, if there is one.
+
+    `positions` (batch or 1, time) count from the beginning of each token's own text.
+    """
+
+    def __init__(
+        self,
+        embedded: torch.Tensor,
+        mask: torch.Tensor | None,
+        cache: KeyValueCache | None,
+        *,
+        max_positions: int,
+        window: int | None = None,
+    ) -> None:
+        """Take `embedded` (batch, time, hidden) and the `mask` and state of `Decoder.forward`, or of a body like it.
+
+        `window`: a token sees itself and the `window` - 1 before it. GenerationError for more tokens than
+        `max_positions`, or for several documents in a row of a cache.
+        """
+        time = embedded.shape[1]
+        if time > max_positions:
+            raise GenerationError(
+                f"{time} tokens do not fit this network's {max_positions} positions", hint="shorten the text"
+            )
+        if cache is not None and mask is not None and bool((mask > 1).any()):
+            raise GenerationError(
+                "a key-value cache holds one document a row, the mask numbers several", hint="give each its own row"
+            )
+        self.cache = cache
+        before = 0 if cache is None else cache.longest
+        narrow = window is not None and before + time > window
+        self.allowed: torch.Tensor | None = None
+        self._causal = before == 0 and mask is None and not narrow
+        if cache is None and mask is not None:
+            self.allowed = allowed_keys(mask)
+            self.positions = self.allowed.sum(-1)[:, 0] - 1  # as many as came before in the same document
+            if narrow and window is not None:
+                self.allowed = self.allowed.triu(1 - window)
+            return
+        arange = torch.arange(time, device=embedded.device)[None]
+        self.positions = arange if cache is None else cache.positions(time)
+        one_for_all = time == 1 and (cache is None or not cache.ragged)
+        if narrow or not (self._causal or one_for_all):
+            self.allowed = allowed_slots(self.positions, before + time, window)
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Mix the values that each query sees, those in the cache of `layer` included: (batch, time, heads x head_dim).
+
+        q (batch, heads, time, head_dim); k and v may have fewer heads.
+        """
+        if self.cache is not None:
+            k, v = self.cache.write(layer, k, v, self.positions)
+        mixed = causal_attention(q, k, v) if self._causal else masked_attention(q, k, v, self.allowed)
+        return mixed.transpose(1, 2).flatten(2)
+
+
 def allowed_keys(mask: torch.Tensor) -> torch.Tensor:
     """Return (batch, 1, time, time): who may see whom under `mask` (batch, time), 0 for padding, k > 0 for document k.
 
@@ -198,6 +258,10 @@ def allowed_keys(mask: torch.Tensor) -> torch.Tensor:
     return ((same_document & causal) | itself)[:, None]
 
 
-def allowed_slots(positions: torch.Tensor, slots: int) -> torch.Tensor:
-    """Return (batch or 1, 1, time, slots): a token at position p sees cache slots 0 .. p."""
-    return (torch.arange(slots, device=positions.device) <= positions[:, :, None])[:, None]
+def allowed_slots(positions: torch.Tensor, slots: int, window: int | None = None) -> torch.Tensor:
+    """Return (batch or 1, 1, time, slots): a token at position p sees slots 0 .. p, the last `window` of them."""
+    behind = positions[:, :, None] - torch.arange(slots, device=positions.device)
+    allowed = behind >= 0
+    if window is not None:
+        allowed &= behind < window
+    return allowed[:, None]

@@ -1,4 +1,4 @@
-"""The decoder: Qwen3's shape by default, Llama's or Qwen2's by configuration, with Hugging Face's tensor names.
+"""The decoder: Qwen3's shape by default, Llama's, Mistral's or Qwen2's by configuration; the names are Hugging Face's.
 
 Parameters are float32 masters. What is computed in is decided in one place, `Decoder.embed`: every layer casts its
 weights to the dtype of what comes in. Set `compute_dtype`; under autocast, its dtype is taken.
@@ -7,26 +7,18 @@ weights to the dtype of what comes in. Set `compute_dtype`; under autocast, its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rung.errors import GenerationError
-from rung.nets.attention import (
-    KeyValueCache,
-    allowed_keys,
-    allowed_slots,
-    causal_attention,
-    masked_attention,
-    rotary_table,
-    rotate,
-)
+from rung.nets.attention import KeyValueCache, Reading, rotate
 from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.body_and_head import BodyAndHead
 from rung.nets.decoder_config import DecoderConfig
+from rung.nets.rope import rotary_table
 
 __all__ = ["CausalLM", "Decoder", "DecoderConfig", "KeyValueCache", "parameter_shapes"]
 
@@ -100,11 +92,7 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = (rotate(part.transpose(1, 2), context.cos, context.sin) for part in (q, k))
-        v = v.transpose(1, 2)
-        if context.cache is not None:
-            k, v = context.cache.write(layer, k, v, context.positions)
-        mixed = causal_attention(q, k, v) if context.causal else masked_attention(q, k, v, context.allowed)
-        out: torch.Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
+        out: torch.Tensor = self.o_proj(context.reading.attend(layer, q, k, v.transpose(1, 2)))
         return out
 
 
@@ -113,9 +101,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, time, hidden) to the same shape."""
@@ -123,35 +111,12 @@ class MLP(nn.Module):
         return out
 
 
-class _Context:
-    """What all layers of one forward pass share: positions and their rotations, who may see whom, the cache."""
+class _Context(NamedTuple):
+    """What all layers of one forward pass share: who sees whom, and how far queries and keys are turned."""
 
-    def __init__(
-        self, table: torch.Tensor, embedded: torch.Tensor, mask: torch.Tensor | None, cache: KeyValueCache | None
-    ) -> None:
-        time = embedded.shape[1]
-        if time > table.shape[1]:
-            raise GenerationError(
-                f"{time} tokens do not fit this network's {table.shape[1]} positions", hint="shorten the text"
-            )
-        self.cache = cache
-        self.allowed: torch.Tensor | None = None
-        self.causal = mask is None and (cache is None or cache.longest == 0)
-        if cache is not None:
-            if mask is not None and bool((mask > 1).any()):
-                raise GenerationError(
-                    "a key-value cache holds one document a row, the mask numbers several", hint="give each its own row"
-                )
-            self.positions = cache.positions(time)
-            if not self.causal and (time > 1 or cache.ragged):
-                self.allowed = allowed_slots(self.positions, cache.longest + time)
-        elif mask is not None:
-            self.allowed = allowed_keys(mask)
-            self.positions = self.allowed.sum(-1)[:, 0] - 1  # as many as came before in the same document
-        else:
-            self.positions = torch.arange(time, device=embedded.device)[None]
-        rows = table[:, self.positions] if cache is not None or mask is not None else table[:, None, :time]
-        self.cos, self.sin = rows.to(embedded.dtype)[:, :, None]
+    reading: Reading
+    cos: torch.Tensor  # (batch or 1, 1, time, head_dim / 2)
+    sin: torch.Tensor
 
 
 class DecoderLayer(nn.Module):
@@ -204,8 +169,10 @@ class Decoder(nn.Module):
         and positions begin anew in each. GenerationError for such numbers with a state, or for too many tokens.
         `state`, a `KeyValueCache`, is written in place; without one, every row starts at position 0.
         """
-        context = _Context(self.rotary, embedded, mask, state)
-        x = embedded
+        x, config = embedded, self.config
+        reading = Reading(x, mask, state, max_positions=config.max_position_embeddings, window=config.sliding_window)
+        cos, sin = self.rotary[:, reading.positions].to(x.dtype)[:, :, None]
+        context = _Context(reading, cos, sin)
         for number, layer in enumerate(self.layers):
             x = layer(x, context, number)
         if state is not None:
@@ -244,8 +211,8 @@ class CausalLM(BodyAndHead):
             tensors = {name: _draw(name, shape, generator) for name, shape in parameter_shapes(config).items()}
         self._hold(tensors, tied=config.tie_word_embeddings)
         first = self.model.embed_tokens.weight
-        table = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta).to(first.device)
-        self.model.register_buffer("rotary", table, persistent=False)
+        table = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta, config.rope_scaling)
+        self.model.register_buffer("rotary", table.to(first.device), persistent=False)
 
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, torch.Size]:

@@ -7,31 +7,41 @@ from collections.abc import Mapping
 from typing import Any
 
 from rung.errors import RunFolderError, did_you_mean
+from rung.nets.architectures import unsupported
+from rung.nets.rope import RopeScaling
 
-ARCHITECTURES = {"qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+ARCHITECTURES = {
+    "qwen3": "Qwen3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+}
 
 # Keys that say something about computing which we implement in one way only: any other value is refused.
 _ONLY_VALUE: dict[str, Any] = {
     "hidden_act": "silu",
-    "mlp_bias": False,
-    "attention_dropout": 0.0,
-    "pretraining_tp": 1,
-    "rope_scaling": None,
     "rope_interleaved": False,
+    "use_mrope": False,
     "use_sliding_window": False,
     "is_decoder": False,
     "add_cross_attention": False,
     "is_encoder_decoder": False,
 }
-# Keys that do not change what the network computes. `sliding_window` and `max_window_layers` mean nothing to these
-# three families unless `use_sliding_window` is true, which the table above refuses.
+# Keys that do not change what the network computes. `max_window_layers`, and outside of Mistral `sliding_window`, mean
+# nothing unless `use_sliding_window` is true, which the table above refuses; dropout is a matter of training, and
+# `pretraining_tp` of how training cut its products.
 _NO_EFFECT = frozenset(
     {
+        "_attn_implementation",
         "_attn_implementation_autoset",
+        "_flash_attn_2_enabled",
         "_name_or_path",
         "architectures",
+        "attention_dropout",
+        "attn_implementation",
         "chunk_size_feed_forward",
         "dtype",
+        "finetuning_task",
         "id2label",
         "initializer_range",
         "is_llama_config",
@@ -39,23 +49,35 @@ _NO_EFFECT = frozenset(
         "max_window_layers",
         "output_attentions",
         "output_hidden_states",
+        "pretraining_tp",
         "problem_type",
         "return_dict",
-        "sliding_window",
+        "tokenizer_class",
         "torch_dtype",
         "transformers.js_config",
         "transformers_version",
+        "unsloth_fixed",
+        "unsloth_version",
         "use_cache",
     }
 )
 _READ = frozenset({"rope_theta", "rope_parameters", "layer_types"})
+# Properties that some families have not, in transformers either.
+_ONLY_FOR = {
+    "attention_bias": ("qwen3", "llama"),
+    "mlp_bias": ("llama",),
+    "sliding_window": ("mistral",),
+}
+_MISTRAL_WINDOW = 4096  # what transformers takes where a Mistral folder has no `sliding_window`
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder's shape. `model_type` decides the family: "qwen3" (QK-norm), "llama", or "qwen2" (biases on q, k, v).
+    """A decoder's shape. `model_type` decides the family.
 
-    `attention_bias` puts a bias on q, k, v and o for qwen3 and llama; qwen2 always has it on q, k, v and never on o.
+    "qwen3" norms queries and keys; "llama" does not; "mistral" is a llama whose tokens see the last `sliding_window`
+    tokens only (None: all); "qwen2" is a llama with a bias on q, k and v. `attention_bias` puts one on q, k, v and o
+    of qwen3 and llama, `mlp_bias` one on the products of llama's MLP.
     """
 
     vocab_size: int
@@ -71,6 +93,9 @@ class DecoderConfig:
     rope_theta: float = 10_000.0
     tie_word_embeddings: bool = True
     attention_bias: bool = False
+    mlp_bias: bool = False
+    sliding_window: int | None = None
+    rope_scaling: RopeScaling | None = None
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     pad_token_id: int | None = None
@@ -95,6 +120,11 @@ class DecoderConfig:
             )
         if self.head_dim % 2:
             raise _refusal(f"head_dim must be even for rotary positions, not {self.head_dim}", None)
+        for name, families in _ONLY_FOR.items():
+            if getattr(self, name) and self.model_type not in families:
+                raise _refusal(f"{name} is not supported for '{self.model_type}'", f"for {', '.join(families)} it is")
+        if self.sliding_window is not None and (type(self.sliding_window) is not int or self.sliding_window < 1):
+            raise _refusal(f"sliding_window must be a whole number of at least 1, not {self.sliding_window!r}", None)
         if self.model_type == "qwen2" and self.head_dim * self.num_attention_heads != self.hidden_size:
             raise _refusal(f"qwen2 needs head_dim = hidden_size / num_attention_heads, not {self.head_dim}", None)
 
@@ -126,6 +156,7 @@ class DecoderConfig:
         norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
         biases = (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim if self.qkv_bias else 0
         biases += self.hidden_size if self.o_bias else 0
+        biases += 2 * self.intermediate_size + self.hidden_size if self.mlp_bias else 0
         untied = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
         return self.num_matmul_parameters + untied + self.num_hidden_layers * (norms + biases) + self.hidden_size
 
@@ -163,10 +194,13 @@ class DecoderConfig:
             value = fields.pop(name)
             if value is not None:
                 fields[name] = list(value) if isinstance(value, tuple) else value
+        for name, families in _ONLY_FOR.items():
+            if self.model_type not in families:
+                del fields[name]
         if self.model_type == "qwen2":
-            del fields["attention_bias"], fields["head_dim"]
-        if self.model_type == "llama":
-            fields["mlp_bias"] = False
+            del fields["head_dim"]
+        scaling = self.rope_scaling.to_hf() if self.rope_scaling else None
+        fields["rope_scaling"] = scaling
         return {
             "architectures": [ARCHITECTURES[self.model_type]],
             **fields,
@@ -174,7 +208,7 @@ class DecoderConfig:
             "initializer_range": 0.02,
             "attention_dropout": 0.0,
             "use_cache": True,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": self.rope_theta},
             "torch_dtype": dtype,
             "dtype": dtype,
         }
@@ -184,16 +218,14 @@ class DecoderConfig:
         """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
         model_type = config.get("model_type")
         if model_type not in ARCHITECTURES:
-            raise _refusal(
-                f"model_type {model_type!r} is not supported", f"supported: {', '.join(ARCHITECTURES)}", where
-            )
+            raise unsupported(str(model_type), where)
         names = {field.name for field in dataclasses.fields(cls)}
         check_keys(config, names | _READ | _NO_EFFECT, _ONLY_VALUE, where)
         kinds = set(config.get("layer_types") or ["full_attention"])
         if kinds != {"full_attention"}:
             raise _refusal(f"layer_types {sorted(kinds)} are not supported", "only full_attention is", where)
         values: dict[str, Any] = {name: config[name] for name in names if config.get(name) is not None}
-        values["rope_theta"] = _rope_theta(config, where)
+        values["rope_theta"], values["rope_scaling"] = _rope(config, where)
         values.setdefault("tie_word_embeddings", False)
         if isinstance(values.get("eos_token_id"), list):
             values["eos_token_id"] = tuple(values["eos_token_id"])
@@ -233,15 +265,23 @@ def check_keys(
             )
 
 
-def _rope_theta(config: Mapping[str, Any], where: str) -> float:
-    rope = config.get("rope_parameters") or {}
-    unknown = set(rope) - {"rope_type", "rope_theta"}
-    if rope.get("rope_type", "default") != "default" or unknown:
-        raise _refusal(f"rope_parameters {dict(rope)!r} are not supported", "only rope_type 'default' is", where)
-    thetas = {float(value) for value in (rope.get("rope_theta"), config.get("rope_theta")) if value is not None}
-    if len(thetas) > 1:
-        raise _refusal(f"rope_theta and rope_parameters disagree: {sorted(thetas)}", "make both the same", where)
-    return thetas.pop() if thetas else 10_000.0
+def _rope(config: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
+    """Theta and scaling, from `rope_parameters` (transformers 5), or `rope_scaling` and `rope_theta` (4), or both."""
+    spellings = [config[key] for key in ("rope_parameters", "rope_scaling") if config.get(key)]
+    if wrong := [spelling for spelling in spellings if not isinstance(spelling, dict)]:
+        raise _refusal(f"rope_parameters must be an object, not {wrong[0]!r}", None, where)
+    thetas = {
+        value for source in (*spellings, config) if isinstance(value := source.get("rope_theta"), int | float) and value
+    }
+    longest = config.get("max_position_embeddings")
+    scalings = {RopeScaling.from_hf(each, max_position_embeddings=longest, where=where) for each in spellings}
+    if len(thetas) > 1 or len(scalings) > 1:
+        raise _refusal(
+            f"rope_theta, rope_parameters and rope_scaling disagree: {sorted(thetas)}, {spellings}",
+            "make all the same, or leave out all but one",
+            where,
+        )
+    return float(thetas.pop()) if thetas else 10_000.0, scalings.pop() if scalings else None
 
 
 def _fill_family_defaults(values: dict[str, Any], config: Mapping[str, Any]) -> None:
@@ -250,7 +290,7 @@ def _fill_family_defaults(values: dict[str, Any], config: Mapping[str, Any]) -> 
     if (
         heads
         and "num_key_value_heads" not in values
-        and (values["model_type"] == "llama" or "num_key_value_heads" in config)
+        and (values["model_type"] in ("llama", "mistral") or "num_key_value_heads" in config)
     ):
         values["num_key_value_heads"] = heads
     if "head_dim" not in values:
@@ -258,3 +298,7 @@ def _fill_family_defaults(values: dict[str, Any], config: Mapping[str, Any]) -> 
             values["head_dim"] = 128
         elif isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
             values["head_dim"] = hidden // heads
+    if values["model_type"] != "mistral":
+        values.pop("sliding_window", None)
+    elif "sliding_window" not in config:
+        values["sliding_window"] = _MISTRAL_WINDOW

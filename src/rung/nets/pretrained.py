@@ -20,6 +20,7 @@ from rung.runfolder import readable_write_errors, write_json
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def save_net(net: CausalLM, folder: Path, dtype: torch.dtype | None = None) -> None:
@@ -31,7 +32,7 @@ def save_net(net: CausalLM, folder: Path, dtype: torch.dtype | None = None) -> N
     weights = {name: p.detach().to("cpu", dtype or p.dtype).contiguous() for name, p in net.named_parameters()}
     stored = next(iter(weights.values())).dtype
     config = net.config.to_hf(str(stored).removeprefix("torch."))
-    tokens = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
+    tokens = {name: config[name] for name in _TOKENS if name in config}
     write_json(folder / CONFIG, config)
     write_json(folder / GENERATION_CONFIG, {"_from_model_config": True, **tokens})
     write_weights(weights, folder)
@@ -50,8 +51,11 @@ def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float
     missing, unreadable or truncated, or which tensor is missing, extra, of the wrong shape or type, or not finite.
     """
     config = read_config(folder)
-    # Some writers keep a tied matrix under both names; the embedding is the one that counts.
-    ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    # Some writers keep a tied matrix under both names; the embedding is the one that counts. Old ones store the
+    # frequencies of rotary positions, which the configuration decides.
+    ignored = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq" for n in range(config.num_hidden_layers)}
+    if config.tie_word_embeddings:
+        ignored.add("lm_head.weight")
     tensors = read_weights(folder, parameter_shapes(config), dtype=dtype, ignored=ignored)
     return CausalLM(config, dropout=dropout, tensors=tensors)
 
@@ -75,23 +79,38 @@ def read_weights(
 
 
 def read_config(folder: Path) -> DecoderConfig:
-    """Read and check `config.json` alone."""
-    return DecoderConfig.from_hf(read_config_file(folder), where=str(folder / CONFIG))
+    """Read and check the configuration alone; which tokens end a text, `generation_config.json` knows best."""
+    return DecoderConfig.from_hf(with_generation_tokens(read_config_file(folder), folder), where=str(folder / CONFIG))
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:
     """The content of `config.json`. RunFolderError when there is none, it is no JSON object, or it asks to run code."""
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunFolderError(f"the folder has no {CONFIG}", where=str(folder)) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"cannot read {CONFIG}: {error}", where=str(path)) from error
-    if not isinstance(config, dict):
-        raise RunFolderError(f"{CONFIG} is not a JSON object", where=str(path))
+    if not path.is_file():
+        raise RunFolderError(f"the folder has no {CONFIG}", where=str(folder))
+    config = _read_object(path)
     refuse_code(config, str(path))
     return config
+
+
+def with_generation_tokens(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """`config` with the tokens of `generation_config.json`, where there is one.
+
+    That is where instruction-tuned models name all tokens that end a text: Qwen2.5's end of a turn and of a text, say.
+    """
+    path = folder / GENERATION_CONFIG
+    stored = _read_object(path) if path.is_file() else {}
+    return {**config, **{name: stored[name] for name in _TOKENS if stored.get(name) is not None}}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunFolderError(f"cannot read {path.name}: {error}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise RunFolderError(f"{path.name} is not a JSON object", where=str(path))
+    return value
 
 
 def _compare(weights: Weights, expected: Mapping[str, torch.Size], where: str, ignored: Collection[str]) -> None:
