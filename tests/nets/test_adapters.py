@@ -214,7 +214,7 @@ def test_tensors_of_another_network_are_refused(adapter: tuple[Path, Path]) -> N
     first = next(iter(good))
 
     def refused(tensors: dict[str, torch.Tensor], problem: str) -> None:
-        save_file(tensors, path)
+        save_file({key: tensor.clone() for key, tensor in tensors.items()}, path)
         with pytest.raises(RunFolderError, match=problem):
             load_adapter(load_language_model(base), folder)
 

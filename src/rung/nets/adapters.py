@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rung.errors import RunFolderError
-from rung.nets.lora import LoraConfig, add_lora, lora_layers, set_adapter
+from rung.nets.lora import LoraConfig, adapters_of, add_lora, lora_layers, set_adapter
 from rung.nets.quantized import QuantizedLinear
 from rung.runfolder import readable_write_errors, write_json
 
@@ -107,6 +107,8 @@ def save_adapter(
 def load_adapter(net: nn.Module, folder: Path, *, stored: StoredName = as_is, name: str = "default") -> None:
     """Put the adapter of `folder` on `net` and make it the active one; heads in it replace those of `net`.
 
+    Where `net` has an adapter of this `name` on the same layers, it takes the values of the file.
+
     RunFolderError when the folder is no LoRA adapter, uses what is not known here, or is one of another architecture:
     tensors without a place, or of another shape.
     """
@@ -192,9 +194,13 @@ def _put_on(
     """Add the adapter to the layers that the file has tensors for, and give it their values."""
     if not adapters:
         raise RunFolderError("this file holds no adapter", where=where)
-    values = {**vars(config), "target_modules": tuple(adapters)}
-    add_lora(net, LoraConfig(**values), generator=None, name=name)
-    layers = lora_layers(net)
+    if name not in adapters_of(net):
+        values = {**vars(config), "target_modules": tuple(adapters)}
+        add_lora(net, LoraConfig(**values), generator=None, name=name)
+    layers = {path: layer for path, layer in lora_layers(net).items() if name in layer.configs}
+    if layers.keys() != adapters.keys():
+        odd = sorted(layers.keys() ^ adapters.keys())[0]
+        raise RunFolderError(f"the adapter of this file and that of the network differ in {odd}", where=where)
     wanted = _PARTS if config.use_dora else _PARTS[:2]
     for path, parts in adapters.items():
         layer = layers[path]

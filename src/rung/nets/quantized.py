@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rung.errors import UsageError
+from rung.nets.decoder import Linear
 
 QuantizedPrecision = Literal["int8", "int4"]
 
@@ -97,6 +98,18 @@ def quantize_layers(net: nn.Module, precision: QuantizedPrecision, *, kept: tupl
     for path, layer in layers.items():
         net.set_submodule(path, QuantizedLinear(layer, precision))
     return tuple(layers)
+
+
+def restore_layers(net: nn.Module) -> None:
+    """Replace the quantised layers of `net` by plain ones with the matrices that they computed with, in float32."""
+    layers = {path: module for path, module in net.named_modules() if isinstance(module, QuantizedLinear)}
+    for path, layer in layers.items():
+        plain = Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        plain.weight = nn.Parameter(layer.weight, requires_grad=False)
+        if layer.bias is not None:
+            plain.bias = layer.bias
+        plain.train(net.training)
+        net.set_submodule(path, plain)
 
 
 def _to_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -79,16 +79,19 @@ def apply_method(net: nn.Module, method: TuningMethod, *, seed: int) -> None:
 
     The adapter is drawn from `seed`. Raises UsageError when nothing would be trained, or LoRA targets match nothing.
     """
-    if method.kind == "full":
-        net.requires_grad_(True)
-        return
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad_(name.split(".")[0] in _NEW_HEADS)
+    freeze_and_store(net, method)
     if method.lora is not None:
-        _store_base(net, method.base_precision)
         add_lora(net, method.lora, generator=torch.Generator().manual_seed(seed))
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise UsageError("this network has no new head: with its body frozen, nothing is left to train", hint="--lora")
+
+
+def freeze_and_store(net: nn.Module, method: TuningMethod) -> None:
+    """The part of `apply_method` that draws nothing: what is frozen, and how the base of LoRA is stored."""
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(method.kind == "full" or name.split(".")[0] in _NEW_HEADS)
+    if method.kind == "lora":
+        _store_base(net, method.base_precision)
 
 
 def _store_base(net: nn.Module, precision: BasePrecision) -> None:

@@ -1,0 +1,117 @@
+"""Tuned networks as folders: a whole model, or an adapter that names the base it belongs to by place and hash.
+
+An adapter's folder is peft's (`rung.nets.adapters`) with the network's `config.json` and tokenizer, so that whatever
+looks at a model folder finds what it expects, and with `tuned.json`: how it was tuned, and `base_record` of the base.
+transformers opens it by itself where the base is a folder that transformers opens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from rung.errors import RunFolderError
+from rung.nets.adapters import StoredName, as_is, holds_adapter, load_adapter, save_adapter
+from rung.nets.lora import merge_lora
+from rung.nets.quantized import restore_layers
+from rung.runfolder import write_json
+from rung.tasks.bases import KNOWN_BASES, resolve_base, weights_sha256
+from rung.tasks.tuning.method import TuningMethod, freeze_and_store
+
+TUNED = "tuned.json"
+_VERSION = 1
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def save_tuned(
+    net: nn.Module,
+    folder: Path,
+    *,
+    method: TuningMethod,
+    base: Mapping[str, Any],
+    task_type: str | None,
+    stored: StoredName = as_is,
+) -> None:
+    """Write what LoRA has trained, and the record of its base, into the existing `folder`.
+
+    `base` is `rung.tasks.bases.base_record` of the base; `task_type` peft's name for the task. The configuration and
+    the tokenizer are the caller's to add.
+    """
+    place = KNOWN_BASES[base["name"]].hub if base["name"] in KNOWN_BASES else base["origin"]
+    save_adapter(net, folder, base=place, task_type=task_type, stored=stored)
+    write_json(folder / TUNED, {"tuned_version": _VERSION, "method": method.to_json(), "base": dict(base)})
+
+
+def is_adapted(folder: Path) -> bool:
+    """Whether `folder` holds an adapter on a base instead of a whole network."""
+    return holds_adapter(folder)
+
+
+def base_of(folder: Path) -> Path:
+    """The folder of the base that the adapter in `folder` belongs to.
+
+    RunFolderError when the base is not where it was, or its weights are not those that the adapter was trained on.
+    """
+    record = _read(folder)["base"]
+    try:
+        base = resolve_base(record["origin"])
+    except RunFolderError as error:
+        raise RunFolderError(
+            f"this model is an adapter, and its base {record['name']} is not at {record['origin']} any more",
+            where=str(folder),
+            hint=error.hint or "bring the base back",
+        ) from error
+    if weights_sha256(base) != record["weights_sha256"]:
+        raise RunFolderError(
+            f"this adapter belongs to other weights than those at {record['origin']} now: their SHA-256 differs",
+            where=str(folder),
+            hint=f"bring the old weights back: {record['weights_sha256'][:16]}...",
+        )
+    return base
+
+
+def open_adapted(
+    folder: Path, load_base: Callable[[Path], Net], *, stored: Callable[[Net], StoredName] | None = None
+) -> Net:
+    """The network of an adapter's folder, merged: plain layers in float32 that compute what it was trained to.
+
+    `load_base` reads the base's folder into a network of the adapter's task, with a new head where there is one;
+    `stored(net)` gives the stored names of its parameters (default: as they are).
+
+    Raises RunFolderError when the base is gone or changed, or the adapter does not fit it; TrainingError when the
+    merged network would not compute the same.
+    """
+    net = load_base(base_of(folder))
+    freeze_and_store(net, TuningMethod.from_json(_read(folder)["method"]))
+    load_adapter(net, folder, stored=stored(net) if stored is not None else as_is)
+    merge_lora(net)
+    restore_layers(net)
+    return net
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The content of `tuned.json`."""
+    path = folder / TUNED
+    if not path.is_file():
+        raise RunFolderError(
+            "this adapter does not say what base it belongs to, by hash",
+            where=str(folder),
+            hint="merge it into its base with peft (merge_and_unload), and use that model",
+        )
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = int(value["tuned_version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{TUNED} cannot be read ({error})", where=str(path)) from error
+    if version > _VERSION:
+        raise RunFolderError(
+            f"this adapter has format {version}; this Rung reads up to {_VERSION}",
+            where=str(path),
+            hint="update with `pip install --upgrade rung`",
+        )
+    return value
