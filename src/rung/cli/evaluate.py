@@ -17,6 +17,7 @@ _EXAMPLES = examples(
     "rung eval runs/compare-tickets/rungs/linear new_tickets.csv        # a classifier, on labelled data",
     "rung eval runs/en-de test.csv                 # a translator, on pairs; or on two aligned files",
     "rung eval runs/my_bert text.txt               # pseudo-likelihood: each token guessed from both sides",
+    "rung eval runs/names test.conll               # a tagger, on tagged sentences: F1 of entities",
     "rung eval runs/my_vectors word_similarity_sets/     # word vectors, on similarity and analogy sets",
 )
 
@@ -32,7 +33,7 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
     Without TEXT: the validation text that was held out in training. Bits per byte of the source text can be compared
     between any two models, whatever their tokenizers; perplexity cannot.
     """
-    from rung.tasks.loading import holds_word_vectors, is_classifier, is_masked_language_model, is_rewriter
+    from rung.tasks.loading import holds_word_vectors, is_classifier, is_masked_language_model, is_rewriter, is_tagger
 
     if holds_word_vectors(run):
         from rung.cli.vector_reports import evaluate_vectors
@@ -48,6 +49,11 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
         from rung.cli.masked import evaluate_masked
 
         evaluate_masked(run, texts or [], threads, as_json=as_json)
+        return
+    if is_tagger(run):
+        from rung.cli.tagging import evaluate_tagger
+
+        evaluate_tagger(run, texts or [], threads, as_json=as_json)
         return
     if is_classifier(run):
         _evaluate_classifier(run, texts or [], threads, as_json=as_json)

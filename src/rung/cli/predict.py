@@ -20,6 +20,7 @@ _EXAMPLES = examples(
     'rung predict runs/en-de "A dog runs." --best 3',
     "rung predict runs/en-de --input new.txt --output translated.txt",
     'rung predict runs/my_bert "Paris is the [MASK] of France"',
+    'rung predict runs/names "Ada Lovelace lived in London"',
 )
 _SHOWN = 5
 
@@ -56,7 +57,7 @@ def predict(
     column `error`.
     """
     exclusive(TEXT=texts, input=source)
-    from rung.tasks.loading import is_masked_language_model, is_rewriter
+    from rung.tasks.loading import is_masked_language_model, is_rewriter, is_tagger
 
     if is_rewriter(run):
         from rung.cli.rewriting import rewrite
@@ -69,6 +70,13 @@ def predict(
         if names := spelled({"input": source, "output": output, "text": text, "beams": beams}):
             raise UsageError(f"{', '.join(names)} means nothing when gaps are filled", hint="leave it out")
         fill_masks(run, texts or [], best=best, as_json=as_json)
+        return
+    if is_tagger(run):
+        from rung.cli.tagging import tag_texts
+
+        if names := spelled({"input": source, "output": output, "text": text, "beams": beams, "best": best}):
+            raise UsageError(f"{', '.join(names)} means nothing when words are tagged", hint="leave it out")
+        tag_texts(run, texts or [], as_json=as_json)
         return
     if beams or best:
         raise UsageError("--beams and --best are for networks that rewrite texts", hint="leave them out")

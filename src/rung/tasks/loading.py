@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rung.tasks.masked_language_modelling.model import MaskedModel
     from rung.tasks.rewriting.predicting import RewritingPredictor
     from rung.tasks.rewriting.rewriter import Rewriter
+    from rung.tasks.tagging.tagger import Tagger
 
 
 def is_classifier(folder: Path) -> bool:
@@ -33,23 +34,36 @@ def is_rewriter(folder: Path) -> bool:
     return (folder / HEADER_NAME).is_file() and read_header(folder).get("task") == "rewriting"
 
 
+def is_tagger(folder: Path) -> bool:
+    """Whether `folder` holds a tagger: by its own word, or by transformers' ...ForTokenClassification."""
+    if (folder / HEADER_NAME).is_file():
+        return bool(read_header(folder).get("task") == "tagging")
+    return any(name.endswith("ForTokenClassification") for name in _architectures(folder))
+
+
 def is_masked_language_model(folder: Path) -> bool:
     """Whether `folder` holds a masked language model: by its own word, or by transformers' `BertForMaskedLM`."""
     if (folder / HEADER_NAME).is_file():
         return bool(read_header(folder).get("task") == "masked-language-model")
+    return bool({"BertForMaskedLM", "BertForPreTraining"} & set(_architectures(folder)))
+
+
+def _architectures(folder: Path) -> list[str]:
+    """What the configuration of a folder names as its classes in transformers."""
     if not (folder / "config.json").is_file():
-        return False
+        return []
     from rung.nets.pretrained import read_config_file  # late: it imports torch
 
-    architectures = read_config_file(folder).get("architectures")
-    return isinstance(architectures, list) and bool({"BertForMaskedLM", "BertForPreTraining"} & set(architectures))
+    found = read_config_file(folder).get("architectures")
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def load(
     folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
-) -> Classifier | LanguageModel | MaskedModel | Rewriter | WordVectors:
+) -> Classifier | LanguageModel | MaskedModel | Rewriter | Tagger | WordVectors:
     """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too),
-    a `MaskedModel` (fill, pseudo_log_likelihood), a `Rewriter` (rewrite) or a `LanguageModel` (generate, score).
+    a `MaskedModel` (fill, pseudo_log_likelihood), a `Rewriter` (rewrite), a `Tagger` (tag) or a `LanguageModel`
+    (generate, score).
 
     `precision` and `invariant` say how a language model computes, `precision` also how a rewriter does; see
     `rung.tasks.language_model.load`.
@@ -64,8 +78,8 @@ def load(
         from rung.tasks.rewriting.rewriter import load_rewriter
 
         return load_rewriter(folder, precision=precision)
-    vectors, masked = holds_word_vectors(folder), is_masked_language_model(folder)
-    if not is_classifier(folder) and not vectors and not masked:
+    vectors, masked, tagger = holds_word_vectors(folder), is_masked_language_model(folder), is_tagger(folder)
+    if not is_classifier(folder) and not vectors and not masked and not tagger:
         from rung.tasks.language_model import load as load_language_model
 
         return load_language_model(folder, precision=precision, invariant=invariant)
@@ -75,6 +89,10 @@ def load(
         from rung.tasks.masked_language_modelling.model import load as load_masked_model
 
         return load_masked_model(folder)
+    if tagger:
+        from rung.tasks.tagging.tagger import load as load_tagger
+
+        return load_tagger(folder)
     if vectors:
         from rung.tasks.word_vectors.using import load_vectors
 

@@ -1,0 +1,88 @@
+"""A tag for each token: an encoder's body with a head over every state, as Hugging Face's ...ForTokenClassification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rung.errors import RunFolderError
+from rung.nets.blank import without_values
+from rung.nets.decoder import Linear
+from rung.nets.encoder import Encoder, draw_normal
+from rung.nets.encoder_config import EncoderConfig
+from rung.nets.encoder_folder import load_encoder, read_renamed
+from rung.nets.encoder_names import NAMES
+from rung.nets.pretrained import CONFIG, read_config_file, write_weights
+from rung.runfolder import write_json
+
+_ARCHITECTURE = "ForTokenClassification"
+_HEAD = "classifier."
+
+
+class Tagger(nn.Module):
+    """Scores of tags for tokens (Devlin et al. 2019, section 5.3). Dropout acts on the states while training."""
+
+    def __init__(self, config: EncoderConfig, num_tags: int) -> None:
+        super().__init__()
+        self.config = config
+        self.body = Encoder(config)
+        self.head = Linear(config.hidden_size, num_tags)
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the scores (batch, time, tags) of `input_ids` (batch, time) under `mask`, where there is padding."""
+        hidden = self.body(self.body.embed(batch["input_ids"]), batch.get("mask")).hidden
+        scores: torch.Tensor = self.head(F.dropout(hidden, self.config.dropout, self.training))
+        return scores
+
+
+def new_tagger(folder: Path, num_tags: int) -> Tagger:
+    """A tagger on the encoder in `folder`, its head drawn from torch's global generator.
+
+    RunFolderError as `rung.nets.encoder_folder.load_encoder`.
+    """
+    body = load_encoder(folder)
+    with without_values():
+        net = Tagger(body.config, num_tags)
+    net.body = body
+    net.head = Linear(body.config.hidden_size, num_tags)
+    draw_normal(net.head)
+    return net
+
+
+def save_tagger(net: Tagger, folder: Path, labels: Mapping[str, Any]) -> None:
+    """Write `net` into the existing `folder`; `labels` goes into `config.json`: `id2label` and `label2id`."""
+    write_json(folder / CONFIG, {**net.config.to_hf(_ARCHITECTURE), **labels})
+    write_weights({_stored(name, net.config): t.contiguous() for name, t in net.state_dict().items()}, folder)
+
+
+def load_tagger(folder: Path) -> tuple[Tagger, tuple[str, ...]]:
+    """Read a tagger, its weights in float32, and the names of its tags in the order of their numbers.
+
+    RunFolderError says what is missing, unknown or damaged.
+    """
+    stored, where = read_config_file(folder), str(folder / CONFIG)
+    names = stored.get("id2label")
+    if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(len(names)))) or not names:
+        raise RunFolderError(f"{CONFIG} names no tags (id2label, numbered from 0)", where=where)
+    config = EncoderConfig.from_hf(stored, where=where)
+    with without_values():
+        net = Tagger(config, len(names))
+    own = {_stored(name, config): name for name in net.state_dict()}
+    shapes = {theirs: net.state_dict()[name].shape for theirs, name in own.items()}
+    table = NAMES[config.model_type]
+    tensors = read_renamed(folder, shapes, ignored=table.unused_of_body(table.body))
+    net.load_state_dict({own[theirs]: tensor for theirs, tensor in tensors.items()}, assign=True)
+    return net, tuple(str(names[str(number)]) for number in range(len(names)))
+
+
+def _stored(name: str, config: EncoderConfig) -> str:
+    """The name of our parameter `name` in a file."""
+    if name.startswith("head."):
+        return _HEAD + name.removeprefix("head.")
+    table = NAMES[config.model_type]
+    return table.body + table.of_body(name.removeprefix("body."))
