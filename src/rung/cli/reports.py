@@ -67,8 +67,11 @@ def end_training(summary: TrainSummary | Trained, show: Callable[[Any], None], *
         raise typer.Exit(INTERRUPTED)
 
 
-def show_training(summary: TrainSummary) -> None:
-    """What was trained, how good it is beside general compressors, a sample, the folder and what to do next."""
+def show_training(summary: TrainSummary, *, train_on: str = "rung train --extend {run} --minutes 10") -> None:
+    """What was trained, how good it is beside general compressors, a sample, the folder and what to do next.
+
+    `train_on` is the command that trains such a run on.
+    """
     console = results()
     console.print()
     rate = f"{summary.tokens_per_second:,.0f} tokens/s"
@@ -86,7 +89,8 @@ def show_training(summary: TrainSummary) -> None:
     console.print(
         f"\nThe run is in [bold]{summary.run}[/]{', a folder that transformers opens too' if is_known else ''}."
     )
-    next_commands(console, summary.run, finished=summary.bits_per_byte is not None)
+    finished = summary.bits_per_byte is not None
+    next_commands(console, summary.run, finished=finished, train_on=train_on.format(run=summary.run))
 
 
 def show_trained(summary: Trained) -> None:
@@ -120,13 +124,13 @@ def show_bits_per_byte(console: Console, measured: Record, floors: Sequence[Reco
     console.print(table)
 
 
-def next_commands(console: Console, run: Path, *, finished: bool) -> None:
+def next_commands(console: Console, run: Path, *, finished: bool, train_on: str) -> None:
     """What one would type next."""
     commands = (
         [
             (f'rung generate {run} "Once upon"', "let it write"),
             (f"rung eval {run} TEXT", "measure it on a text of yours"),
-            *([(f"rung train --extend {run} --minutes 10", "train it on")] if (run / "checkpoints").is_dir() else []),
+            *([(train_on, "train it on")] if (run / "checkpoints").is_dir() else []),
         ]
         if finished
         else [(f"rung train --resume {run}", "go on where it stopped")]

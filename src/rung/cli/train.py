@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from rung.cli import options
 from rung.cli.plan import plan
 from rung.cli.threads import settle_threads
-from rung.cli.trainers import trainer_for, trainer_of
+from rung.cli.trainers import Trainer, trainer_for, trainer_of
 from rung.errors import UsageError
 
 _EXAMPLES = options.examples(
@@ -24,7 +25,8 @@ _EXAMPLES = options.examples(
     "rung train pairs.csv --task translate --source en --target de --pretrain my_texts/ --minutes 30",
     "rung train my_texts/ --steps 2000 --set tokenizer.vocab_size=8192 --set training.optimizer=adamw",
     "rung train --resume runs/my_texts                           # after Ctrl-C or a crash",
-    "rung train --extend runs/my_texts --minutes 60              # a finished run, trained on",
+    "rung train --extend runs/my_texts --minutes 60              # a finished run: the same text for longer",
+    "rung train --from runs/my_texts new_texts/ --replay 0.1     # a finished run: other text, a tenth of it old",
     "torchrun --nproc-per-node 2 -m rung train my_texts/ --minutes 30",
 )
 
@@ -56,7 +58,31 @@ def train(
     ] = None,
     extend: Annotated[
         Path | None,
-        typer.Option("--extend", metavar="RUN", show_default=False, help="Train a finished run on (with --minutes)."),
+        typer.Option(
+            "--extend", metavar="RUN", show_default=False, help="Train a finished run on with its own text for longer."
+        ),
+    ] = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            show_default=False,
+            help="Carry a finished run on with TEXT: its network and tokenizer, a learning rate raised and lowered "
+            "again, and in the end what was gained on the new text and lost on the old.",
+        ),
+    ] = None,
+    replay: Annotated[
+        float | None,
+        typer.Option("--replay", metavar="SHARE", help="Old text among the new, with --from.  [default: 0]"),
+    ] = None,
+    penalty: Annotated[
+        float | None,
+        typer.Option(
+            "--penalty",
+            metavar="W",
+            help="Pull weights back towards those of --from, by learning rate x W a step.  [default: 0]",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")] = False,
@@ -68,7 +94,7 @@ def train(
     text and these minutes, and leaves a folder that transformers opens too. --minutes is the whole command's time.
     """
     options.exclusive(minutes=minutes, steps=steps)
-    options.exclusive(resume=resume, extend=extend, dry_run=dry_run)
+    options.exclusive(**{"resume": resume, "extend": extend, "from": from_, "dry_run": dry_run})
     if dry_run:
         plan(
             texts,
@@ -89,24 +115,32 @@ def train(
         )
         return
     goes_on = resume or extend
-    columns = {"source": source, "target": target, "pretrain": pretrain or ()}
+    columns = {"source": source, "target": target, "pretrain": pretrain}
     if goes_on:
         given = {"TEXT": texts, "valid": valid, "test": test, "task": task, "recipe": recipe, "set": set_}
-        _refuse(**given, source=source, target=target, pretrain=pretrain, seed=seed, net=net, tensorboard=tensorboard)
+        _refuse(**given, **columns, seed=seed, net=net, tensorboard=tensorboard)
     if resume:
         _refuse(minutes=minutes, steps=steps, out=out)
-    trainer = trainer_of(goes_on) if goes_on else trainer_for(net=net, task=task)
+    if from_:
+        _refuse(**columns, net=net, task=task, recipe=recipe, test=test)
+    else:
+        _only_with_from(replay=replay, penalty=penalty)
+    known = goes_on or from_
+    trainer = trainer_of(known) if known else trainer_for(net=net, task=task)
     wanted: dict[str, Any] = {}
     if not goes_on:
-        held_out = {"valid": valid or (), "test": test or ()}
         wanted = options.new_run(
             texts, recipe=recipe, assignments=set_, net=net, trainer=trainer, tensorboard=tensorboard
         )
-        wanted |= {**held_out, **columns, "seed": seed}
+        wanted |= {"valid": valid or (), "test": test or (), "seed": seed}
+        wanted |= {**columns, "pretrain": pretrain or ()}
+    if from_:
+        carried = {"parent": from_, "replay": replay or 0.0, "penalty": penalty or 0.0}
+        wanted = {**carried, **{key: wanted[key] for key in ("texts", "overrides", "valid", "seed")}}
 
     settle_threads()
     from rung.cli.console import watching
-    from rung.cli.reports import end_training, show_trained, show_training
+    from rung.cli.reports import end_training
 
     budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "out": out, "started": options.command_started()}
     with watching(as_json=as_json) as watcher:
@@ -116,8 +150,25 @@ def train(
         elif extend:
             summary = trainer.call("extend", extend, **budget, **common)
         else:
-            summary = trainer.call("train", **wanted, **budget, **common)
-    end_training(summary, show_training if trainer.is_language_modelling else show_trained, as_json=as_json)
+            summary = trainer.call("carry_on" if from_ else "train", **wanted, **budget, **common)
+    end_training(summary, _shown_by(trainer, summary), as_json=as_json)
+
+
+def _shown_by(trainer: Trainer, summary: Any) -> Callable[[Any], None]:
+    """What tells people of a training."""
+    from rung.cli.continuing import show_continued
+    from rung.cli.reports import show_trained, show_training
+
+    if not trainer.is_language_modelling:
+        return show_trained
+    return show_continued if hasattr(summary, "changes") else show_training
+
+
+def _only_with_from(**given: object) -> None:
+    if names := options.spelled(given):
+        raise UsageError(
+            f"{', '.join(names)} means nothing without --from", hint="name the run to carry on: rung train --from RUN"
+        )
 
 
 def _refuse(**given: object) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from rung.errors import RunFolderError, UsageError
 from rung.progress import SILENT, Progress
 from rung.recipe import Recipe
+from rung.tasks.continuing.starting import carry_on, is_carried_on
+from rung.tasks.continuing.starting import resume as resume_carried_on
 from rung.tasks.evaluating import EvaluationSummary, evaluate
 from rung.tasks.language_model import LanguageModel, load
 from rung.tasks.run import Run, TrainSummary, default_folder, require_empty
@@ -34,6 +36,7 @@ __all__ = [
     "EvaluationSummary",
     "LanguageModel",
     "TrainSummary",
+    "carry_on",
     "evaluate",
     "extend",
     "load",
@@ -178,6 +181,8 @@ def resume(
             hint="leave --threads out",
         )
     with open_session(progress, display, time.monotonic()) as session:
+        if is_carried_on(opened):
+            return resume_carried_on(opened, session)
         text = same_text(opened, session.progress)
         if is_counted(opened.recipe):
             return TextCounting(opened, text, session).train()
@@ -212,6 +217,12 @@ def extend(
             "an n-gram model counts its text once: there is nothing to train on",
             where=str(run),
             hint="count more text: rung train TEXT --net ngram",
+        )
+    if is_carried_on(parent):
+        raise UsageError(
+            "a run that was carried on from another is not extended: its replay and its pull would be lost",
+            where=str(run),
+            hint=f"carry it on again: rung train --from {run} TEXT",
         )
     out = out or parent.folder.with_name(f"{parent.folder.name}-extended")
     with open_session(progress, display, began) as session:

@@ -23,8 +23,8 @@ model = rung.load("{folder}")
 }
 
 
-def model_card(run: Run, summary: TrainSummary) -> str:
-    """The card of a finished run."""
+def model_card(run: Run, summary: TrainSummary, *, section: str = "") -> str:
+    """The card of a finished run; `section` is what its kind of run adds to it."""
     recipe, data = run.recipe, run.header["data"]
     net, training = recipe.net, recipe.training
     records = [record for record in (summary.bits_per_byte, *summary.floors) if record is not None]
@@ -63,7 +63,7 @@ rung generate {run.folder} "Once upon a time"
 The validation text chose the checkpoint too, so the figure may flatter it slightly; text of your own that played no
 part is measured by `rung eval {run.folder} TEXT`.
 
-## Data
+{section + chr(10) if section else ""}## Data
 
 {data["train_documents"]:,} documents ({data["train_bytes"]:,} bytes, {data["train_tokens"]:,} tokens) to train on and
 {data["valid_documents"]:,} ({data["valid_bytes"]:,} bytes) held out, no near-duplicate across. SHA-256 of the prepared

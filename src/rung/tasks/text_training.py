@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,6 +56,14 @@ class Session:
     progress: Progress
     display: Display
     began: float
+
+
+@dataclass(frozen=True)
+class Further:
+    """What a kind of run measures beyond the usual: entries of `results.json`, and a section of the model card."""
+
+    results: Mapping[str, Any] = field(default_factory=dict)
+    section: str = ""
 
 
 def training_deadline(minutes: float | None, began: float) -> float | None:
@@ -199,11 +209,16 @@ class TextTraining:
         floors = compressor_floors(self.text.corpus.texts("valid", most), data_sha256=record.data_sha256)
         options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
         (sample,) = Engine(net, self.text.tokenizer).generate("", options)
+        further = self._further(net)
         self._store_schedule(result.schedule)
         summary = self._summary(result, record=record, floors=tuple(floors), sample=sample.text)
-        card = model_card(self.run, summary)
-        self.run.publish(checkpoint, card=card, records=[record, *floors], scores={record.name: scores})
+        card = model_card(self.run, summary, section=further.section)
+        records, by_item = [record, *floors], {record.name: scores}
+        self.run.publish(checkpoint, card=card, records=records, scores=by_item, further=further.results)
         return summary
+
+    def _further(self, net: Net) -> Further:  # noqa: ARG002 - for kinds of runs that measure more
+        return Further()
 
     def _summary(
         self, result: LoopResult, *, record: Record | None = None, floors: tuple[Record, ...] = (), sample: str = ""

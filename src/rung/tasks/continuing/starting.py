@@ -1,0 +1,196 @@
+"""`carry_on` and `resume`: new text for a language model that was trained on other text before.
+
+The learning rate is warmed up to the parent's and lowered again (Ibrahim et al. 2024, arXiv 2403.08763, section 4.1:
+re-warming and re-decaying, with a little replay, matches training on both texts from the beginning). Optimiser moments
+begin anew: they belong to the end of a decay.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rung.data.tokenizer import Tokenizer
+from rung.errors import EvaluationError, RunFolderError, UsageError
+from rung.progress import SILENT, Progress
+from rung.recipe import Recipe
+from rung.runfolder import HEADER_NAME
+from rung.tasks.continuing.asked import Continuation
+from rung.tasks.continuing.drifting import DriftReport, measure_drift
+from rung.tasks.continuing.old_text import OldText, ancestry, prepare_old
+from rung.tasks.continuing.training import ContinuedTraining, weights_sha256
+from rung.tasks.run import Run, TrainSummary, model_folder, require_empty
+from rung.tasks.text_planning import open_session, plan_network, same_text, start_run
+from rung.tasks.text_preparation import PreparedText, is_counted, prepare_text
+from rung.tasks.text_training import Session, training_deadline
+from rung.training.checkpoint import latest_good
+from rung.training.meter import SILENT_DISPLAY, Display
+
+DEFAULT_MINUTES = 10.0
+_FIXED = ("net.", "tokenizer.")
+_MAY_CHANGE = ("net.dropout", "net.dropout_kind")
+_DECIDED_ANEW = (
+    "warmup_steps",
+    "schedule",
+    "compile",
+    "precision",
+    "validate_every",
+    "checkpoint_every",
+    "patience",
+    "vital_signs_every",
+)
+
+
+def carry_on(
+    parent: str | Path,
+    texts: Sequence[str | Path],
+    *,
+    replay: float = 0.0,
+    penalty: float = 0.0,
+    minutes: float | None = None,
+    steps: int | None = None,
+    out: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    valid: Sequence[str | Path] = (),
+    seed: int | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+    display: Display = SILENT_DISPLAY,
+    started: float | None = None,
+) -> TrainSummary:
+    """Train the language model of the finished run `parent` on with `texts`, in a run folder of its own.
+
+    The network and the tokenizer are the parent's. `replay` is the share of each step's rows that are windows of the
+    text that the parent (and the runs before it) read; `penalty` pulls the weights back towards the parent's after
+    each step, by learning rate x `penalty` of the distance, and replaces weight decay. `overrides` are settings of the
+    recipe other than those of network and tokenizer. The other arguments are those of `train`.
+
+    In the end the model is measured on held-out new and old text and compared with the parent on the same documents.
+
+    Raises UsageError, RecipeError, DataError, PlanError, TrainingError or RunFolderError, each saying what to do.
+    """
+    began = time.monotonic() if started is None else started
+    asked = Continuation(replay, penalty)
+    begun_from = _finished(Path(parent))
+    if not texts:
+        raise UsageError("there is no new text", hint="give files or folders: rung train --from RUN new_texts/")
+    if minutes is not None and steps is not None:
+        raise UsageError("minutes and steps contradict each other", hint="give one of them")
+    minutes = DEFAULT_MINUTES if minutes is None and steps is None else minutes
+    given: dict[str, Any] = {
+        "text.files": [str(path) for path in texts],
+        "text.valid": [str(path) for path in valid],
+        "training.minutes": minutes,
+        "training.steps": steps,
+        "training.threads": threads,
+    }
+    given |= {} if seed is None else {"seed": seed}
+    wanted = _recipe(begun_from.recipe, asked, given, overrides or {})
+    out = out or begun_from.folder.with_name(f"{begun_from.folder.name}-carried-on")
+    deadline = training_deadline(minutes, began)
+    with open_session(progress, display, began) as session:
+        if session.world.is_main:
+            require_empty(out)
+            old = ancestry(begun_from)
+            text = prepare_text(wanted, session.progress, tokenizer=Tokenizer.load(begun_from.folder))
+            olds, missing = prepare_old(old, text.tokenizer, session.progress, needed=asked.replay > 0)
+            drift, not_measured = _drift(text, olds, missing, session.progress)
+            made = plan_network(wanted, text, deadline, session)
+            network, training, *_ = made.lines()  # the forecast is for a network that begins from nothing
+            for line in (network, f"{training}, {asked.replay:.0%} of it old text"):
+                session.progress.say(line)
+            start_run(
+                out,
+                made,
+                text,
+                parent=_named(begun_from),
+                continues={**asked.to_json(), "old": [one.to_json() for one in old]},
+            )
+            ContinuedTraining(Run.open(out), text, session, old=olds, asked=asked).measure_before(drift, not_measured)
+        session.world.wait_for_all()
+        return _opened(Run.open(out), session).train(deadline=deadline)
+
+
+def resume(run: Run, session: Session) -> TrainSummary:
+    """Go on with an interrupted run that was carried on from another; see `rung.tasks.language_modelling.resume`."""
+    training = _opened(run, session)
+    return training.train(deadline=None, checkpoint=latest_good(run.folder, session.progress.say))
+
+
+def is_carried_on(run: Run) -> bool:
+    """Whether `run` began with another run's weights and text of its own."""
+    return run.header.get("continues") is not None
+
+
+def _opened(run: Run, session: Session) -> ContinuedTraining:
+    """The training of a planned run, with its texts as they were. RunFolderError when one of them has changed."""
+    stored = run.header["continues"]
+    asked = Continuation(stored["replay"], stored["penalty"])
+    text = same_text(run, session.progress)
+    old = tuple(OldText(**entry) for entry in stored["old"])
+    olds, _ = prepare_old(old, text.tokenizer, session.progress, needed=asked.replay > 0)
+    return ContinuedTraining(run, text, session, old=olds, asked=asked)
+
+
+def _finished(folder: Path) -> Run:
+    """The run to begin from. Raises RunFolderError or UsageError when it is none that can be carried on."""
+    if folder.is_dir() and not (folder / HEADER_NAME).exists():
+        raise RunFolderError(
+            "this is not a run of ours, so nobody knows what text it was trained on",
+            where=str(folder),
+            hint=f"tune it instead: rung tune {folder} TEXT --task text",
+        )
+    run = Run.open(folder)
+    if run.header["state"] != "finished":
+        raise RunFolderError(
+            "this run is not finished", where=str(folder), hint=f"finish it first: rung train --resume {folder}"
+        )
+    if is_counted(run.recipe):
+        raise UsageError(
+            "an n-gram model counts its text once: there are no weights to carry on from",
+            where=str(folder),
+            hint="count both texts together: rung train OLD NEW --net ngram",
+        )
+    return run
+
+
+def _named(parent: Run) -> dict[str, Any]:
+    """How the child names its parent: folder, step, and the hash of the weights it begins with."""
+    step = int(str(parent.header.get("published", "step-0")).rpartition("-")[2])
+    weights = weights_sha256(model_folder(parent.folder))
+    return {"run": str(parent.folder.resolve()), "step": step, "weights_sha256": weights}
+
+
+def _recipe(parent: Recipe, asked: Continuation, given: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:
+    """The parent's recipe over what was `given`; what depends on text and length is left to the plan.
+
+    Raises UsageError where `overrides` would change the network or the tokenizer.
+    """
+    fixed = [key for key in overrides if key.startswith(_FIXED) and key not in _MAY_CHANGE]
+    if fixed:
+        raise UsageError(
+            f"{fixed[0]} is the parent's and cannot be changed",
+            where="--set",
+            hint="carry on without it, or train anew from both texts",
+        )
+    changes: dict[str, Any] = {f"training.{name}": None for name in _DECIDED_ANEW}
+    changes |= {"text.text_column": None, "net.dropout": None, "training.tensorboard": False}
+    changes |= {"training.weight_decay": 0.0} if asked.penalty else {}
+    return parent.with_overrides({**changes, **given, **overrides})
+
+
+def _drift(
+    text: PreparedText, olds: Sequence[PreparedText], missing: str | None, progress: Progress
+) -> tuple[DriftReport | None, dict[str, str]]:
+    """How the new text differs from the old ones, said at once; or why that and the loss on them are not measured."""
+    if missing is not None:
+        return None, {"loss on the old text, and drift": missing}
+    try:
+        found = measure_drift(olds, text, seed=0)
+    except EvaluationError as error:
+        return None, {"drift": error.problem}
+    for line in found.lines():
+        progress.say(line)
+    return found, {}
