@@ -30,7 +30,7 @@ _ONLY_VALUE: dict[str, Any] = {
 # Keys that do not change what the network computes. `max_window_layers`, and outside of Mistral `sliding_window`, mean
 # nothing unless `use_sliding_window` is true, which the table above refuses; dropout is a matter of training, and
 # `pretraining_tp` of how training cut its products.
-_NO_EFFECT = frozenset(
+NO_EFFECT = frozenset(
     {
         "_attn_implementation",
         "_attn_implementation_autoset",
@@ -220,7 +220,7 @@ class DecoderConfig:
         if model_type not in ARCHITECTURES:
             raise unsupported(str(model_type), where)
         names = {field.name for field in dataclasses.fields(cls)}
-        check_keys(config, names | _READ | _NO_EFFECT, _ONLY_VALUE, where)
+        check_keys(config, names | _READ | NO_EFFECT, _ONLY_VALUE, where)
         kinds = set(config.get("layer_types") or ["full_attention"])
         if kinds != {"full_attention"}:
             raise _refusal(f"layer_types {sorted(kinds)} are not supported", "only full_attention is", where)

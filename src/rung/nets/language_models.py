@@ -1,7 +1,7 @@
 """Any language model that is a network, by its configuration: drawn, written into a folder, read from one.
 
-`model_type` in `config.json` tells the family: those of `rung.nets.decoder_config.ARCHITECTURES`, which transformers
-opens too, and Rung's own `rung-lm-rnn`, `rung-lm-lstm`, `rung-lm-gru` and `rung-lm-feedforward`.
+`model_type` in `config.json` tells the family: the decoders of `rung.nets.architectures`, which transformers opens
+too, and Rung's own `rung-lm-rnn`, `rung-lm-lstm`, `rung-lm-gru` and `rung-lm-feedforward`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from pathlib import Path
 
 import torch
 
-from rung.errors import RunFolderError
+from rung.nets.architectures import FAMILIES, unsupported
 from rung.nets.decoder import CausalLM
-from rung.nets.decoder_config import ARCHITECTURES, DecoderConfig
+from rung.nets.decoder_config import DecoderConfig
 from rung.nets.feedforward_language_model import FeedForwardLM, FeedForwardLMConfig
 from rung.nets.feedforward_language_model import parameter_shapes as feedforward_shapes
+from rung.nets.gpt2 import GPT2LM, GPT2Config
 from rung.nets.pretrained import CONFIG, load_net, read_config_file, read_weights, save_net, write_weights
 from rung.nets.recurrent_language_model import CELLS, DropoutKind, RecurrentLM, RecurrentLMConfig
 from rung.nets.recurrent_language_model import parameter_shapes as recurrent_shapes
 from rung.runfolder import write_json
 
-Config = DecoderConfig | RecurrentLMConfig | FeedForwardLMConfig
-Net = CausalLM | RecurrentLM | FeedForwardLM
+Config = DecoderConfig | GPT2Config | RecurrentLMConfig | FeedForwardLMConfig
+Net = CausalLM | GPT2LM | RecurrentLM | FeedForwardLM
 _RECURRENT = frozenset(f"rung-lm-{cell}" for cell in CELLS)
 _FEEDFORWARD = "rung-lm-feedforward"
 
@@ -41,6 +42,8 @@ def draw_language_model(config: Config, *, seed: int, dropout: Dropout = Dropout
     match config:
         case DecoderConfig():
             return CausalLM(config, dropout=dropout.rate, generator=generator)
+        case GPT2Config():
+            return GPT2LM(config, dropout=dropout.rate, generator=generator)
         case RecurrentLMConfig():
             return RecurrentLM(config, dropout=dropout.rate, dropout_kind=dropout.kind, generator=generator)
         case FeedForwardLMConfig():
@@ -49,7 +52,7 @@ def draw_language_model(config: Config, *, seed: int, dropout: Dropout = Dropout
 
 def save_language_model(net: Net, folder: Path) -> None:
     """Write `config.json` and `model.safetensors`; a tied output matrix is left out."""
-    if isinstance(net, CausalLM):
+    if isinstance(net, CausalLM | GPT2LM):
         save_net(net, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +64,7 @@ def load_language_model(folder: Path, *, dropout: Dropout = Dropout()) -> Net:
     """Read a network, its weights in float32. RunFolderError as in `rung.nets.pretrained.load_net`."""
     values = read_config_file(folder)
     where, model_type = str(folder / CONFIG), values.get("model_type")
-    if model_type in ARCHITECTURES:
+    if model_type in FAMILIES["decoders"]:
         return load_net(folder, dropout=dropout.rate)
     if model_type in _RECURRENT:
         recurrent = RecurrentLMConfig.from_json(values, where)
@@ -71,5 +74,4 @@ def load_language_model(folder: Path, *, dropout: Dropout = Dropout()) -> Net:
         feedforward = FeedForwardLMConfig.from_json(values, where)
         tensors = read_weights(folder, feedforward_shapes(feedforward), dtype=torch.float32)
         return FeedForwardLM(feedforward, dropout=dropout.rate, tensors=tensors)
-    known = ", ".join([*ARCHITECTURES, *sorted(_RECURRENT), _FEEDFORWARD])
-    raise RunFolderError(f"model_type {model_type!r} is no language model known here", where=where, hint=known)
+    raise unsupported(str(model_type), where)

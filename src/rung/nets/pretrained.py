@@ -1,4 +1,4 @@
-"""Reading and writing a network as a Hugging Face folder: its configuration and its weights."""
+"""Reading and writing a decoder as a Hugging Face folder: its configuration and its weights."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rung.errors import RunFolderError
 from rung.nets.architectures import refuse_code
 from rung.nets.decoder import CausalLM, parameter_shapes
 from rung.nets.decoder_config import DecoderConfig
+from rung.nets.gpt2 import BODY_PREFIX, GPT2LM, GPT2Config, gpt2_parameter_shapes, old_buffers, stored_shapes, turned
 from rung.nets.weights import WEIGHTS, Weights, open_weights, shown
 from rung.runfolder import readable_write_errors, write_json
 
@@ -23,19 +24,27 @@ GENERATION_CONFIG = "generation_config.json"
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def save_net(net: CausalLM, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save_net(net: CausalLM | GPT2LM, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write `net` so that transformers opens it, its weights in `dtype` (default: as they are).
 
     A tied output matrix is left out, as `tie_word_embeddings` says it must be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: p.detach().to("cpu", dtype or p.dtype).contiguous() for name, p in net.named_parameters()}
+    weights = stored_tensors(net, dtype)
     stored = next(iter(weights.values())).dtype
     config = net.config.to_hf(str(stored).removeprefix("torch."))
-    tokens = {name: config[name] for name in _TOKENS if name in config}
+    tokens = {name: config[name] for name in _TOKENS if config.get(name) is not None}
     write_json(folder / CONFIG, config)
     write_json(folder / GENERATION_CONFIG, {"_from_model_config": True, **tokens})
     write_weights(weights, folder)
+
+
+def stored_tensors(net: CausalLM | GPT2LM, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """The parameters by the names and in the layout that a Hugging Face folder has, on the CPU."""
+    tensors = {name: p.detach().to("cpu", dtype or p.dtype) for name, p in net.named_parameters()}
+    if isinstance(net, GPT2LM):
+        tensors = {name: turned(name, tensor) for name, tensor in tensors.items()}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def write_weights(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
@@ -44,13 +53,15 @@ def write_weights(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
         save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float = 0.0) -> CausalLM:
+def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float = 0.0) -> CausalLM | GPT2LM:
     """Read a network from a folder written by `save_net` or by transformers, its weights held in `dtype`.
 
     Names and shapes are compared with `config.json` before any weight is read. RunFolderError says which file is
     missing, unreadable or truncated, or which tensor is missing, extra, of the wrong shape or type, or not finite.
     """
     config = read_config(folder)
+    if isinstance(config, GPT2Config):
+        return _load_gpt2(folder, config, dtype, dropout)
     # Some writers keep a tied matrix under both names; the embedding is the one that counts. Old ones store the
     # frequencies of rotary positions, which the configuration decides.
     ignored = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq" for n in range(config.num_hidden_layers)}
@@ -58,6 +69,20 @@ def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float
         ignored.add("lm_head.weight")
     tensors = read_weights(folder, parameter_shapes(config), dtype=dtype, ignored=ignored)
     return CausalLM(config, dropout=dropout, tensors=tensors)
+
+
+def _load_gpt2(folder: Path, config: GPT2Config, dtype: torch.dtype, dropout: float) -> GPT2LM:
+    """OpenAI's own folders have the body's tensors without the prefix that later ones have."""
+    with open_weights(folder) as weights:
+        bare = not any(name.startswith(BODY_PREFIX) for name in weights.names())
+    names = {(name.removeprefix(BODY_PREFIX) if bare else name): name for name in gpt2_parameter_shapes(config)}
+    expected = {stored: stored_shapes(config)[name] for stored, name in names.items()}
+    buffers = {name.removeprefix(BODY_PREFIX) if bare else name for name in old_buffers(config)}
+    if config.tie_word_embeddings:
+        buffers.add("lm_head.weight")
+    found = read_weights(folder, expected, dtype=dtype, ignored=buffers)
+    tensors = {names[stored]: turned(names[stored], found.pop(stored)).contiguous() for stored in list(found)}
+    return GPT2LM(config, dropout=dropout, tensors=tensors)
 
 
 def read_weights(
@@ -78,9 +103,12 @@ def read_weights(
     return tensors
 
 
-def read_config(folder: Path) -> DecoderConfig:
+def read_config(folder: Path) -> DecoderConfig | GPT2Config:
     """Read and check the configuration alone; which tokens end a text, `generation_config.json` knows best."""
-    return DecoderConfig.from_hf(with_generation_tokens(read_config_file(folder), folder), where=str(folder / CONFIG))
+    stored, where = with_generation_tokens(read_config_file(folder), folder), str(folder / CONFIG)
+    if stored.get("model_type") == GPT2Config.model_type:
+        return GPT2Config.from_hf(stored, where=where)
+    return DecoderConfig.from_hf(stored, where=where)
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:

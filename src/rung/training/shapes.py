@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rung.errors import PlanError
-from rung.nets.decoder_config import ARCHITECTURES
+from rung.nets.architectures import FAMILIES
 from rung.nets.language_models import Config
 from rung.recipe import NetSection
 from rung.training import decoder_shapes, feedforward_shapes, recurrent_shapes
@@ -99,7 +99,7 @@ def shape_in_words(net: NetSection) -> str:
 
 
 def _family(name: str) -> Any:
-    name = "decoder" if name in ARCHITECTURES else name
+    name = "decoder" if name in FAMILIES["decoders"] else name
     if name not in _FAMILIES:
         raise PlanError(f"a network of the family {name} is not planned by steps and minutes")
     return _FAMILIES[name]
