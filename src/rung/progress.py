@@ -5,9 +5,23 @@ A terminal progress bar, a log file or a test can all stand behind the same two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, Self
+
+
+class Highlighted(str):
+    """A message of which some stretches stand out: in colour on a terminal, between marks in plain text."""
+
+    parts: tuple[tuple[str, bool], ...]
+    """The stretches, and whether each stands out."""
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[str, bool]]) -> Self:
+        """Join stretches of text; those that stand out are between ⟦ and ⟧."""
+        made = cls("".join(f"⟦{text}⟧" if stands_out else text for text, stands_out in parts))
+        made.parts = tuple(parts)
+        return made
 
 
 class Progress(Protocol):

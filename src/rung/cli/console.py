@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rung.data.report import human_bytes
-from rung.progress import SilentProgress
+from rung.progress import Highlighted, SilentProgress
 
 if TYPE_CHECKING:
     from rung.training.meter import StepReport
@@ -142,7 +142,11 @@ class _Screen:
         self.live = Live(get_renderable=self._render, console=console, refresh_per_second=_REFRESH_PER_SECOND)
 
     def say(self, message: str) -> None:
-        self._console.print(message, markup=False)
+        if isinstance(message, Highlighted):
+            styled = [(text, "bold green" if stands_out else "dim") for text, stands_out in message.parts]
+            self._console.print(Text.assemble(*styled))
+        else:
+            self._console.print(message, markup=False)
 
     @contextmanager
     def task(self, label: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:

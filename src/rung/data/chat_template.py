@@ -111,6 +111,10 @@ class ChatTemplate:
             )
         return cls(found, named_special_tokens(folder), now=now, where=str(folder))
 
+    def at(self, now: datetime) -> ChatTemplate:
+        """The same template at another time."""
+        return ChatTemplate(self.source, self._special_tokens, now=now, where=self.where)
+
     @property
     def tells_the_date(self) -> bool:
         """Whether it writes the date or time into what it renders."""
@@ -150,6 +154,13 @@ class ChatTemplate:
             ids += piece
             assistant += [True] * said + [False] * (len(piece) - said)
         return RenderedTokens(ids, assistant)
+
+    def render_answer(self, prompt: Sequence[Message], answer: str, tokenizer: Tokenizer) -> RenderedTokens:
+        """The tokens of `prompt` and one answer to it, which alone counts as the assistant's. Errors as above."""
+        rendered = self.render_tokens([*prompt, Message("assistant", answer)], tokenizer)
+        said = [place for place, is_said in enumerate(rendered.assistant) if is_said]
+        first = max((place for place in said if place - 1 not in set(said)), default=len(rendered))
+        return RenderedTokens(rendered.ids, [place >= first and one for place, one in enumerate(rendered.assistant)])
 
     def _proved_pieces(self, rendered: str, messages: Sequence[Message]) -> list[tuple[str, bool]]:
         borders = [0]
@@ -281,8 +292,7 @@ def _without(marks: re.Pattern[str], text: str) -> str:
 
 def _guarded(messages: Sequence[Message], tokenizer: Tokenizer) -> list[Message]:
     """The messages with every spelling of a special token broken, so that only the template makes special tokens."""
-    spelled = [re.escape(token) for token in special_tokens_of(tokenizer).ids if len(token) > 1]
-    pattern = re.compile(f"(?=(?:{'|'.join(spelled)}))(.)" if spelled else "(?!)", re.DOTALL)
+    first_characters = special_tokens_of(tokenizer).first_characters
     guarded = []
     for number, message in enumerate(messages, start=1):
         if found := _MARKS.search(message.content):
@@ -290,7 +300,7 @@ def _guarded(messages: Sequence[Message], tokenizer: Tokenizer) -> list[Message]
                 f"turn {number} holds the noncharacter U+{ord(found.group()):04X}, which no text may be exchanged with",
                 hint="remove it",
             )
-        guarded.append(Message(message.role, pattern.sub(rf"\1{_BREAK}", message.content)))
+        guarded.append(Message(message.role, first_characters.sub(rf"\1{_BREAK}", message.content)))
     return guarded
 
 

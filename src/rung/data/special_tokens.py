@@ -9,23 +9,32 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from rung.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The special tokens of a tokenizer. `ids`: by their spelling. `pattern` finds them in text, longest first."""
+    """The special tokens of a tokenizer. `ids`: by their spelling.
+
+    `pattern` parts text at them, longest first; `first_characters` matches the first character of each spelling.
+    """
 
     ids: Mapping[str, int]
     pattern: re.Pattern[str]
+    first_characters: re.Pattern[str]
 
 
 def special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
     """The special tokens of `tokenizer`."""
-    return _read(tokenizer.definition)
+    if tokenizer not in _FOUND:
+        _FOUND[tokenizer] = _read(tokenizer.definition)
+    return _FOUND[tokenizer]
+
+
+_FOUND: WeakKeyDictionary[Tokenizer, SpecialTokens] = WeakKeyDictionary()
 
 
 def encode_with_special(text: str, tokenizer: Tokenizer) -> list[int]:
@@ -58,7 +67,6 @@ def with_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenize
     )
 
 
-@lru_cache(maxsize=4)
 def _read(definition: str) -> SpecialTokens:
     added = [token for token in json.loads(definition).get("added_tokens", []) if token.get("special")]
     added.sort(key=lambda token: -len(token["content"]))
@@ -68,9 +76,10 @@ def _read(definition: str) -> SpecialTokens:
         for token in added
     ]
     if not spelled:
-        return SpecialTokens({}, re.compile("((?!))"))
+        return SpecialTokens({}, re.compile("((?!))"), re.compile("((?!))"))
     before = "|".join(f"{left}(?={token})" for left, token, _ in spelled if left)
     after = "|".join(f"(?<={token}){right}" for _, token, right in spelled if right)
     middle = "|".join(token for _, token, _ in spelled)
     pattern = f"(?:{before})?({middle})(?:{after})?" if before or after else f"({middle})"
-    return SpecialTokens({token["content"]: int(token["id"]) for token in added}, re.compile(pattern))
+    first = re.compile(f"(?=(?:{middle}))(.)", re.DOTALL)
+    return SpecialTokens({token["content"]: int(token["id"]) for token in added}, re.compile(pattern), first)

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
@@ -193,12 +193,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
         extensions = [_Generation, loopcontrols]
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, optimized=False)
         budget = self.budget
+
+        def strftime_now(form: str) -> str:
+            return (now or datetime.now()).strftime(form)
+
         self.globals = {
             "range": self.globals["range"],
             "dict": _plain_dict,
             "namespace": _PlainNamespace,
             "raise_exception": _raise_exception,
-            "strftime_now": lambda form: (now or datetime.now()).strftime(form),
+            "strftime_now": strftime_now,
         }
         self.filters = {name: _counted_filter(name, self.filters[name], budget) for name in _FILTERS}
         self.filters["tojson"] = _counted_filter("tojson", _tojson, budget)
@@ -290,7 +294,7 @@ def _through(method: str, arguments: list[Any], line: int) -> nodes.Call:
 class _Generation(Extension):
     """`{% generation %} ... {% endgeneration %}`: transformers' mark around what the assistant says."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - as jinja declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         """Put a stand-in before and after what is between."""

@@ -1,0 +1,84 @@
+"""Conversations to learn from, to validate and to test on, with nothing alike in two parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rung.data.conversations import Conversation, Conversations
+from rung.data.label_split import make_split
+from rung.data.labelled import LabelledItems
+from rung.data.leaks import without_items
+from rung.errors import DataError
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class ConversationSplit:
+    """The three parts, and sentences about what was left out."""
+
+    train: Conversations
+    valid: Conversations
+    test: Conversations
+    remarks: list[str]
+
+    def __getitem__(self, part: str) -> Conversations:
+        parts: dict[str, Conversations] = {"train": self.train, "valid": self.valid, "test": self.test}
+        return parts[part]
+
+
+def split_conversations(
+    conversations: Conversations,
+    *,
+    valid: Conversations | None = None,
+    test: Conversations | None = None,
+    seed: int,
+    valid_share: float = 0.05,
+    test_share: float = 0.1,
+) -> ConversationSplit:
+    """Cut off what `valid` and `test` do not bring, by keyed hashes over clusters of conversations with like prompts.
+
+    Prompts that are equal or nearly so (`rung.data.similar_items`) are never in two parts. From training, and from
+    validation, whatever gives away a prompt of a given file is left out and counted; given parts are never changed.
+    Raises DataError when too few are left for a part.
+    """
+    shares = {"valid_share": 0.0 if valid else valid_share, "test_share": 0.0 if test else test_share}
+    items = LabelledItems(
+        [item.id for item in conversations.items],
+        [asked(item) for item in conversations.items],
+        np.zeros(len(conversations), np.int64),
+        ("conversation",),
+    )
+    remarks = [] if not conversations.repeated else [f"{conversations.repeated:,} repeated conversations left out"]
+    cut = make_split(items, seed=seed, **shares)
+    remarks += cut.notes
+    test = test or conversations.take(cut.test)
+    valid = _without(valid or conversations.take(cut.valid), [test], "validation", remarks)
+    train = _without(conversations.take(cut.train), [valid, test], "training", remarks)
+    for name, part in zip(PARTS, (train, valid, test), strict=True):
+        if not len(part):
+            raise DataError(
+                f"no conversation is left for the {name} part of {len(conversations):,}",
+                hint="give more conversations, or others to hold out: --valid FILE --test FILE",
+            )
+    return ConversationSplit(train, valid, test, remarks)
+
+
+def asked(conversation: Conversation) -> str:
+    """What the user says: what is compared."""
+    return "\n".join(message.content for message in conversation.messages if message.role == "user")
+
+
+def _without(part: Conversations, held_out: list[Conversations], name: str, remarks: list[str]) -> Conversations:
+    """`part` without what gives away a prompt of `held_out`. Parts of one split are apart already."""
+    others = [asked(item) for other in held_out if other.files != part.files for item in other.items]
+    if not others:
+        return part
+    texts = [asked(item) for item in part.items]
+    kept = set(without_items(texts, others)[0])
+    rows = [row for row, text in enumerate(texts) if text in kept]
+    if len(rows) < len(texts):
+        remarks.append(f"{len(texts) - len(rows):,} {name} conversations left out: their prompts are held out")
+    return part.take(rows)

@@ -1,0 +1,1 @@
+"""Models to talk with: tuning on conversations, and the chat itself. Import from the modules."""
