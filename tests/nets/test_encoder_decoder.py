@@ -262,7 +262,7 @@ def test_too_long_texts_are_refused(net: Net) -> None:
         ({"activation_function": "tanh"}, "activation_function 'tanh' is not supported"),
         ({"pad_token_id": 61}, "pad_token_id 61 is not among the 61 tokens"),
         ({"new_feature": 3}, "does not implement: new_feature"),
-        ({"model_type": "bart"}, "'bart' is not an encoder-decoder"),
+        ({"model_type": "pegasus"}, "model_type 'pegasus' is not supported"),
         ({"d_model": None}, "d_model must be a whole number"),
     ],
 )

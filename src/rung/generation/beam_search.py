@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from rung.errors import UsageError
+from rung.generation.target_rules import TargetRules
 from rung.generation.target_steps import TargetSteps, not_finite
 
 _NEVER_CHOSEN = -1e9  # the score of a beam that does not exist yet; finite, as in transformers: no NaN comes of it
@@ -28,8 +29,7 @@ class BeamOptions:
     A hypothesis' score is the sum of its tokens' log-probabilities divided by length^`length_penalty`, its length
     counting the end token: above 0 favours long targets, 0 compares sums. A source is finished when it has `num_beams`
     hypotheses and `early_stopping` is True; when it has, and the best target that goes on would score below the worst
-    of them even if it ended now (False); or could end at `max_tokens` ("never"). The last of `max_tokens` is always the
-    end token, at no cost, as Marian's `forced_eos_token_id` wants it.
+    of them even if it ended now (False); or could end at `max_tokens` ("never").
     """
 
     num_beams: int = 4
@@ -54,7 +54,8 @@ class BeamOptions:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A target: `token_ids` with the end token. `score` is what beams are compared by, `logprob` its sum alone.
+    """A target: `token_ids`, with the end token where it has one. `score` is what beams are compared by, `logprob` its
+    sum alone.
 
     `finished` is false when its limit of tokens ended it.
     """
@@ -70,20 +71,17 @@ def search(
     sources: Sequence[Sequence[int]],
     limits: Sequence[int],
     options: BeamOptions,
+    rules: TargetRules,
     *,
-    start: int,
-    end: int,
-    never: Sequence[int],
     device: torch.device,
 ) -> list[list[Hypothesis]]:
     """Return `num_beams` hypotheses of each of `sources`, best first.
 
-    A source's targets have at most as many tokens as its `limits` say, start from the token `start` and end with `end`;
-    the tokens `never` do not occur in them. GenerationError when the network's scores are not finite.
+    A source's targets have at most as many tokens as its `limits` say. GenerationError when the network's scores are
+    not finite.
     """
     steps.open(sources, options.num_beams)
-    never_chosen = torch.tensor(never, dtype=torch.int64, device=device)
-    beams = _Beams(torch.tensor(limits, device=device), options, start, end, never_chosen)
+    beams = _Beams(torch.tensor(limits, device=device), options, rules)
     results: list[list[Hypothesis]] = [[] for _ in sources]
     present = list(range(len(sources)))  # whose beams the rows are
     while True:
@@ -109,11 +107,11 @@ class _Beams:
     -1e9 where there is no hypothesis yet.
     """
 
-    def __init__(self, limits: torch.Tensor, options: BeamOptions, start: int, end: int, never: torch.Tensor) -> None:
-        self._limits, self._options, self._end, self._never = limits, options, end, never
+    def __init__(self, limits: torch.Tensor, options: BeamOptions, rules: TargetRules) -> None:
+        self._limits, self._options, self._rules = limits, options, rules
         shape, device = (len(limits), options.num_beams), limits.device
         self._tokens = torch.empty((*shape, 0), dtype=torch.int64, device=device)
-        self.last = torch.full(shape, start, device=device)
+        self.last = torch.full(shape, rules.start, device=device)
         # All beams are the same at first, so that only one of them may go on.
         self._sums = torch.full(shape, _NEVER_CHOSEN, device=device)
         self._sums[:, 0] = 0.0
@@ -126,20 +124,20 @@ class _Beams:
         """Go on by a token, with `scores` (sources x beams, vocabulary), and return each beam's parent."""
         beams = self._options.num_beams
         last = self._limits == self._tokens.shape[2] + 1
-        if bool(last.any()):  # then the next token is the end token, at no cost
+        if self._rules.forced_end and bool(last.any()):  # then the next token is the end token, at no cost
             own = torch.arange(beams, device=last.device).expand_as(self.last)
-            self._collect(self._sums, own, last[:, None].expand_as(self.last))
-        logprobs = scores.log_softmax(-1)
-        logprobs[:, self._never] = -torch.inf
+            self._collect(self._sums, own, torch.full_like(self.last, self._rules.end), last[:, None])
+        logprobs = self._rules.apply(scores.log_softmax(-1), self._tokens.flatten(0, 1))
         best, tokens = best_of_rows(logprobs, min(2 * beams, logprobs.shape[1]))
         totals = (best.view(*self._sums.shape, -1) + self._sums[:, :, None]).flatten(1)
         totals, places = totals.topk(2 * beams, -1)
         if bool(totals.isnan().any()):
             raise not_finite()
         parents, tokens = places // best.shape[1], tokens.view(len(places), -1).gather(1, places)
-        ends = tokens == self._end
-        if bool(ends[:, :beams].any()):
-            self._collect(totals[:, :beams], parents[:, :beams], ends[:, :beams] & ~last[:, None])
+        ends = tokens == self._rules.end
+        taken = ends & ~last[:, None] if self._rules.forced_end else ends | last[:, None]
+        if bool(taken[:, :beams].any()):
+            self._collect(totals[:, :beams], parents[:, :beams], tokens[:, :beams], taken[:, :beams])
         order = ends.byte().argsort(stable=True, dim=-1)[:, :beams]  # the best that do not end
         parents, self.last = parents.gather(1, order), tokens.gather(1, order)
         self._sums = (totals + ends * _NEVER_CHOSEN).gather(1, order)
@@ -182,18 +180,26 @@ class _Beams:
             strict=True,
         )
         limit = int(self._limits[source])
-        return [Hypothesis(ids[:length], score, total, length < limit) for ids, length, score, total in rows if length]
+        return [
+            Hypothesis(ids[:length], score, total, self._finished(ids[:length], limit))
+            for ids, length, score, total in rows
+            if length
+        ]
 
-    def _collect(self, totals: torch.Tensor, parents: torch.Tensor, ends: torch.Tensor) -> None:
-        """Take beams that end with their next token as hypotheses, where they are among the best of their source."""
+    def _finished(self, ids: list[int], limit: int) -> bool:
+        return ids[-1] == self._rules.end and (len(ids) < limit or not self._rules.forced_end)
+
+    def _collect(self, totals: torch.Tensor, parents: torch.Tensor, tokens: torch.Tensor, taken: torch.Tensor) -> None:
+        """Take beams with their next `tokens` as hypotheses, where they are among the best of their source."""
         length = self._tokens.shape[2] + 1
-        scores = torch.where(ends, totals / length**self._options.length_penalty, _NEVER_CHOSEN)
+        scores = torch.where(taken, totals / length**self._options.length_penalty, _NEVER_CHOSEN)
         scores, places = torch.cat((self._ended_scores, scores), dim=1).topk(self._options.num_beams, -1)
-        ended = F.pad(_gather(self._tokens, parents), (0, 1), value=self._end)
+        ended = torch.cat((_gather(self._tokens, parents), tokens[:, :, None]), dim=-1)
         ended = torch.cat((F.pad(self._ended, (0, length - self._ended.shape[2])), ended), dim=1)
         self._ended, self._ended_scores = _gather(ended, places), scores
         self._ended_sums = torch.cat((self._ended_sums, totals), dim=1).gather(1, places)
-        self._ended_lengths = torch.cat((self._ended_lengths, ends * length), dim=1).gather(1, places)
+        lengths = torch.cat((self._ended_lengths, (taken * length).expand_as(totals)), dim=1)
+        self._ended_lengths = lengths.gather(1, places)
 
 
 def best_of_rows(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -13,9 +14,9 @@ from rung.generation.beam_search import BeamOptions, Hypothesis, search
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
 from rung.generation.sampling import Sampler
+from rung.generation.target_rules import TargetRules
 from rung.generation.target_steps import not_finite, target_steps
-from rung.nets.encoder_decoder import EncoderDecoder
-from rung.nets.recurrent_encoder_decoder import RecurrentEncoderDecoder
+from rung.nets.encoder_decoder_folder import SequenceNet
 
 T = TypeVar("T")
 
@@ -27,25 +28,24 @@ class SequenceToSequence:
     """Writes targets, as tokens, for sources, as tokens that end with the end token as in training.
 
     Sources of similar length are read together, and who is finished leaves the batch. A target depends on its source,
-    options and seed, not on what else is in the batch, up to rounding. Padding never occurs in a target. It ends at
-    `max_tokens` or where the network's context does, and its last token is then the end token, as in Marian. Sources
-    that do not fit the network are refused, and so are empty ones: nothing of them is cut off.
+    options and seed, not on what else is in the batch, up to rounding. It ends at `max_tokens` or where the network's
+    context does. Sources that do not fit the network are refused, and so are empty ones: nothing of them is cut off.
     """
 
     def __init__(
         self,
-        net: EncoderDecoder | RecurrentEncoderDecoder,
+        net: SequenceNet,
         *,
         precision: Precision = "fp32",
         batch_size: int = 64,
         vocab_size: int | None = None,
-        never: Sequence[int] = (),
+        rules: TargetRules | None = None,
     ) -> None:
         """Copy the weights of `net` into the form that decoding wants.
 
         `batch_size`: sources written for at the same time. `vocab_size`: how many tokens the tokenizer knows, where
-        the network knows more for the sake of round numbers: only those are written. `never`: tokens that shall not
-        be written either.
+        the network knows more for the sake of round numbers: only those are written. `rules`: what else holds for
+        targets; by default that padding never occurs, and that the last token is the end token, as in Marian.
         """
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}", where="batch_size")
@@ -53,8 +53,10 @@ class SequenceToSequence:
         self._steps = target_steps(net, precision)
         self._batch_size = batch_size
         config = net.config
-        known = config.vocab_size if vocab_size is None else vocab_size
-        self._never = [config.pad_token_id, *never, *range(known, config.vocab_size)]
+        if rules is None:
+            rules = TargetRules(config.decoder_start_token_id, config.eos_token_id, (config.pad_token_id,))
+        beyond = range(config.vocab_size if vocab_size is None else vocab_size, config.vocab_size)
+        self._rules = replace(rules, never=(*rules.never, *beyond))
 
     @property
     def context_length(self) -> int:
@@ -74,7 +76,6 @@ class SequenceToSequence:
         a source that is empty or longer than the context, or scores that are not finite.
         """
         self._check(sources)
-        config = self._net.config
         longest = min(options.max_tokens, self.context_length)
         most = [longest if limits is None else max(1, min(limits[number], longest)) for number in range(len(sources))]
 
@@ -84,9 +85,7 @@ class SequenceToSequence:
                 [sources[number] for number in batch],
                 [most[number] for number in batch],
                 options,
-                start=config.decoder_start_token_id,
-                end=config.eos_token_id,
-                never=self._never,
+                self._rules,
                 device=self._device,
             )
 
@@ -137,32 +136,34 @@ class SequenceToSequence:
         return [results[number] for number in range(len(sources))]
 
     def _write(self, sources: Sequence[Sequence[int]], options: Sequence[SamplingOptions]) -> list[Hypothesis]:
-        config, device = self._net.config, self._device
+        rules, device, vocab_size = self._rules, self._device, self._net.config.vocab_size
         longest = [min(chosen.max_tokens, self.context_length) for chosen in options]
-        never = torch.tensor(self._never, dtype=torch.int64, device=device)
         written: list[list[int]] = [[] for _ in sources]
         logprobs = [0.0] * len(sources)
-        active, last = list(range(len(sources))), [config.decoder_start_token_id] * len(sources)
+        active, last = list(range(len(sources))), [rules.start] * len(sources)
         self._steps.open(sources, 1)
-        sampler = Sampler(options, config.vocab_size, device)
+        sampler = Sampler(options, vocab_size, device)
         while active:
             scores = self._steps.step(torch.tensor(last, device=device)[:, None])
-            scores[:, never] = -torch.inf
             histories = [written[number] for number in active]
+            scores = rules.apply(scores, torch.tensor(histories, dtype=torch.int64))
             choices = sampler.choose(scores, [len(history) for history in histories], histories)
             for number, token, logprob in zip(active, choices.token_ids, choices.logprobs, strict=True):
                 if not math.isfinite(logprob):
                     raise not_finite()
-                forced = len(written[number]) + 1 == longest[number]
-                written[number].append(config.eos_token_id if forced else token)
+                forced = rules.forced_end and len(written[number]) + 1 == longest[number]
+                written[number].append(rules.end if forced else token)
                 logprobs[number] += 0.0 if forced else logprob
-            places = [place for place, number in enumerate(active) if written[number][-1] != config.eos_token_id]
+            going = [written[number][-1] != rules.end and len(written[number]) < longest[number] for number in active]
+            places = [place for place, goes in enumerate(going) if goes]
             last = [written[active[place]][-1] for place in places]
             if len(places) < len(active):
                 active = [active[place] for place in places]
-                sampler = Sampler([options[number] for number in active], config.vocab_size, device)
+                sampler = Sampler([options[number] for number in active], vocab_size, device)
                 self._steps.keep(torch.tensor(places, dtype=torch.int64, device=device))
         return [
-            Hypothesis(tokens, logprob, logprob, len(tokens) < most)
+            Hypothesis(
+                tokens, logprob, logprob, tokens[-1] == rules.end and (len(tokens) < most or not rules.forced_end)
+            )
             for tokens, logprob, most in zip(written, logprobs, longest, strict=True)
         ]

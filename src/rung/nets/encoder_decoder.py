@@ -2,8 +2,8 @@
 
 Of the encoder-decoders that transformers knows, `MarianMTModel` is the one that is exactly the paper's network:
 post-norm layers, sinusoidal positions, ReLU, embeddings times sqrt(d_model), one matrix for both embeddings and the
-output. (BART adds learned positions and a norm of the embeddings; T5 relative positions, pre-norm RMSNorm, no biases.)
-So tensor names are Marian's, and a stored network opens there with equal scores.
+output. So tensor names are Marian's, and a stored network opens there with equal scores. BART differs in how tokens are
+embedded and is computed here too (`rung.nets.bart`); T5 in everything (`rung.nets.t5`).
 
 What is computed in is decided where tokens are embedded, as in the decoder: every layer casts its weights to that.
 """
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rung.errors import GenerationError
+from rung.nets.bart import POSITION_OFFSET
 from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.decoder import Linear
@@ -79,17 +80,23 @@ class Attention(nn.Module):
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, *, causal: bool
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
 ) -> torch.Tensor:
-    """Scaled dot-product attention (section 3.2.1) of (batch, heads, time, head_dim).
+    """Scaled dot-product attention (section 3.2.1) of (batch, heads, time, head_dim); `scale` is head_dim^-0.5.
 
     The backward pass of torch's fused attention is slow in bfloat16 on a CPU, and texts to be translated are short: a
     training step of 128 pairs of 16 tokens (6 layers, 256 features, one thread) takes 0.82 s with it and 0.47 s with
     plain products. In float32 it is the other way round, 1.20 against 1.30 s.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT
     if mask is not None:
         scores = scores + mask
     if causal:
@@ -148,11 +155,15 @@ class DecoderLayer(Layer):
 
 
 class Stack(nn.Module):
-    """The layers of one side."""
+    """The layers of one side, and what BART adds to embedded tokens: positions of its own and a norm."""
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
+    def __init__(self, config: EncoderDecoderConfig, layers: Iterable[Layer]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.embed_positions, self.layernorm_embedding = None, None
+        if config.learned_positions:
+            self.embed_positions = nn.Embedding(POSITION_OFFSET + config.max_position_embeddings, config.d_model)
+            self.layernorm_embedding = LayerNorm(config.d_model)
 
 
 class Transformer(nn.Module):
@@ -165,8 +176,8 @@ class Transformer(nn.Module):
             (config.encoder_attention_heads, config.encoder_ffn_dim, dropout),
             (config.decoder_attention_heads, config.decoder_ffn_dim, dropout),
         )
-        self.encoder = Stack(EncoderLayer(config, *encoder) for _ in range(config.encoder_layers))
-        self.decoder = Stack(DecoderLayer(config, *decoder) for _ in range(config.decoder_layers))
+        self.encoder = Stack(config, (EncoderLayer(config, *encoder) for _ in range(config.encoder_layers)))
+        self.decoder = Stack(config, (DecoderLayer(config, *decoder) for _ in range(config.decoder_layers)))
 
 
 class EncoderDecoder(nn.Module):
@@ -178,7 +189,7 @@ class EncoderDecoder(nn.Module):
     each branch while training, and is no part of the stored configuration.
     """
 
-    positions: torch.Tensor
+    sines: torch.Tensor | None
 
     def __init__(
         self,
@@ -191,7 +202,7 @@ class EncoderDecoder(nn.Module):
     ) -> None:
         """Draw float32 parameters from `generator` (default: torch's global one), or hold `tensors`, uncopied.
 
-        `logits_bias` (vocabulary,) is Marian's `final_logits_bias`, where a stored network has one that is not zero.
+        `logits_bias` (vocabulary,) is the `final_logits_bias`, where a stored network has one that is not zero.
         """
         super().__init__()
         self.config = config
@@ -202,8 +213,10 @@ class EncoderDecoder(nn.Module):
             tensors = {name: _draw(name, shape, config, generator) for name, shape in parameter_shapes(config).items()}
         self.load_state_dict(tensors, assign=True)
         self.lm_head = VocabularyHead(self.model.shared, logits_bias)
-        table = position_table(config.max_position_embeddings, config.d_model).to(self.lm_head.weight.device)
-        self.register_buffer("positions", table, persistent=False)
+        sines = None
+        if not config.learned_positions:
+            sines = position_table(config.max_position_embeddings, config.d_model).to(self.lm_head.weight.device)
+        self.register_buffer("sines", sines, persistent=False)
 
     def encode(self, source_ids: torch.Tensor, source_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the memory (batch, source, hidden) of `source_ids` (batch, source).
@@ -211,7 +224,7 @@ class EncoderDecoder(nn.Module):
         `source_mask` (batch, source) is 1 for real tokens, 0 for padding on the right; None: all are real. Raises
         GenerationError for more tokens than `max_position_embeddings`.
         """
-        x = self._embed(source_ids)
+        x = self._embed(source_ids, self.model.encoder)
         mask = added_mask(source_mask, x.dtype)
         for layer in self.model.encoder.layers:
             x = layer(x, mask)
@@ -225,7 +238,7 @@ class EncoderDecoder(nn.Module):
         Row i of `target_inputs` begins with `decoder_start_token_id`; padding on its right touches no real token. There
         is no state: `rung.generation` keeps keys and values itself. GenerationError as in `encode`.
         """
-        x = self._embed(target_inputs)
+        x = self._embed(target_inputs, self.model.decoder)
         mask = added_mask(source_mask, x.dtype)
         for layer in self.model.decoder.layers:
             x = layer(x, memory.to(x.dtype), mask)
@@ -244,21 +257,31 @@ class EncoderDecoder(nn.Module):
         self, source_ids: torch.Tensor, target_inputs: torch.Tensor, source_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Where each target position looks in the source: (layers, batch, heads, target, source), for pictures."""
-        memory, x = self.encode(source_ids, source_mask), self._embed(target_inputs)
+        memory = self.encode(source_ids, source_mask)
+        x = self._embed(target_inputs, self.model.decoder)
         mask, seen = added_mask(source_mask, x.dtype), []
         for layer in cast(Iterable[DecoderLayer], self.model.decoder.layers):
             seen.append(layer.encoder_attn.weights(layer.attend_to_past(x), memory, mask))
             x = layer(x, memory, mask)
         return torch.stack(seen)
 
-    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+    def positions(self, side: Stack) -> torch.Tensor:
+        """What `side` adds to embedded tokens: (max_position_embeddings, hidden)."""
+        if side.embed_positions is not None:
+            return side.embed_positions.weight[POSITION_OFFSET:]
+        return cast(torch.Tensor, self.sines)
+
+    def _embed(self, ids: torch.Tensor, side: Stack) -> torch.Tensor:
         time, device = ids.shape[1], ids.device.type
-        if time > len(self.positions):
+        positions = self.positions(side)
+        if time > len(positions):
             raise GenerationError(
-                f"{time} tokens do not fit this network's {len(self.positions)} positions", hint="shorten the text"
+                f"{time} tokens do not fit this network's {len(positions)} positions", hint="shorten the text"
             )
         scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
-        placed = self.model.shared(ids) * scale + self.positions[:time]
+        placed = self.model.shared(ids) * scale + positions[:time]
+        if side.layernorm_embedding is not None:
+            placed = side.layernorm_embedding(placed)
         if torch.is_autocast_enabled(device):
             placed = placed.to(torch.get_autocast_dtype(device))
         return dropout(placed, self.dropout, self.training)
@@ -293,11 +316,12 @@ def _draw(
     name: str, shape: torch.Size, config: EncoderDecoderConfig, generator: torch.Generator | None
 ) -> torch.Tensor:
     if len(shape) == 1:
-        return torch.ones(shape) if name.endswith("norm.weight") else torch.zeros(shape)
+        return torch.ones(shape) if name.endswith(("norm.weight", "layernorm_embedding.weight")) else torch.zeros(shape)
     values = torch.empty(shape)
-    if name == "model.shared.weight":
+    if name == "model.shared.weight" or name.endswith("embed_positions.weight"):
         values.normal_(std=config.d_model**-0.5, generator=generator)
-        values[config.pad_token_id] = 0.0
+        if name == "model.shared.weight":
+            values[config.pad_token_id] = 0.0
         return values
     gain = 2**-0.5 if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")) else 1.0
     return nn.init.xavier_uniform_(values, gain=gain, generator=generator)

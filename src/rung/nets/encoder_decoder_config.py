@@ -1,10 +1,10 @@
-"""The shape of an encoder-decoder Transformer in Marian's spelling, and its `config.json`, read strictly."""
+"""The shapes of encoder-decoder Transformers in Marian's and BART's spelling, and their `config.json`, read strictly."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from rung.errors import RunFolderError
 from rung.nets.decoder_config import check_keys
@@ -12,23 +12,18 @@ from rung.nets.decoder_config import check_keys
 ACTIVATIONS = ("relu", "gelu", "swish", "silu")
 
 # Keys that say something about computing which we implement in one way only: any other value is refused.
-_ONLY_VALUE: dict[str, Any] = {
-    "model_type": "marian",
+ONLY_VALUE: dict[str, Any] = {
     "is_encoder_decoder": True,
     "is_decoder": False,
     "share_encoder_decoder_embeddings": True,
     "tie_word_embeddings": True,
     "normalize_before": False,
-    "normalize_embedding": False,
     "add_final_layer_norm": False,
     "add_bias_logits": False,
-    "static_position_embeddings": True,
     "encoder_layerdrop": 0.0,
     "decoder_layerdrop": 0.0,
-    "extra_pos_embeddings": None,
 }
-# Keys that do not change what the network computes: dropout and drawing belong to training, the rest to generation.
-_NO_EFFECT = frozenset(
+NO_EFFECT = frozenset(
     {
         "_name_or_path",
         "_num_labels",
@@ -41,23 +36,33 @@ _NO_EFFECT = frozenset(
         "classifier_dropout",
         "dropout",
         "dtype",
+        "early_stopping",
+        "force_bos_token_to_be_generated",
+        "forced_bos_token_id",
         "forced_eos_token_id",
         "gradient_checkpointing",
         "id2label",
         "init_std",
         "label2id",
+        "length_penalty",
         "max_length",
+        "min_length",
+        "no_repeat_ngram_size",
         "num_beams",
         "num_hidden_layers",
         "output_attentions",
         "output_hidden_states",
+        "output_past",
+        "prefix",
         "problem_type",
         "return_dict",
+        "task_specific_params",
         "torch_dtype",
         "transformers_version",
         "use_cache",
     }
 )
+"""Keys that do not change what the network computes: dropout and drawing belong to training, the rest to generation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +89,16 @@ class EncoderDecoderConfig:
     activation_function: str = "relu"
     scale_embedding: bool = True
 
-    model_type = "marian"
+    model_type: ClassVar[str] = "marian"
+    architecture: ClassVar[str] = "MarianMTModel"
+    learned_positions: ClassVar[bool] = False
+    """Whether each side learns its positions, and normalises the embedded tokens (BART), or adds sines (Marian)."""
+    only_value: ClassVar[Mapping[str, Any]] = {
+        **ONLY_VALUE,
+        "normalize_embedding": False,
+        "static_position_embeddings": True,
+        "extra_pos_embeddings": None,
+    }
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
@@ -98,7 +112,7 @@ class EncoderDecoderConfig:
         for heads in ("encoder_attention_heads", "decoder_attention_heads"):
             if self.d_model % getattr(self, heads):
                 raise _refusal(f"d_model {self.d_model} is not a multiple of {heads} {getattr(self, heads)}")
-        if self.d_model % 2:
+        if self.d_model % 2 and not self.learned_positions:
             raise _refusal(f"d_model must be even for sinusoidal positions, not {self.d_model}")
         if self.activation_function not in ACTIVATIONS:
             known = f"supported: {', '.join(ACTIVATIONS)}"
@@ -108,13 +122,13 @@ class EncoderDecoderConfig:
 
     @property
     def hidden_size(self) -> int:
-        """What Marian calls `d_model`."""
+        """What Hugging Face calls `d_model` here."""
         return self.d_model
 
     def to_hf(self, dtype: str = "float32") -> dict[str, Any]:
         """Return the `config.json` object of a `MarianMTModel`."""
         return {
-            "architectures": ["MarianMTModel"],
+            "architectures": [self.architecture],
             "model_type": self.model_type,
             "is_encoder_decoder": True,
             **dataclasses.asdict(self),
@@ -130,11 +144,12 @@ class EncoderDecoderConfig:
         }
 
     @classmethod
-    def from_hf(cls, config: Mapping[str, Any], *, where: str = "config.json") -> EncoderDecoderConfig:
+    def from_hf(cls, config: Mapping[str, Any], *, where: str = "config.json") -> Self:
         """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
         names = {field.name for field in dataclasses.fields(cls)}
-        check_keys(config, names | {"decoder_vocab_size"} | _NO_EFFECT, _ONLY_VALUE, where)
-        # MarianConfig's defaults, where the key is absent.
+        only_value = {**cls.only_value, "model_type": cls.model_type}
+        check_keys(config, names | {"decoder_vocab_size"} | NO_EFFECT, only_value, where)
+        # The defaults of MarianConfig and BartConfig, where the key is absent.
         values: dict[str, Any] = {"activation_function": "gelu", "scale_embedding": False}
         values |= {name: config[name] for name in names if name in config}
         missing = [field.name for field in dataclasses.fields(cls) if field.name not in values]

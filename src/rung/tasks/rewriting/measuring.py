@@ -44,7 +44,7 @@ def write_all(
 
 def fitting(rewriter: Rewriter, pairs: Pairs) -> Pairs:
     """The pairs whose source the network can read."""
-    lengths = rewriter.tokenizer.encode(pairs.sources).lengths
+    lengths = rewriter.encode(pairs.sources).lengths
     return pairs.take(np.flatnonzero(lengths <= rewriter.context_length))
 
 

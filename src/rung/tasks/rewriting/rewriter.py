@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.data.pair_tokenizer import PairTokenizer
-from rung.errors import RunFolderError
+from rung.data.text_encoder import EncodedTexts
 from rung.generation.beam_search import BeamOptions, Hypothesis
 from rung.generation.matrices import Precision
 from rung.generation.sequence_to_sequence import SequenceToSequence
-from rung.nets.encoder_decoder import EncoderDecoder
-from rung.nets.encoder_decoder_folder import load_encoder_decoder
-from rung.nets.recurrent_encoder_decoder import RecurrentEncoderDecoder
-from rung.runfolder import read_header, verify
+from rung.generation.target_rules import TargetRules
+from rung.generation.target_settings import TargetSettings, read_target_settings
+from rung.nets.encoder_decoder_folder import SequenceNet, load_encoder_decoder
+from rung.runfolder import HEADER_NAME, read_header
 from rung.tasks.rewriting.recipe import BeamSection
-from rung.training.checkpoint import checkpoints
+from rung.tasks.run import model_folder
 
 if TYPE_CHECKING:
     from rung.tasks.rewriting.evaluating import RewritingEvaluation
@@ -43,28 +43,36 @@ class Rewriter:
     """An encoder-decoder and its tokenizer.
 
     `rewriter.rewrite(["A dog runs."])` returns the best text for each; `rewrite_many(texts, best=3)` the best three
-    with their scores; `evaluate(files)` BLEU, chrF and ROUGE on pairs.
+    with their scores; `evaluate(files)` BLEU, chrF and ROUGE on pairs. `prefix` is put before every text, as T5 was
+    taught what to do ("summarize: ").
     """
 
     def __init__(
         self,
         folder: Path,
-        net: EncoderDecoder | RecurrentEncoderDecoder,
+        net: SequenceNet,
         tokenizer: PairTokenizer,
         beam: BeamSection,
         header: Mapping[str, Any] | None = None,
         *,
         precision: Precision = "fp32",
+        settings: TargetSettings | None = None,
+        prefix: str = "",
     ) -> None:
-        """Use `rung.load(folder)`."""
+        """Use `rung.load(folder)`. `settings`: the rules for targets and their longest, where a folder brings them."""
         self.folder, self.net, self.tokenizer, self.beam = folder, net, tokenizer, beam
-        self.header = dict(header or {})
+        self.header, self.prefix = dict(header or {}), prefix
+        self._most = settings.max_tokens if settings else None
+        self._early_stopping = settings.early_stopping if settings else False
+        config = net.config
+        never = (config.pad_token_id, *tokenizer.sentinels)
+        rules = settings.rules if settings else TargetRules(config.decoder_start_token_id, config.eos_token_id, never)
         self._writer = SequenceToSequence(
             net,
             precision=precision,
             batch_size=_BATCH,
             vocab_size=tokenizer.vocab_size,
-            never=tokenizer.sentinels,
+            rules=rules,
         )
 
     @property
@@ -77,9 +85,9 @@ class Rewriter:
         """Learned numbers."""
         return sum(parameter.numel() for parameter in self.net.parameters())
 
-    def rewrite(self, texts: str | Sequence[str], *, beams: int | None = None) -> list[str]:
+    def rewrite(self, texts: str | Sequence[str], *, beams: int | None = None, prefix: str | None = None) -> list[str]:
         """The best target that beam search finds for each text; see `rewrite_many`."""
-        return [found[0].text for found in self.rewrite_many(texts, beams=beams)]
+        return [found[0].text for found in self.rewrite_many(texts, beams=beams, prefix=prefix)]
 
     def rewrite_many(
         self,
@@ -89,23 +97,29 @@ class Rewriter:
         beams: int | None = None,
         length_penalty: float | None = None,
         max_tokens: int | None = None,
+        prefix: str | None = None,
     ) -> list[list[Rewriting]]:
-        """The `best` targets for each text, best first; `beams` and `length_penalty` as trained, by default.
+        """The `best` targets for each text, best first; `beams`, `length_penalty` and `prefix` as trained, by default.
 
-        `max_tokens`: of a target; by default twice those of its source and 32 more, within the context. Raises
-        GenerationError for a text that is empty or longer than the context: nothing is cut off.
+        `max_tokens`: of a target; by default what the folder says, or twice those of its source and 32 more, within
+        the context. Raises GenerationError for a text that is empty or longer than the context: nothing is cut off.
         """
-        given = [texts] if isinstance(texts, str) else list(texts)
-        encoded = self.tokenizer.encode(given)
+        encoded = self.encode([texts] if isinstance(texts, str) else list(texts), prefix=prefix)
         sources = [
             encoded.ids[start : start + n].tolist() for start, n in zip(encoded.starts, encoded.lengths, strict=True)
         ]
         beams = max(self.beam.num_beams if beams is None else beams, best)
         penalty = self.beam.length_penalty if length_penalty is None else length_penalty
-        limits = None if max_tokens else [_LONGER * n + _AND_MORE for n in encoded.lengths.tolist()]
-        options = BeamOptions(num_beams=beams, length_penalty=penalty, max_tokens=max_tokens or self.context_length)
+        most = max_tokens or self._most
+        limits = None if most else [_LONGER * n + _AND_MORE for n in encoded.lengths.tolist()]
+        options = BeamOptions(beams, penalty, self._early_stopping, most or self.context_length)
         found = self._writer.search(sources, options, limits=limits)
         return [self._texts(hypotheses[:best]) for hypotheses in found]
+
+    def encode(self, texts: Sequence[str], *, prefix: str | None = None) -> EncodedTexts:
+        """The token ids that the network reads of `texts`, with the prefix before each."""
+        before = self.prefix if prefix is None else prefix
+        return self.tokenizer.encode([before + text for text in texts] if before else texts)
 
     def evaluate(self, files: Sequence[Path | str], **options: Any) -> RewritingEvaluation:
         """BLEU and chrF, or ROUGE where targets are long, on pairs; see `rung.tasks.rewriting.evaluating.evaluate`."""
@@ -119,21 +133,20 @@ class Rewriter:
 
 
 def load_rewriter(folder: str | Path, *, precision: Precision = "fp32") -> Rewriter:
-    """Open a run folder or a checkpoint of one. A run that is not finished gives its newest checkpoint.
+    """Open a run folder, a checkpoint of one, or a folder of transformers' T5, BART or Marian.
 
-    Raises RunFolderError when there is no model or it is damaged.
+    A run that is not finished gives its newest checkpoint. How targets are written is what `generation_config.json`
+    says; the beams of a run are those of its recipe. Raises RunFolderError when there is no model, it is damaged, or
+    it wants to be used in a way that is not supported; TokenizerError without a tokenizer.
     """
-    path = Path(folder)
-    header = read_header(path)
-    recipe = header.get("recipe", {})
-    if header.get("kind") == "run" and header.get("state") != "finished":
-        found = checkpoints(path)
-        if not found:
-            raise RunFolderError(
-                "this run has no checkpoint yet", where=str(path), hint=f"go on with: rung train --resume {path}"
-            )
-        path = list(found.values())[-1]
-    verify(path)
+    path = model_folder(folder)
+    header = read_header(Path(folder)) if (Path(folder) / HEADER_NAME).is_file() else {}
+    net = load_encoder_decoder(path).eval()
+    settings, recipe = read_target_settings(path, net.config), header.get("recipe")
+    if recipe is None:
+        beam = BeamSection(num_beams=settings.num_beams, length_penalty=settings.length_penalty)
+    else:  # a target may be as long as its source suggests
+        beam, settings = BeamSection(**recipe.get("beam", {})), replace(settings, max_tokens=None)
+    prefix = (recipe or {}).get("pairs", {}).get("prefix") or ""
     tokenizer = PairTokenizer.load(path)
-    beam = BeamSection(**recipe.get("beam", {}))
-    return Rewriter(path, load_encoder_decoder(path).eval(), tokenizer, beam, header, precision=precision)
+    return Rewriter(path, net, tokenizer, beam, header, precision=precision, settings=settings, prefix=prefix)

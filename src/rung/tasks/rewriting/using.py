@@ -45,7 +45,7 @@ def rewrite_table(
         raise UsageError("which column holds the text is not known", hint="name it with --text COL")
 
     def annotate(texts: list[str]) -> Mapping[str, Sequence[Any]]:
-        lengths = rewriter.tokenizer.encode(texts).lengths
+        lengths = rewriter.encode(texts).lengths
         fits = np.flatnonzero(lengths <= rewriter.context_length).tolist()
         written = dict(zip(fits, rewriter.rewrite([texts[i] for i in fits], beams=beams), strict=True))
         reason = f"longer than {rewriter.context_length:,} tokens"
