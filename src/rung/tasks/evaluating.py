@@ -21,6 +21,8 @@ from rung.records import ItemScores, Record
 from rung.runfolder import HEADER_NAME, read_header
 from rung.tasks.language_model import load
 from rung.tasks.text_preparation import prepare_text
+from rung.tasks.tuning.text_recipe import TextTuningRecipe
+from rung.tasks.tuning.tune import TUNED_FOR
 
 
 @dataclass(frozen=True)
@@ -77,4 +79,6 @@ def _recipe_of(run: Path) -> Recipe:
         raise UsageError(
             "this folder does not say what text was held out in its training", where=str(run), hint="name a TEXT"
         )
+    if TUNED_FOR in header:
+        return TextTuningRecipe.parse(header["recipe"], where=str(run / HEADER_NAME)).reading
     return Recipe.parse(header["recipe"], where=str(run / HEADER_NAME))

@@ -11,11 +11,12 @@ from rung.evaluation.scoring import TokenScores, score
 from rung.generation.engine import Engine, Generation, Piece
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
-from rung.nets.language_models import Net, load_language_model
+from rung.nets.language_models import Net
 from rung.nets.ngram import MODEL_TYPE as NGRAM
 from rung.nets.ngram import NgramModel, load_ngram
 from rung.nets.pretrained import read_config_file
 from rung.tasks.run import model_folder
+from rung.tasks.tuning.folder import open_language_model
 
 if TYPE_CHECKING:
     from rung.tasks.evaluating import EvaluationSummary
@@ -83,5 +84,5 @@ def load(folder: str | Path, *, precision: Precision = "fp32", invariant: bool =
     """
     path = model_folder(folder)
     is_counted = read_config_file(path).get("model_type") == NGRAM
-    net, tokenizer = load_ngram(path) if is_counted else load_language_model(path), Tokenizer.load(path)
+    net, tokenizer = load_ngram(path) if is_counted else open_language_model(path), Tokenizer.load(path)
     return LanguageModel(path, net, tokenizer, precision=precision, invariant=invariant)

@@ -8,7 +8,7 @@ transformers opens it by itself where the base is a folder that transformers ope
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +16,18 @@ from torch import nn
 
 from rung.errors import RunFolderError
 from rung.nets.adapters import StoredName, as_is, holds_adapter, load_adapter, save_adapter
+from rung.nets.language_models import Net as LanguageNet
+from rung.nets.language_models import load_language_model
 from rung.nets.lora import merge_lora
 from rung.nets.quantized import restore_layers
-from rung.runfolder import write_json
+from rung.runfolder import write_json, write_text
 from rung.tasks.bases import KNOWN_BASES, resolve_base, weights_sha256
 from rung.tasks.tuning.method import TuningMethod, freeze_and_store
 
 TUNED = "tuned.json"
+CONFIGURATION = ("config.json", "generation_config.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.txt")
+"""What a tuned model keeps of its base as it was, byte for byte."""
 _VERSION = 1
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -45,6 +50,18 @@ def save_tuned(
     place = KNOWN_BASES[base["name"]].hub if base["name"] in KNOWN_BASES else base["origin"]
     save_adapter(net, folder, base=place, task_type=task_type, stored=stored)
     write_json(folder / TUNED, {"tuned_version": _VERSION, "method": method.to_json(), "base": dict(base)})
+
+
+def copy_files(base: Path, folder: Path, names: Sequence[str]) -> None:
+    """Copy those files `names` that `base` has into the existing `folder`."""
+    for name in names:
+        if (base / name).is_file():
+            write_text(folder / name, (base / name).read_text(encoding="utf-8"))
+
+
+def open_language_model(folder: Path) -> LanguageNet:
+    """The language model of a model folder: a whole one, or an adapter merged into its base. Errors as for either."""
+    return open_adapted(folder, load_language_model) if is_adapted(folder) else load_language_model(folder)
 
 
 def is_adapted(folder: Path) -> bool:

@@ -1,0 +1,212 @@
+"""What tuning a language model on raw text will do: rows, steps, precision; timed where there is a clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from rung.errors import PlanError
+from rung.nets.body import carries_state
+from rung.nets.language_models import Net
+from rung.objectives.next_token import NextToken
+from rung.tasks.tuning.method import rate_of
+from rung.tasks.tuning.text_recipe import TextTuningRecipe
+from rung.training.contracts import LoopSettings
+from rung.training.machine import has_bf16_instructions, usable_cores
+from rung.training.optimizers import Optimizer, build_optimizer
+from rung.training.precision import bf16_is_faster
+from rung.training.schedule import Schedule
+
+_ROWS = 8
+_CONTEXT = 512  # tokens of a row where the base could take more: long rows are slow, and most text does not need them
+_MICRO_TOKENS = 2048  # of a forward pass: enough for products to be fast
+_FEWEST_STEPS = 60  # a short run takes fewer rows a step until it has so many
+_MOST_EPOCHS = 4.0  # more readings of a text bring little (Muennighoff et al. 2023, arXiv 2305.16264)
+_CHECKPOINTS = 4
+_FORWARD_SHARE = 0.35  # of a training step, to read as many tokens
+_EVALUATION_SHARE = 0.12  # of the time, for each of the two measurements on held-out text
+_EVALUATION_BYTES = 100_000  # without a clock
+_FILES_SECONDS = 4.0
+_TIMED = 3
+
+
+@dataclass(frozen=True)
+class TextTuningPlan:
+    """A recipe without gaps, and what it comes to. `seconds` of training are a forecast; None without a clock."""
+
+    recipe: TextTuningRecipe
+    parameters: int
+    trained: int
+    tokens: int
+    seconds: float | None = None
+    seconds_after: float = 0.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """How the learning rate runs."""
+        return Schedule.from_json(self.recipe.training.schedule or {})
+
+    @property
+    def epochs(self) -> float:
+        """Readings of the text."""
+        training = self.recipe.training
+        return self.schedule.steps * (training.batch_size or 1) * (training.context_length or 1) / self.tokens
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        training = self.recipe.training
+        taken = "" if self.seconds is None else f", about {self.seconds:,.0f} s"
+        return [
+            f"{self.trained:,} of {self.parameters:,} parameters are trained ({self.recipe.tuning.kind}).",
+            f"{self.schedule.steps:,} steps of {training.batch_size} rows of {training.context_length} tokens "
+            f"({self.epochs:.2f} times over {self.tokens:,}) in {training.precision}, learning rate "
+            f"{self.recipe.learning_rate:g}{taken}.",
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the run folder and `--json`."""
+        return {
+            "parameters": self.parameters,
+            "trained_parameters": self.trained,
+            "tokens": self.tokens,
+            "steps": self.schedule.steps,
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "recipe": self.recipe.to_json(),
+        }
+
+
+def make_plan(
+    recipe: TextTuningRecipe, net: Net, *, tokens: int, bytes_per_token: float, seconds: float | None
+) -> TextTuningPlan:
+    """Fill the gaps of `recipe` for a text of `tokens` tokens; with `seconds` for all that is left, by timing steps.
+
+    `net` is ready to be tuned. Without `seconds` no clock is read: bfloat16 is taken where the processor multiplies it.
+    PlanError when not one step fits.
+    """
+    training = recipe.training
+    longest = net.config.window if carries_state(net) else net.config.max_length
+    context = min(training.context_length or _CONTEXT, longest)
+    precision = training.precision or _precision(next(net.parameters()).device, clock=seconds is not None)
+    micro = training.micro_batch_size or max(1, _MICRO_TOKENS // context)
+    rows, per_epoch = training.batch_size or _ROWS, math.ceil(tokens / context)
+    left, after, most_bytes = None, 0.0, training.evaluation_bytes or _EVALUATION_BYTES
+    if seconds is not None:
+        row = _seconds_of_row(recipe, net, context, micro, precision)
+        measuring = _EVALUATION_SHARE * seconds
+        read = measuring / (_FORWARD_SHARE * row) * context / 2  # windows overlap by half
+        most_bytes = training.evaluation_bytes or max(1, round(read * bytes_per_token))
+        after = 2 * measuring + _FILES_SECONDS
+        left = (seconds - after) / row
+        rows = training.batch_size or max(1, min(_ROWS, int(left / _FEWEST_STEPS)))
+        left = min(left, _MOST_EPOCHS * per_epoch)
+        steps = int(left / rows)
+    else:
+        steps = training.steps or max(1, round((training.epochs or 1.0) * per_epoch / rows))
+    if steps < 1:
+        raise PlanError(
+            f"no step of training fits into {max(0.0, seconds or 0.0):.0f} s",
+            hint="give more --minutes, or --steps 100",
+        )
+    micro = math.gcd(min(micro, rows), rows)
+    if carries_state(net):
+        micro = rows
+    schedule = training.schedule or _schedule(recipe, steps).to_json()
+    every = training.validate_every or max(1, math.ceil(steps / _CHECKPOINTS))
+    filled = recipe.with_overrides(
+        {
+            "training.context_length": context,
+            "training.batch_size": rows,
+            "training.micro_batch_size": micro,
+            "training.precision": precision,
+            "training.learning_rate": recipe.learning_rate,
+            "training.threads": training.threads or usable_cores(),
+            "training.schedule": schedule,
+            "training.steps": steps,
+            "training.epochs": None,
+            "training.validate_every": every,
+            "training.evaluation_bytes": most_bytes,
+        }
+    )
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    return TextTuningPlan(
+        filled,
+        parameters=net.config.num_parameters,
+        trained=trained,
+        tokens=tokens,
+        seconds=None if left is None else steps * rows * row,
+        seconds_after=after,
+    )
+
+
+def loop_settings(recipe: TextTuningRecipe) -> LoopSettings:
+    """What the loop is told by a recipe without gaps."""
+    training = recipe.training
+    return LoopSettings(
+        schedule=Schedule.from_json(training.schedule or {}),
+        batch_size=training.batch_size or 1,
+        micro_batch_size=training.micro_batch_size or 1,
+        seed=recipe.seed,
+        gradient_clip=training.gradient_clip,
+        precision="fp32",  # no autocast: a language model computes in its own `compute_dtype`
+        validate_every=training.validate_every,
+        checkpoint_every=training.validate_every,
+        keep_last=1,
+        vital_signs_every=training.vital_signs_every,
+    )
+
+
+def optimizer_of(net: Net, recipe: TextTuningRecipe) -> Optimizer:
+    """AdamW over what is trained."""
+    return build_optimizer(
+        net,
+        name="adamw",
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.training.weight_decay,
+        betas=(0.9, 0.999),
+        rate_of=rate_of(net, recipe.tuning),
+    )
+
+
+def compute_dtype(recipe: TextTuningRecipe) -> torch.dtype:
+    """What activations are computed in."""
+    return torch.bfloat16 if recipe.training.precision == "bf16" else torch.float32
+
+
+def _schedule(recipe: TextTuningRecipe, steps: int) -> Schedule:
+    training = recipe.training
+    warmup = min(round(steps * training.warmup_share), steps - 1)
+    return Schedule.warmup_flat_decay(steps, warmup=warmup, decay_fraction=training.decay_share, final=0.0)
+
+
+def _precision(device: torch.device, *, clock: bool) -> str:
+    has = device.type == "cuda" or has_bf16_instructions()
+    return "bf16" if has and (not clock or bf16_is_faster(device)) else "fp32"
+
+
+def _seconds_of_row(recipe: TextTuningRecipe, net: Net, context: int, micro: int, precision: str) -> float:
+    """Seconds to train on one row of `context` tokens, with its share of the optimiser's step."""
+    device = next(net.parameters()).device
+    torch.set_num_threads(recipe.training.threads or usable_cores())
+    before, net.compute_dtype = net.compute_dtype, torch.bfloat16 if precision == "bf16" else torch.float32
+    optimizer, objective = optimizer_of(net, recipe), NextToken()
+    tokens = torch.randint(net.config.vocab_size, (micro, context + 1), device=device)
+    batch = {"input_ids": tokens[:, :-1].contiguous(), "labels": tokens[:, 1:].contiguous()}
+    was_training = net.training
+    net.train()
+    times = []
+    for _ in range(_TIMED):
+        began = time.perf_counter()
+        objective(net, batch).total.backward()  # type: ignore[no-untyped-call]
+        computed = time.perf_counter()
+        optimizer.step(0.0)  # moves nothing
+        times.append((computed - began) / micro + (time.perf_counter() - computed) / _ROWS)
+        optimizer.zero_grad()
+    net.train(was_training)
+    net.compute_dtype = before
+    return median(times[1:])
