@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -115,7 +115,7 @@ def exclusive(**given: object) -> None:
         raise UsageError(f"{' and '.join(names)} contradict each other", hint="give one of them")
 
 
-def spelled(given: dict[str, object]) -> list[str]:
+def spelled(given: Mapping[str, object]) -> list[str]:
     """The names of the options that have a value, as they are typed."""
     names = [name for name, value in given.items() if not (value is None or value is False or value == [])]
     return [name if name.isupper() else f"--{name.replace('_', '-')}" for name in names]  # TEXT is no option

@@ -2,8 +2,8 @@
 
 There, an encoder is a `BertForSequenceClassification` (or RoBERTa's, or DistilBERT's), a decoder a
 `Qwen3ForSequenceClassification` (or Llama's, or Qwen2's). An encoder whose head reads the mean over tokens has no class
-there: its folder says `BertModel` and `classifier_pooling`, and the head is an extra tensor. The bodies of other folders
-of these families can be taken over: see `load_body`.
+there: its folder says `BertModel` and `classifier_pooling`, and the head is an extra tensor. The bodies of other
+folders of these families can be taken over: see `load_body`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,13 @@ _DECODER = {"body.": "model.", "head.": "score."}
 
 def save_classifier(net: Classifier, folder: Path, labels: Mapping[str, Any]) -> None:
     """Write `net` into the existing `folder`; `labels` goes into `config.json`: `id2label` and `label2id`."""
-    write_json(folder / CONFIG, {**_to_json(net.config), **labels})
+    save_classifier_config(net.config, folder, labels)
     write_weights({stored_name(name, net.config): t.contiguous() for name, t in net.state_dict().items()}, folder)
+
+
+def save_classifier_config(config: ClassifierConfig, folder: Path, labels: Mapping[str, Any]) -> None:
+    """Write `config.json` alone."""
+    write_json(folder / CONFIG, {**_to_json(config), **labels})
 
 
 def load_classifier(folder: Path) -> Classifier:

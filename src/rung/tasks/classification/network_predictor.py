@@ -10,6 +10,7 @@ import torch
 
 from rung.data.label_batches import collate
 from rung.data.text_encoder import TextEncoder
+from rung.nets.adapters import holds_adapter
 from rung.nets.classifier import Classifier
 from rung.nets.classifier_folder import load_classifier
 from rung.tasks.classification.predictions import Predictions
@@ -45,9 +46,17 @@ class NetworkPredictor:
 
 
 def load(folder: Path) -> NetworkPredictor:
-    """Load a classifier in `folder`: Rung's, or a Hugging Face one of a known architecture.
+    """Load a classifier in `folder`: Rung's, a Hugging Face one of a known architecture, or an adapter on its base.
 
     Raises RunFolderError or TokenizerError when a file is missing, damaged or of an unknown kind.
     """
     encoder = TextEncoder.load(folder)
-    return NetworkPredictor(load_classifier(folder), encoder, max_length=encoder.model_max_length)
+    return NetworkPredictor(_open(folder), encoder, max_length=encoder.model_max_length)
+
+
+def _open(folder: Path) -> Classifier:
+    if holds_adapter(folder):
+        from rung.tasks.classification.tuned_folder import open_classifier
+
+        return open_classifier(folder)
+    return load_classifier(folder)

@@ -99,7 +99,7 @@ class NetworkRung(UsualRung):
         batch = self.training.batch_of(len(items))
         while True:
             precision, step = self._timed(start, items, max_length)
-            epochs = int(seconds / step * batch / len(items))
+            epochs: float = int(seconds / step * batch / len(items))
             if epochs >= _FEW_EPOCHS or max_length <= _SHORTEST:
                 break
             max_length = max(_SHORTEST, max_length // 2)

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rung.errors import RunFolderError, UsageError
-from rung.nets.classifier_folder import load_classifier, save_classifier
+from rung.nets.adapters import load_adapter
+from rung.nets.classifier_folder import load_classifier
 from rung.objectives.classification import Classification
 from rung.progress import SILENT, Progress
 from rung.records import Record
 from rung.runfolder import write_folder
-from rung.tasks.bases import base_record, resolve_base, weights_sha256
+from rung.tasks.bases import base_record, resolve_base
 from rung.tasks.classification.families import Start
 from rung.tasks.classification.frozen import solve_head
 from rung.tasks.classification.network_predictor import load
 from rung.tasks.classification.network_training import course_of, device, optimizer_of, threads_of
 from rung.tasks.classification.predictions import Predictions
 from rung.tasks.classification.reading import read_task
-from rung.tasks.classification.saving import label_config
 from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.classification.task import ClassificationTask
+from rung.tasks.classification.tuned_folder import save_tuned_classifier, stored_names
 from rung.tasks.classification.tuning_plan import (
     TuningPlan,
     encoded,
@@ -38,19 +38,16 @@ from rung.tasks.classification.tuning_recipe import ClassifyRecipe, Wish
 from rung.tasks.classification.tuning_summary import MAJORITY, ClassifierTuned, card
 from rung.tasks.run import Run, free_folder, require_empty
 from rung.tasks.task import Part
+from rung.tasks.tuning.frame import Job, Session, open_interrupted, require_unchanged, run_loop
 from rung.tasks.tuning.method import TuningMethod, gradual_unfreezing, rate_of
 from rung.tasks.tuning.tune import TUNED_FOR
-from rung.training import loop
-from rung.training.checkpoint import CHECKPOINTS, Checkpoint, TrainerState, latest_good
+from rung.training.checkpoint import CHECKPOINTS, Checkpoint, latest_good
 from rung.training.contracts import LoopResult
-from rung.training.distributed import alone
 from rung.training.machine import usable_cores
 from rung.training.meter import SILENT_DISPLAY, Display
-from rung.training.schedule import Schedule
 
 Files = Sequence[str | Path]
 _SCORED_AT_ONCE = 64
-_FINISH_SHARE = 0.03  # of the minutes, for what no estimate foresees
 
 
 def tune(
@@ -83,7 +80,7 @@ def tune(
 
     Raises UsageError, RecipeError, DataError, PlanError, TrainingError or RunFolderError, each saying what to do.
     """
-    began = time.monotonic() if started is None else started
+    session = Session(progress, display, time.monotonic() if started is None else started)
     budget = {"minutes": minutes, "epochs": epochs, "steps": steps, "threads": threads}
     labels = {"target": target, "text": text, "valid": valid, "test": test, "allow_leaks": allow_leaks}
     recipe = _recipe(base, data, method, labels, budget, seed=seed, overrides=overrides)
@@ -91,7 +88,7 @@ def tune(
     require_empty(out)
     family, task = _opened(recipe, progress)
     with threads_of(recipe.training.threads or usable_cores()):
-        deadline = _deadline(recipe, began)
+        deadline = session.deadline(recipe.training.minutes)
         made = make_plan(recipe, family, task, seconds=_left(deadline))
         for line in made.lines():
             progress.say(line)
@@ -106,7 +103,7 @@ def tune(
         columns = {"target": task.facts["target"], "text": list(task.facts["text_columns"])}
         run.header |= {TUNED_FOR: "classify", "columns": columns}
         run.write("planned")
-        return _Tuning(run, made.recipe, family, task, Session(progress, display, began)).go(
+        return _Tuning(run, made.recipe, family, task, session).go(
             deadline=None if deadline is None else deadline - made.seconds_after
         )
 
@@ -131,13 +128,13 @@ def plan(
     started: float | None = None,
 ) -> TuningPlan:
     """Do all that `tune` does before tuning, and return what it would do. Arguments and errors as in `tune`."""
-    began = time.monotonic() if started is None else started
+    session = Session(progress, SILENT_DISPLAY, time.monotonic() if started is None else started)
     budget = {"minutes": minutes, "epochs": epochs, "steps": steps, "threads": threads}
     labels = {"target": target, "text": text, "valid": valid, "test": test, "allow_leaks": allow_leaks}
     recipe = _recipe(base, data, method, labels, budget, seed=seed, overrides=overrides)
     family, task = _opened(recipe, progress)
     with threads_of(recipe.training.threads or usable_cores()):
-        return make_plan(recipe, family, task, seconds=_left(_deadline(recipe, began)))
+        return make_plan(recipe, family, task, seconds=_left(session.deadline(recipe.training.minutes)))
 
 
 def resume(
@@ -147,34 +144,14 @@ def resume(
 
     Raises RunFolderError when the run is finished or damaged, or its base or items have changed since.
     """
-    began = time.monotonic()
-    opened = Run.open(Path(run))
-    if opened.header["state"] == "finished":
-        raise RunFolderError("this run is finished", where=str(run), hint="tune anew, for longer")
+    session = Session(progress, display, time.monotonic())
+    opened = open_interrupted(run, threads=threads)
     recipe = ClassifyRecipe.parse(opened.header["recipe"], where=str(opened.folder / "rung.json"))
-    planned = recipe.training.threads
-    if threads is not None and threads != planned:
-        raise UsageError(
-            f"this run was planned with {planned} threads; with another number its sums would differ",
-            hint="leave --threads out",
-        )
     family, task = _opened(recipe, progress)
-    was = opened.header["parent"]["weights_sha256"]
-    _require_same("base", weights_sha256(family.folder), was, str(family.folder))
-    _require_same("items", task.sha256, opened.header["data"]["sha256"], ", ".join(recipe.labels.files))
+    require_unchanged(opened, base=recipe.base, data_sha256=task.sha256, files=recipe.labels.files)
     checkpoint = latest_good(opened.folder, progress.say)
-    with threads_of(planned or usable_cores()):
-        tuning = _Tuning(opened, recipe, family, task, Session(progress, display, began))
-        return tuning.go(deadline=None, checkpoint=checkpoint)
-
-
-def _require_same(what: str, found: str, planned: str, where: str) -> None:
-    if found != planned:
-        raise RunFolderError(
-            f"the {what} changed since this run was planned, so going on would not be the same run",
-            where=where,
-            hint=f"bring the old {what} back, or tune anew",
-        )
+    with threads_of(recipe.training.threads or usable_cores()):
+        return _Tuning(opened, recipe, family, task, session).go(deadline=None, checkpoint=checkpoint)
 
 
 def _recipe(
@@ -203,12 +180,6 @@ def _opened(recipe: ClassifyRecipe, progress: Progress) -> tuple[FolderNetworks,
     return family, read_task(recipe.labels.sources, seed=recipe.seed, threads=threads, progress=progress)
 
 
-def _deadline(recipe: ClassifyRecipe, began: float) -> float | None:
-    """The reading of `time.monotonic()` by which everything must be done."""
-    minutes = recipe.training.minutes
-    return None if minutes is None else began + 60 * minutes * (1 - _FINISH_SHARE)
-
-
 def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
@@ -216,17 +187,8 @@ def _left(deadline: float | None) -> float | None:
 def _describe(task: ClassificationTask) -> dict[str, Any]:
     """What `rung.json` says about the data."""
     split = task.facts["split"]
-    parts = {part: len(items) for part, items in task.items.items()}
+    parts = {str(part): len(items) for part, items in task.items.items()}
     return {"sha256": task.sha256, "split": split["method"], "leaked": split["leaked"], **parts}
-
-
-@dataclass(frozen=True)
-class Session:
-    """Who watches a command, and when it began (a reading of `time.monotonic()`)."""
-
-    progress: Progress
-    display: Display
-    began: float
 
 
 class _Tuning:
@@ -242,14 +204,13 @@ class _Tuning:
 
     def go(self, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> ClassifierTuned:
         """Tune from `checkpoint` or from the base until the schedule ends, or solve for the head of a frozen body."""
-        self.run.write("training")
         if self.method.kind == "frozen":
+            self.run.write("training")
             return self._solve()
-        result = self._loop(deadline, checkpoint)
+        result = run_loop(self.run, self.recipe, self._job(), self.session, deadline=deadline, checkpoint=checkpoint)[0]
+        self.recipe = ClassifyRecipe.parse(self.run.header["recipe"])
         if result.ended == "interrupted":
-            self.run.write("interrupted")
             return self._summary(result)
-        self._store_schedule(result.schedule)
         return self._publish(result.best_checkpoint or result.checkpoint, self._summary(result))
 
     def _solve(self) -> ClassifierTuned:
@@ -261,69 +222,47 @@ class _Tuning:
             start.net.to(device()), train, valid, pad_token_id=start.encoder.pad_token_id, progress=progress
         )
         folder = self.run.folder / CHECKPOINTS / "solved"
-        write_folder(folder, lambda target: self._save(start, target), self._checkpoint_header())
+        write_folder(folder, lambda target: self._save(start, target), {"task": "classification", "kind": "checkpoint"})
         note = f"The head was solved for with C = {solved.C:g}, chosen on validation items."
         if not solved.converged:
             note += " The solver did not converge."
         return self._publish(folder, replace(self._summary(None), note=note))
 
-    def _loop(self, deadline: float | None, checkpoint: Checkpoint | None) -> LoopResult:
-        """Go on from `checkpoint`, or begin with the base."""
-        recipe, method, session = self.recipe, self.method, self.session
+    def _job(self) -> Job:
+        """The network with its new head, its texts, and how both are trained."""
+        recipe, method = self.recipe, self.method
         start = start_of(recipe, self.family, self.task)
-        if checkpoint is not None:
-            self._load(start, checkpoint.folder)
         net = start.net.to(device())
         train, valid = (encoded(start, self.task.items[part], self.max_length) for part in ("train", "valid"))
         training, settings = training_of(recipe), loop_settings(recipe, len(train), validated=len(valid) > 0)
-        if recipe.training.schedule is not None:
-            settings = replace(settings, schedule=Schedule.from_json(recipe.training.schedule))
         course = course_of(net, train, valid, training, pad_token_id=start.encoder.pad_token_id, seed=recipe.seed)
         thaw = None
         if method.gradual:
             per_epoch = max(1, round(len(train) / settings.batch_size))
             thaw = gradual_unfreezing(net, steps_per_epoch=per_epoch, epochs=settings.schedule.steps / per_epoch)
-        return loop.train(
-            net,
-            Classification(),
-            course.batches,
-            optimizer_of(net, training, rate_of=rate_of(net, method)),
-            settings,
-            run_folder=self.run.folder,
-            save_model=lambda folder: self._save(start, folder),
-            header=self._checkpoint_header(),
+        return Job(
+            net=net,
+            objective=Classification(),
+            batches=course.batches,
+            optimizer=optimizer_of(net, training, rate_of=rate_of(net, method)),
+            settings=settings,
+            save=lambda folder: self._save(start, folder),
+            load=lambda folder: self._load(start, folder),
             validate=course.validate,
-            world=alone(device()),
-            display=session.display,
-            deadline=deadline,
-            resume=checkpoint,
-            on_revision=self._on_revision,
-            resume_command="rung tune --resume",
-            before_step=thaw,
+            thaw=thaw,
         )
 
     def _save(self, start: Start, folder: Path) -> None:
-        labels = label_config("", self.task.label_names)
-        save_classifier(start.net, folder, {name: labels[name] for name in ("id2label", "label2id")})
-        start.encoder.save(folder, model_max_length=self.max_length)
+        save_tuned_classifier(
+            start, folder, self.task.label_names, self.max_length, method=self.method, base=self.run.header["parent"]
+        )
 
     def _load(self, start: Start, folder: Path) -> None:
         """Give the network the weights of a checkpoint."""
-        start.net.load_state_dict(load_classifier(folder).state_dict())
-
-    def _checkpoint_header(self) -> dict[str, Any]:
-        kept = ("rung_version", "task", "data", "columns")
-        return {key: self.run.header[key] for key in kept} | {"kind": "checkpoint"}
-
-    def _on_revision(self, state: TrainerState) -> None:
-        """Keep the stored recipe true: with its schedule, the same run can be had again without a clock."""
-        self._store_schedule(state.schedule)
-        self.run.write("training")
-
-    def _store_schedule(self, schedule: Schedule) -> None:
-        changed = {"training.steps": schedule.steps, "training.epochs": None, "training.schedule": schedule.to_json()}
-        self.recipe = self.recipe.with_overrides(changed)
-        self.run.header["recipe"] = self.recipe.to_json()
+        if self.method.kind == "lora":
+            load_adapter(start.net, folder, stored=stored_names(start.net))
+        else:
+            start.net.load_state_dict(load_classifier(folder).state_dict())
 
     def _publish(self, folder: Path, summary: ClassifierTuned) -> ClassifierTuned:
         """Measure the weights in `folder` on test items, and make the run folder that model."""
@@ -337,11 +276,7 @@ class _Tuning:
                 advance(len(task.items[part]))
         valid = predicted["valid"] if len(task.items["valid"]) else None
         records, scores = task.score(predicted["test"], valid)
-        summary = replace(
-            summary,
-            records=(*records, _of_majority(task)),
-            seconds=time.monotonic() - self.session.began,
-        )
+        summary = replace(summary, records=(*records, _of_majority(task)), seconds=self.session.seconds)
         text = card(self.run, self.recipe, summary, labels=task.label_names)
         self.run.publish(folder, card=text, records=summary.records, scores=scores)
         return summary
@@ -357,7 +292,7 @@ class _Tuning:
             epochs=texts / plan["items"],
             parameters=plan["parameters"],
             trained=plan["trained_parameters"],
-            seconds=time.monotonic() - self.session.began,
+            seconds=self.session.seconds,
             texts_per_second=0.0 if result is None or not result.seconds else texts / result.seconds,
             records=(),
             plan=plan,
