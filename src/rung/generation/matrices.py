@@ -22,24 +22,43 @@ class Matrix(Protocol):
         ...
 
 
-def matrix(weight: torch.Tensor, precision: Precision) -> Matrix:
-    """Keep a weight (out_features, in_features) in the form that multiplies fastest where it is."""
+def dtype_of(precision: Precision) -> torch.dtype:
+    """What activations are in."""
+    return torch.float32 if precision == "fp32" else torch.bfloat16
+
+
+def matrix(weight: torch.Tensor, precision: Precision, bias: torch.Tensor | None = None) -> Matrix:
+    """Keep a weight (out_features, in_features) and its bias in the form that multiplies fastest where they are."""
+    added = None if bias is None else bias.detach().to(dtype_of(precision))
     if precision == "int8":
-        return Int8(weight)
+        return Int8(weight, added)
     if precision == "bf16":
-        return _bfloat16(weight)
-    return Dense(weight.float())
+        return _bfloat16(weight, added)
+    return Dense(weight.float(), added)
+
+
+class MakeMatrix(Protocol):
+    """`matrix` of one precision."""
+
+    def __call__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Matrix:
+        """Keep a weight."""
+        ...
+
+
+def matrices_of(precision: Precision) -> MakeMatrix:
+    """What keeps weights in this precision."""
+    return lambda weight, bias=None: matrix(weight, precision, bias)
 
 
 class Dense:
     """A weight as it is."""
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        self._weight = weight.contiguous()
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._weight, self._bias = weight.contiguous(), bias
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Multiply."""
-        return F.linear(rows, self._weight)
+        return F.linear(rows, self._weight, self._bias)
 
 
 # The overload itself: to find it anew costs 2 us a call, of which a token makes 25.
@@ -54,7 +73,8 @@ class Packed:
     no faster than `F.linear`.
     """
 
-    def __init__(self, weight: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._bias = bias
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(torch.bfloat16).contiguous(), ROW_MULTIPLE)
 
     @staticmethod
@@ -68,7 +88,7 @@ class Packed:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Multiply."""
-        product: torch.Tensor = _linear(rows, self._weight, None, "none", [], "")
+        product: torch.Tensor = _linear(rows, self._weight, self._bias, "none", [], "")
         return product
 
 
@@ -81,19 +101,22 @@ class Int8:
     1.7542 bits per byte in float32 to 1.7545 in bfloat16 and 1.7544 in int8 (`bench/generation.py --quality`).
     """
 
-    def __init__(self, weight: torch.Tensor) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._bias = bias
         scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.bfloat16).tiny)
         self._scale = scale.to(torch.bfloat16)
         integers = (weight.float() / self._scale.float()[:, None]).round().clamp(-127, 127)
         self._integers = integers.to(torch.int8).contiguous() if weight.device.type == "cpu" else None
-        self._wide = _bfloat16(integers)
+        self._wide = _bfloat16(integers, None)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Multiply."""
         if self._integers is not None and len(rows) == 1:
-            return torch._weight_int8pack_mm(rows, self._integers, self._scale)
-        return self._wide(rows).mul_(self._scale)
+            product = torch._weight_int8pack_mm(rows, self._integers, self._scale)
+        else:
+            product = self._wide(rows).mul_(self._scale)
+        return product if self._bias is None else product.add_(self._bias)
 
 
-def _bfloat16(weight: torch.Tensor) -> Matrix:
-    return Packed(weight) if Packed.available(weight.device) else Dense(weight.to(torch.bfloat16))
+def _bfloat16(weight: torch.Tensor, bias: torch.Tensor | None) -> Matrix:
+    return Packed(weight, bias) if Packed.available(weight.device) else Dense(weight.to(torch.bfloat16), bias)

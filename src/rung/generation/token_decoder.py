@@ -18,6 +18,7 @@ from rung.generation.matrices import Precision
 from rung.generation.ngram_decoding import NgramDecoder
 from rung.nets.body import carries_state
 from rung.nets.decoder import CausalLM
+from rung.nets.gpt2 import GPT2LM
 from rung.nets.ngram import NgramModel
 
 
@@ -66,7 +67,7 @@ class TokenDecoder(Protocol):
 
 def token_decoder(net: Any, precision: Precision, *, invariant: bool) -> TokenDecoder:
     """The decoder for `net`. GenerationError when there is none for its kind, or none in this `precision`."""
-    if isinstance(net, CausalLM):
+    if isinstance(net, CausalLM | GPT2LM):
         return FusedDecoder(net, precision, invariant=invariant)
     if carries_state(net):
         return CarriedDecoder(net, precision, invariant=invariant)
