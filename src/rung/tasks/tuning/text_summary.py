@@ -10,6 +10,7 @@ from typing import Any
 from rung.records import Record
 from rung.tasks.model_card import record_row
 from rung.tasks.run import Run
+from rung.tasks.tuning.method import TuningMethod
 from rung.tasks.tuning.text_recipe import TextTuningRecipe
 
 BEFORE = "bits_per_byte_before"
@@ -121,7 +122,7 @@ near-duplicate of what was held out. SHA-256 of the prepared text: `{data["sha25
 ## Training
 
 Base: {parent["name"]}, SHA-256 of its weights `{parent["weights_sha256"]}`, licence: {parent["licence"]}.
-{method_in_words(recipe)}; {summary.steps:,} steps of {training.batch_size} rows of {training.context_length} tokens
+{method_in_words(recipe.tuning)}; {summary.steps:,} steps of {training.batch_size} rows of {training.context_length} tokens
 ({summary.epochs:.2f} readings of the text), AdamW, learning rate {training.learning_rate:g}, {training.precision}, seed
 {recipe.seed}. Ended: {summary.ended}. Steps refused by the guard: {
         sum(summary.skipped.values())
@@ -138,9 +139,8 @@ and may quote the texts it was tuned on word for word. Bias, privacy and safety:
 """
 
 
-def method_in_words(recipe: TextTuningRecipe) -> str:
-    """How the base was tuned."""
-    method = recipe.tuning
+def method_in_words(method: TuningMethod) -> str:
+    """How a base was tuned."""
     if method.lora is None:
         layers = (
             "" if method.layer_decay is None else f", each layer at {method.layer_decay:g} times the rate of the next"
