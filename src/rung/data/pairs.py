@@ -67,6 +67,12 @@ class PairSplit:
     test: Pairs
     remarks: list[str]
 
+    @property
+    def sha256(self) -> str:
+        """The identity of all pairs and of the part that each is in."""
+        parts = (self.train, self.valid, self.test)
+        return hashlib.sha256(":".join(part.sha256 for part in parts).encode()).hexdigest()
+
 
 def read_pairs(
     paths: Sequence[Path | str],

@@ -52,6 +52,11 @@ def translation_records(
     return records
 
 
+def require_sacrebleu() -> None:
+    """Say now, not after half an hour of training, that the result could not be measured: EvaluationError."""
+    _sacrebleu()
+
+
 def bleu_scores(ids: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]) -> SummedScores:
     """What each sentence adds to corpus BLEU (Papineni et al. 2002): lengths, matches and n-grams of orders 1 to 4.
 

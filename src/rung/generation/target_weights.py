@@ -54,10 +54,17 @@ class LayerWeights(Protocol):
 class TargetWeights(Protocol):
     """The target side of one network; `scale` multiplies queries times keys (None: head_dim^-0.5)."""
 
-    heads: int
-    head_dim: int
-    scale: float | None
-    layers: Sequence[LayerWeights]
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def scale(self) -> float | None: ...
+
+    @property
+    def layers(self) -> Sequence[LayerWeights]: ...
 
     def embed(self, tokens: torch.Tensor, place: int) -> torch.Tensor:
         """Embed `tokens` (rows,) at a position: (rows, hidden)."""

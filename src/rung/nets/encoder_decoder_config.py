@@ -1,4 +1,4 @@
-"""The shapes of encoder-decoder Transformers in Marian's and BART's spelling, and their `config.json`, read strictly."""
+"""Shapes of encoder-decoder Transformers in Marian's and BART's spelling, and their `config.json`, read strictly."""
 
 from __future__ import annotations
 

@@ -55,6 +55,10 @@ class T5Attention(nn.Module):
 class FeedForward(nn.Module):
     """Two linear maps with an activation between them, gated in version 1.1."""
 
+    wi: Linear
+    wi_0: Linear
+    wi_1: Linear
+
     def __init__(self, config: T5Config, dropout: float) -> None:
         super().__init__()
         into = ("wi_0", "wi_1") if config.is_gated else ("wi",)
@@ -152,7 +156,8 @@ class T5Stack(nn.Module):
         buckets = position_buckets(
             distances, both_sides=not self.is_decoder, buckets=self.buckets, furthest=self.furthest
         )
-        return attention.relative_attention_bias(buckets).movedim(-1, 0)
+        numbers: torch.Tensor = attention.relative_attention_bias(buckets)
+        return numbers.movedim(-1, 0)
 
     def added(self, time: int, like: torch.Tensor) -> torch.Tensor:
         """What is added to the scores of self-attention: (1, heads, time, time), causal on the target side."""

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from rung.tasks.rewriting.rewriter import Rewriter
     from rung.tasks.tagging.tagger import Tagger
 
+REWRITERS = frozenset(
+    {
+        "BartForConditionalGeneration",
+        "BartModel",
+        "MT5ForConditionalGeneration",
+        "MarianMTModel",
+        "T5ForConditionalGeneration",
+    }
+)
+"""Classes of transformers that load as a `Rewriter`; a bare `BartModel` too, with which BART's base is published."""
+
 
 def is_classifier(folder: Path) -> bool:
     """Whether `folder` says of itself that it holds a classifier."""
@@ -30,8 +41,10 @@ def holds_word_vectors(path: Path) -> bool:
 
 
 def is_rewriter(folder: Path) -> bool:
-    """Whether `folder` says of itself that it holds a network that rewrites texts."""
-    return (folder / HEADER_NAME).is_file() and read_header(folder).get("task") == "rewriting"
+    """Whether `folder` holds a network that rewrites texts: by its own word, or as a T5, BART or Marian of others."""
+    if (folder / HEADER_NAME).is_file():
+        return bool(read_header(folder).get("task") == "rewriting")
+    return bool(set(_architectures(folder)) & REWRITERS)
 
 
 def is_tagger(folder: Path) -> bool:

@@ -186,7 +186,7 @@ def test_the_stored_recipe_repeats_both_phases(whole: tuple[Path, RewritingSumma
 
 def test_no_held_out_text_is_read(files: Files) -> None:
     recipe = files.plan().recipe
-    prepared = prepare_pairs(recipe, read_split(recipe, SILENT), SILENT)
+    prepared = prepare_pairs(recipe, read_split(recipe.pairs, seed=recipe.seed, progress=SILENT), SILENT)
     assert prepared.text is not None
     read = "\n".join(prepared.text.text.train)
     assert not [text for pair in TEST + VALID for text in pair if text in read]
@@ -238,7 +238,7 @@ def test_without_raw_text_nothing_is_added(files: Files) -> None:
     made = files.plan(pretrain=())
     assert (made.pretraining_steps, made.steps) == (0, PRETRAINING_STEPS + STEPS)
     assert made.recipe.training.pretraining_schedule is None
-    prepared = prepare_pairs(made.recipe, read_split(made.recipe, SILENT), SILENT)
+    prepared = prepare_pairs(made.recipe, read_split(made.recipe.pairs, seed=made.recipe.seed, progress=SILENT), SILENT)
     assert prepared.text is None
     assert prepared.tokenizer.sentinels == ()
 

@@ -46,12 +46,12 @@ rung predict {run.folder} "..."
 
 | metric | value | 95 % interval | pairs | how |
 |---|---|---|---|---|
-{chr(10).join(_row(record) for record in summary.records)}
+{chr(10).join(metric_row(record) for record in summary.records)}
 
 ## Data
 
 {len(pairs.train):,} pairs to train on, {len(pairs.valid):,} to validate, {len(split.test):,} to test; no source is in
-two parts. SHA-256 of the pairs: `{pairs.sha256}`.
+two parts. SHA-256 of the pairs: `{split.sha256}`.
 
 {remarks}
 {_pretraining(summary)}
@@ -84,7 +84,8 @@ tokenizer was trained on some of that too: {found["documents"]:,} documents, {fo
 """
 
 
-def _row(record: Record) -> str:
+def metric_row(record: Record) -> str:
+    """A measurement as a row of a card's table."""
     interval = f"{record.interval.low:.2f} to {record.interval.high:.2f}" if record.interval else "-"
     value = "not measured" if record.value is None else f"{record.value:.2f} {record.unit}"
     return f"| {record.name} | {value} | {interval} | {record.n:,} | {record.signature.replace('|', ' ')} |"

@@ -16,6 +16,7 @@ from rung.data.pair_batches import PairBatches
 from rung.data.span_batches import SpanBatches
 from rung.errors import PlanError, RecipeError
 from rung.nets.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, parameter_shapes
+from rung.nets.encoder_decoder_folder import SequenceNet
 from rung.nets.recurrent_encoder_decoder import (
     RecurrentEncoderDecoder,
     RecurrentEncoderDecoderConfig,
@@ -31,7 +32,7 @@ from rung.training.optimizers import build_optimizer, rate_like_adamw
 from rung.training.schedule import Schedule
 
 Config = EncoderDecoderConfig | RecurrentEncoderDecoderConfig
-Net = EncoderDecoder | RecurrentEncoderDecoder
+Net = SequenceNet
 Precision = Literal["fp32", "bf16"]
 
 _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 4096}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from rung.data.pairs import Pairs, PairSplit, read_pairs, split_pairs
 from rung.errors import DataError
 from rung.progress import Progress
 from rung.tasks.rewriting.pretraining_text import NUM_SENTINELS, GappedText, RawText, cut_windows, read_raw_text
-from rung.tasks.rewriting.recipe import RewritingRecipe
+from rung.tasks.rewriting.recipe import PairsSection, RewritingRecipe
 
 _MOST_HELD_OUT = 1000  # pairs of each part that is split off
 _LONGEST = 1024  # tokens: beyond, memory for a batch of one pair and the time of beam search grow out of proportion
@@ -37,20 +36,13 @@ class PreparedPairs:
     text: GappedText | None = None
 
     @property
-    def sha256(self) -> str:
-        """The identity of all pairs and of the part that each is in."""
-        parts = (self.split.train, self.split.valid, self.split.test)
-        return hashlib.sha256(":".join(part.sha256 for part in parts).encode()).hexdigest()
-
-    @property
     def target_tokens(self) -> int:
         """Tokens of one pass over the training targets."""
         return int(self.train.targets.lengths.sum())
 
 
-def read_split(recipe: RewritingRecipe, progress: Progress) -> PairSplit:
-    """Read the recipe's pairs and part them. DataError for what cannot be used."""
-    named = recipe.pairs
+def read_split(named: PairsSection, *, seed: int, progress: Progress) -> PairSplit:
+    """Read a recipe's pairs and part them. DataError for what cannot be used."""
 
     def read(files: Sequence[str]) -> Pairs | None:
         if not files:
@@ -65,7 +57,7 @@ def read_split(recipe: RewritingRecipe, progress: Progress) -> PairSplit:
             everything,
             valid=read(named.valid),
             test=read(named.test),
-            seed=recipe.seed,
+            seed=seed,
             share=named.held_out,
             most=_MOST_HELD_OUT,
         )
@@ -81,22 +73,27 @@ def prepare_pairs(
     """
     text = read_raw_text(recipe, split, progress)
     tokenizer = tokenizer or _new_tokenizer(recipe, split.train, text, progress)
-    encoded = {
-        name: _encoded(part, tokenizer) for name, part in (("training", split.train), ("validation", split.valid))
-    }
-    longest = recipe.net.max_position_embeddings or _longest(encoded["training"])
+    train, valid = (_encoded(part, tokenizer) for part in (split.train, split.valid))
+    longest = recipe.net.max_position_embeddings or _longest(train)
     remarks = [*split.remarks, *(text.remarks if text else ())]
-    for name, pairs in encoded.items():
-        kept = np.flatnonzero(pairs.longer <= longest)
-        if left_out := len(pairs) - len(kept):
-            remarks.append(f"{left_out:,} {name} pairs left out: longer than {longest:,} tokens")
-        if not len(kept):
-            raise DataError(
-                f"all {name} pairs are longer than {longest:,} tokens", hint="set net.max_position_embeddings higher"
-            )
-        encoded[name] = pairs.take(kept)
+    hint = "set net.max_position_embeddings higher"
+    train = fitting_pairs(train, longest, "training", remarks, hint=hint)
+    valid = fitting_pairs(valid, longest, "validation", remarks, hint=hint)
     gapped = cut_windows(text, tokenizer, longest=longest, seed=recipe.seed) if text else None
-    return PreparedPairs(split, tokenizer, encoded["training"], encoded["validation"], longest, remarks, gapped)
+    return PreparedPairs(split, tokenizer, train, valid, longest, remarks, gapped)
+
+
+def fitting_pairs(pairs: EncodedPairs, longest: int, name: str, remarks: list[str], *, hint: str) -> EncodedPairs:
+    """Those of the `name` pairs with at most `longest` tokens a side; how many are left out joins `remarks`.
+
+    Raises DataError, with `hint`, when none is left.
+    """
+    kept = np.flatnonzero(pairs.longer <= longest)
+    if left_out := len(pairs) - len(kept):
+        remarks.append(f"{left_out:,} {name} pairs left out: longer than {longest:,} tokens")
+    if not len(kept):
+        raise DataError(f"all {name} pairs are longer than {longest:,} tokens", hint=hint)
+    return pairs.take(kept)
 
 
 def _new_tokenizer(recipe: RewritingRecipe, train: Pairs, text: RawText | None, progress: Progress) -> PairTokenizer:

@@ -45,7 +45,7 @@ def read_task(
             "seed": seed,
         }
     )
-    split = read_split(recipe, progress)
+    split = read_split(recipe.pairs, seed=seed, progress=progress)
     parts: dict[Part, Pairs] = {"train": split.train, "valid": split.valid, "test": split.test}
     written: dict[Part, Path] = {part: folder / f"{part}.jsonl" for part in parts}
     names = (split.train.source_name, split.train.target_name)  # so that a kept rung reads such files later

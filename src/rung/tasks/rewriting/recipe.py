@@ -19,8 +19,13 @@ class PairsSection(Section):
     target: str | None = Field(default=None, description="column of the target, or what its file's name ends in")
     valid: tuple[str, ...] = Field(default=(), description="pairs to validate on, instead of a split")
     test: tuple[str, ...] = Field(default=(), description="pairs to test on, instead of a split")
-    pretrain: tuple[str, ...] = Field(default=(), description="files and folders of raw text to pretrain on")
     held_out: float = Field(default=0.05, gt=0, lt=0.4, description="share for each part that is split off")
+
+
+class TrainingPairsSection(PairsSection):
+    """The pairs of a new network, and what it may learn from before."""
+
+    pretrain: tuple[str, ...] = Field(default=(), description="files and folders of raw text to pretrain on")
 
 
 class PairTokenizerSection(Section):
@@ -89,7 +94,7 @@ class BeamSection(Section):
 class RewritingRecipe(AnyRecipe):
     """What text-to-text network to train."""
 
-    pairs: PairsSection = PairsSection()
+    pairs: TrainingPairsSection = TrainingPairsSection()
     tokenizer: PairTokenizerSection = PairTokenizerSection()
     net: RewritingNetSection = RewritingNetSection()
     training: RewritingTrainingSection = RewritingTrainingSection()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,14 @@ class Rewriter:
         return [Rewriting(text, one.score, one.finished) for text, one in zip(texts, hypotheses, strict=True)]
 
 
+def open_encoder_decoder(folder: Path, *, dropout: float = 0.0) -> SequenceNet:
+    """The network of a model folder: a whole one, or an adapter merged into its base. Errors as for either."""
+    from rung.tasks.tuning.folder import is_adapted, open_adapted  # late: it knows all language models too
+
+    load = partial(load_encoder_decoder, dropout=dropout)
+    return open_adapted(folder, load) if is_adapted(folder) else load(folder)
+
+
 def load_rewriter(folder: str | Path, *, precision: Precision = "fp32") -> Rewriter:
     """Open a run folder, a checkpoint of one, or a folder of transformers' T5, BART or Marian.
 
@@ -141,7 +150,7 @@ def load_rewriter(folder: str | Path, *, precision: Precision = "fp32") -> Rewri
     """
     path = model_folder(folder)
     header = read_header(Path(folder)) if (Path(folder) / HEADER_NAME).is_file() else {}
-    net = load_encoder_decoder(path).eval()
+    net = open_encoder_decoder(path).eval()
     settings, recipe = read_target_settings(path, net.config), header.get("recipe")
     if recipe is None:
         beam = BeamSection(num_beams=settings.num_beams, length_penalty=settings.length_penalty)

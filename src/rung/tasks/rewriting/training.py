@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from rung.data.pair_tokenizer import PairTokenizer
-from rung.errors import EvaluationError, RunFolderError, UsageError
+from rung.errors import RunFolderError, UsageError
+from rung.evaluation.translation import require_sacrebleu
 from rung.progress import SILENT, Progress
 from rung.tasks.rewriting.pair_training import JUDGED, PairTraining, Session
 from rung.tasks.rewriting.plan import Config, RewritingPlan, make_plan, new_network
@@ -129,10 +130,10 @@ def resume(
             hint="leave --threads out",
         )
     session = _session(recipe, progress, display, time.monotonic())
-    split = read_split(recipe, progress)
+    split = read_split(recipe.pairs, seed=recipe.seed, progress=progress)
     pairs = prepare_pairs(recipe, split, progress, tokenizer=PairTokenizer.load(opened.folder))
     planned = opened.header["data"]
-    _require_same("pairs", pairs.sha256, planned["sha256"], recipe.pairs.files)
+    _require_same("pairs", pairs.split.sha256, planned["sha256"], recipe.pairs.files)
     if pairs.text:
         _require_same(
             "texts to pretrain on", pairs.text.text.sha256, planned["pretraining"]["sha256"], pairs.text.text.files
@@ -216,26 +217,17 @@ class _Wish:
 def _session(wanted: RewritingRecipe, progress: Progress, display: Display, began: float) -> Session:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("text-to-text networks are trained in one process", hint="start without torchrun")
-    _require_sacrebleu()
+    require_sacrebleu()
     tune_allocator()
     torch.set_num_threads(wanted.training.threads or usable_cores())
     return Session(progress, display, torch.device("cuda" if torch.cuda.is_available() else "cpu"), began)
 
 
-def _require_sacrebleu() -> None:
-    """Say now, not after half an hour of training, that the result could not be measured."""
-    try:
-        import sacrebleu  # noqa: F401
-    except ImportError as error:
-        raise EvaluationError(
-            "BLEU and chrF need the package sacrebleu", hint="install it: pip install 'rung[translate]'"
-        ) from error
-
-
 def _planned(wanted: RewritingRecipe, session: Session) -> tuple[PreparedPairs, float | None, RewritingPlan]:
     """The pairs, the time by which training must end (None: no clock), and the plan, told to whoever listens."""
     progress = session.progress
-    pairs = prepare_pairs(wanted, read_split(wanted, progress), progress)
+    split = read_split(wanted.pairs, seed=wanted.seed, progress=progress)
+    pairs = prepare_pairs(wanted, split, progress)
     if wanted.training.minutes is None:
         made = make_plan(wanted, pairs, session.device, None)
         deadline = None
@@ -278,7 +270,7 @@ def _describe(pairs: PreparedPairs) -> dict[str, Any]:
     """What `rung.json` says about the data."""
     split = pairs.split
     return {
-        "sha256": pairs.sha256,
+        "sha256": split.sha256,
         "source": split.train.source_name,
         "target": split.train.target_name,
         "train_pairs": len(pairs.train),
