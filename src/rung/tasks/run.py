@@ -136,7 +136,11 @@ class Run:
         not a finished run.
         """
         for path in checkpoint.iterdir():
-            if path.name not in _OF_A_CHECKPOINT_ONLY:
+            if path.name in _OF_A_CHECKPOINT_ONLY:
+                continue
+            if path.is_dir():  # a step of a sentence encoder
+                shutil.copytree(path, self.folder / path.name, dirs_exist_ok=True)
+            else:
                 shutil.copy2(path, self.folder / path.name)
         write_measurements(self.folder, card=card, records=records, scores=scores, further=further)
         self.write("finished", published=checkpoint.name)
@@ -152,9 +156,13 @@ class Run:
             "tokenizer.json",
             "tokenizer_config.json",
             "vocabulary.json",
+            "modules.json",
+            "sentence_bert_config.json",
+            "config_sentence_transformers.json",
             RESULTS,
         ]
-        return [*names, *(f"{SCORES}/{path.name}" for path in sorted((self.folder / SCORES).glob("*.jsonl")))]
+        further = [*(self.folder / SCORES).glob("*.jsonl"), *self.folder.glob("[0-9]_*/*")]
+        return [*names, *(path.relative_to(self.folder).as_posix() for path in sorted(further))]
 
 
 def write_measurements(
