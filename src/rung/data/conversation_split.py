@@ -44,7 +44,6 @@ def split_conversations(
     validation, whatever gives away a prompt of a given file is left out and counted; given parts are never changed.
     Raises DataError when too few are left for a part.
     """
-    shares = {"valid_share": 0.0 if valid else valid_share, "test_share": 0.0 if test else test_share}
     items = LabelledItems(
         [item.id for item in conversations.items],
         [asked(item) for item in conversations.items],
@@ -52,7 +51,8 @@ def split_conversations(
         ("conversation",),
     )
     remarks = [] if not conversations.repeated else [f"{conversations.repeated:,} repeated conversations left out"]
-    cut = make_split(items, seed=seed, **shares)
+    shares = 0.0 if valid else valid_share, 0.0 if test else test_share
+    cut = make_split(items, seed=seed, valid_share=shares[0], test_share=shares[1])
     remarks += cut.notes
     test = test or conversations.take(cut.test)
     valid = _without(valid or conversations.take(cut.valid), [test], "validation", remarks)

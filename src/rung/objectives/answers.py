@@ -40,7 +40,7 @@ def answer_logprobs(net: Any, batch: Mapping[str, torch.Tensor], documents: int)
     weight = net.lm_head.weight.to(hidden.dtype)
     parts = [
         (rows @ weight.T).float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
-        for rows, wanted in zip(hidden.split(_CHUNK), targets.split(_CHUNK), strict=True)
+        for rows, wanted in zip(torch.split(hidden, _CHUNK), torch.split(targets, _CHUNK), strict=True)
     ]
     logprobs = torch.cat(parts)
     row, time = places

@@ -25,7 +25,7 @@ from rung.data.special_tokens import with_special_tokens
 from rung.data.tokenizer import Tokenizer
 from rung.errors import TokenizerError, UsageError
 from rung.nets.decoder import CausalLM
-from rung.nets.language_models import load_language_model
+from rung.tasks.tuning.folder import open_language_model
 from rung.nets.pretrained import read_config_file
 from rung.nets.vocabulary_growth import grow_vocabulary
 from rung.progress import Progress
@@ -67,7 +67,7 @@ class ChatBase:
 
     def network(self) -> CausalLM:
         """The network in float32, with rows for new tokens."""
-        net = load_language_model(self.folder)
+        net = open_language_model(self.folder)
         if not hasattr(net, "lm_head") or str(net.config.model_type).startswith("rung-"):
             raise UsageError(
                 f"a network of the kind {net.config.model_type} cannot be tuned to chat",
