@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rung.tasks.masked_language_modelling.model import MaskedModel
     from rung.tasks.rewriting.predicting import RewritingPredictor
     from rung.tasks.rewriting.rewriter import Rewriter
+    from rung.tasks.similarity.encoder import SentenceEncoder
     from rung.tasks.tagging.tagger import Tagger
 
 REWRITERS = frozenset(
@@ -28,6 +29,11 @@ REWRITERS = frozenset(
     }
 )
 """Classes of transformers that load as a `Rewriter`; a bare `BartModel` too, with which BART's base is published."""
+
+MASKED_LANGUAGE_MODELS = frozenset(
+    {"BertForMaskedLM", "BertForPreTraining", "DistilBertForMaskedLM", "RobertaForMaskedLM"}
+)
+"""Classes of transformers that load as a `MaskedModel`."""
 
 
 def is_classifier(folder: Path) -> bool:
@@ -55,10 +61,17 @@ def is_tagger(folder: Path) -> bool:
 
 
 def is_masked_language_model(folder: Path) -> bool:
-    """Whether `folder` holds a masked language model: by its own word, or by transformers' `BertForMaskedLM`."""
+    """Whether `folder` holds a masked language model: by its own word, or by transformers' ...ForMaskedLM."""
     if (folder / HEADER_NAME).is_file():
         return bool(read_header(folder).get("task") == "masked-language-model")
-    return bool({"BertForMaskedLM", "BertForPreTraining"} & set(_architectures(folder)))
+    return bool(MASKED_LANGUAGE_MODELS & set(_architectures(folder)))
+
+
+def is_sentence_encoder(folder: Path) -> bool:
+    """Whether `folder` holds a sentence encoder: by its own word, or as a folder of sentence-transformers."""
+    if (folder / HEADER_NAME).is_file():
+        return bool(read_header(folder).get("task") == "similarity")
+    return (folder / "modules.json").is_file()
 
 
 def _architectures(folder: Path) -> list[str]:
@@ -73,10 +86,10 @@ def _architectures(folder: Path) -> list[str]:
 
 def load(
     folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
-) -> Classifier | LanguageModel | MaskedModel | Rewriter | Tagger | WordVectors:
+) -> Classifier | LanguageModel | MaskedModel | Rewriter | SentenceEncoder | Tagger | WordVectors:
     """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too),
-    a `MaskedModel` (fill, pseudo_log_likelihood), a `Rewriter` (rewrite), a `Tagger` (tag) or a `LanguageModel`
-    (generate, score).
+    a `MaskedModel` (fill, pseudo_log_likelihood), a `Rewriter` (rewrite), a `Tagger` (tag), a `SentenceEncoder`
+    (embed, similarity) or a `LanguageModel` (generate, score).
 
     `precision` and `invariant` say how a language model computes, `precision` also how a rewriter does; see
     `rung.tasks.language_model.load`.
@@ -91,6 +104,14 @@ def load(
         from rung.tasks.rewriting.rewriter import load_rewriter
 
         return load_rewriter(folder, precision=precision)
+    if is_sentence_encoder(folder):
+        if precision != "fp32" or invariant:
+            raise UsageError(
+                "precision and invariant are for language models", where=str(folder), hint="leave them out"
+            )
+        from rung.tasks.similarity.encoder import load_sentence_encoder
+
+        return load_sentence_encoder(folder)
     vectors, masked, tagger = holds_word_vectors(folder), is_masked_language_model(folder), is_tagger(folder)
     if not is_classifier(folder) and not vectors and not masked and not tagger:
         from rung.tasks.language_model import load as load_language_model
