@@ -63,10 +63,12 @@ class _Norm(torch.autograd.Function):
         return normed * cast
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         normed, scale, weight = ctx.saved_tensors
         product = gradient * normed
-        weight_gradient = product.flatten(0, -2).sum(0, dtype=torch.float32).to(ctx.weight_dtype)
+        weight_gradient = None
+        if ctx.needs_input_grad[1]:
+            weight_gradient = product.flatten(0, -2).sum(0, dtype=torch.float32).to(ctx.weight_dtype)
         along = (product @ weight).unsqueeze(-1)
         x_gradient = torch.addcmul(gradient * weight, normed, along, value=-1 / len(weight)) * scale
         return x_gradient, weight_gradient, None

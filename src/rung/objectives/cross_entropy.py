@@ -89,7 +89,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         cast = weight.to(hidden.dtype)
         hidden_gradients = []
-        weight_gradient = torch.zeros_like(weight, dtype=torch.float32)
+        # A frozen matrix, as LoRA's base has it, saves a third of the products and its gradient's memory.
+        weight_gradient = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         bias_gradient = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         sums = hidden.new_zeros(2, dtype=torch.float32)
         for rows, targets in _chunks(hidden, labels, len(weight)):
@@ -106,7 +107,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
             gradient.scatter_add_(1, targets.clamp(min=0)[:, None], (aim.smoothing - 1) / boost)
             gradient = gradient.to(hidden.dtype)
             hidden_gradients.append(gradient @ cast * scale)
-            weight_gradient += gradient.t() @ (rows * scale)
+            if weight_gradient is not None:
+                weight_gradient += gradient.t() @ (rows * scale)
             if bias_gradient is not None:
                 bias_gradient += (gradient.t() @ scale).squeeze(1)
         ctx.save_for_backward(torch.cat(hidden_gradients), weight_gradient, bias_gradient)
@@ -118,12 +120,12 @@ class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, *gradients: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, None, None, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None, torch.Tensor | None]:
         hidden_gradient, weight_gradient, bias_gradient = ctx.saved_tensors
         scale = gradients[0]
         return (
             hidden_gradient * scale.to(hidden_gradient.dtype),
-            (weight_gradient * scale).to(ctx.weight_dtype),
+            None if weight_gradient is None else (weight_gradient * scale).to(ctx.weight_dtype),
             None,
             None,
             None if bias_gradient is None else (bias_gradient * scale).to(ctx.weight_dtype),
