@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from rung.cli import (
     analogy,
     audit,
+    chat,
     compare,
     data,
     doctor,
@@ -100,6 +101,7 @@ for command in (
     tune,
     plan,
     generate,
+    chat,
     embed,
     evaluate,
     learning,

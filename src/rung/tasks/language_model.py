@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from rung.tasks.run import model_folder
 from rung.tasks.tuning.folder import open_language_model
 
 if TYPE_CHECKING:
+    from rung.tasks.chat.talking import ChatAnswer, Talker
     from rung.tasks.evaluating import EvaluationSummary
 
 
@@ -27,7 +28,7 @@ class LanguageModel:
 
     `model.generate("Once upon a time", temperature=0.8, max_tokens=100)` returns text with its log-probabilities,
     `stream` yields it piece by piece, `score` gives the log-probability of each token of a text, `evaluate` bits per
-    byte with an interval.
+    byte with an interval. `chat` answers messages, if the folder has a chat template.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class LanguageModel:
         self._precision: Precision = precision
         self._invariant = invariant
         self._engine: Engine | None = None
+        self._talker: Talker | None = None
 
     @property
     def engine(self) -> Engine:
@@ -61,6 +63,26 @@ class LanguageModel:
     def stream(self, prompt: str = "", **options: Any) -> Iterator[Piece]:
         """Write on from a prompt, piece by piece as it is drawn."""
         return self.engine.stream(prompt, SamplingOptions(**options))
+
+    @property
+    def talker(self) -> Talker:
+        """The model as a partner of conversations, made when first needed. TokenizerError without a chat template."""
+        if self._talker is None:
+            from rung.tasks.chat.talking import Talker
+
+            self._talker = Talker.of_folder(self.engine, self.tokenizer, self.folder)
+        return self._talker
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatAnswer:
+        """Answer `messages` (`[{"role": "user", "content": "..."}]`); `options` are those of `SamplingOptions`.
+
+        Where they do not fit the context, whole oldest turns are left out, and the answer's `dropped` counts them.
+        Raises TokenizerError without a chat template, DataError for turns out of order, GenerationError when the last
+        turn alone does not fit.
+        """
+        from rung.tasks.chat.talking import chat
+
+        return chat(self.talker, messages, **options)
 
     def score(self, text: str) -> TokenScores:
         """The log-probability of each token of `text`."""

@@ -40,7 +40,9 @@ def save_chat_model(
 def _generation_config(folder: Path, base: ChatBase) -> dict[str, Any]:
     """What the folder or the base has, with the end of a turn before all other ends."""
     sources = (folder / GENERATION_CONFIG, base.folder / GENERATION_CONFIG)
-    found = next((json.loads(path.read_text(encoding="utf-8")) for path in sources if path.is_file()), {})
+    found: dict[str, Any] = next(
+        (json.loads(path.read_text(encoding="utf-8")) for path in sources if path.is_file()), {}
+    )
     configured = found.get("eos_token_id", read_config_file(base.folder).get("eos_token_id"))
     ends = configured if isinstance(configured, list) else [configured]
     others = [end for end in (*ends, base.tokenizer.eos_token_id) if end not in (None, base.end_of_turn)]

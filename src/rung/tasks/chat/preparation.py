@@ -25,12 +25,12 @@ from rung.data.special_tokens import with_special_tokens
 from rung.data.tokenizer import Tokenizer
 from rung.errors import TokenizerError, UsageError
 from rung.nets.decoder import CausalLM
-from rung.tasks.tuning.folder import open_language_model
 from rung.nets.pretrained import read_config_file
 from rung.nets.vocabulary_growth import grow_vocabulary
 from rung.progress import Progress
 from rung.tasks.bases import resolve_base
 from rung.tasks.chat.recipe import ChatRecipe
+from rung.tasks.tuning.folder import open_language_model
 from rung.tasks.tuning.method import TuningMethod
 
 _LEAST_CONTEXT, _CONTEXT_MULTIPLE = 512, 64

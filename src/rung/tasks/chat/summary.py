@@ -41,9 +41,9 @@ class ChatTuned:
     def lines(self) -> list[str]:
         """What was tuned and how good it is, for people."""
         lines = [
-            f"{self.trained:,} of {self.parameters:,} parameters trained, {self.steps:,} steps, {self.epochs:.1f} times "
-            f"over the conversations at {self.tokens_per_second:,.0f} learned tokens/s; {self.seconds:,.0f} s in all: "
-            f"{self.ended}."
+            f"{self.trained:,} of {self.parameters:,} parameters trained, {self.steps:,} steps, {self.epochs:.1f} "
+            f"times over the conversations at {self.tokens_per_second:,.0f} learned tokens/s; {self.seconds:,.0f} s in "
+            f"all: {self.ended}."
         ]
         if not self.records:
             return lines
