@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rung.tasks.prompting.choosing import Setting, best, variation
-from rung.tasks.prompting.judging import LocalJudge, TooLongError, answer_variation
+from rung.tasks.prompting.endpoint import Failed
+from rung.tasks.prompting.judging import LabelScores, LocalJudge, answer_variation
 from rung.tasks.prompting.parsing import first_token_probabilities, parse_label
 from rung.tasks.prompting.templates import CONTENT_FREE, TEMPLATES, Prompt
 
@@ -26,15 +27,22 @@ class BiasedModel:
 
     num_parameters = 3
 
-    def token_logprobs(self, prefix: str, question: str, continuations: Sequence[str]) -> list[list[float]]:  # noqa: ARG002
-        assert continuations == [" ham", " spam"]
-        if "too long" in question:
-            raise TooLongError("9 tokens do not fit")
-        spam = 0.3 if "prize" in question else 0.1
+    def label_logprobs(self, prompt: Prompt, texts: Sequence[str]) -> list[LabelScores | Failed]:
+        assert prompt.label_names == NAMES
+        return [self._one(text) for text in texts]
+
+    def _one(self, text: str) -> LabelScores | Failed:
+        if "too long" in text:
+            return Failed("9 tokens do not fit")
+        spam = 0.3 if "prize" in text else 0.1
         return [[math.log(0.4)], [math.log(spam), math.log(0.5)]]
 
-    def write(self, text: str, *, samples: int, temperature: float, max_tokens: int) -> list[str]:  # noqa: ARG002
-        return [("ham", "spam", "eggs")[number % (3 if "prize" in text else 1)] for number in range(samples)]
+    def write(
+        self, prompt: Prompt, texts: Sequence[str], *, samples: int, temperature: float, max_tokens: int
+    ) -> list[list[str] | Failed]:
+        del prompt, temperature, max_tokens
+        kinds = ("ham", "spam", "eggs")
+        return [[kinds[number % (3 if "prize" in text else 1)] for number in range(samples)] for text in texts]
 
 
 def test_a_biased_model_gives_the_values_worked_out_by_hand() -> None:

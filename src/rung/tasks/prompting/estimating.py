@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,7 @@ import numpy as np
 from rung.errors import PlanError
 from rung.tasks.prompting.costs import Price
 from rung.tasks.prompting.endpoint import EndpointOptions
-from rung.tasks.prompting.judging import TooLongError
-from rung.tasks.prompting.templates import distinct_prompts
+from rung.tasks.prompting.templates import CONTENT_FREE, distinct_prompts
 
 if TYPE_CHECKING:
     from rung.tasks.prompting.local_model import LocalModel
@@ -21,7 +21,7 @@ CANDIDATES = ((50, 5), (50, 3), (30, 3), (20, 3), (10, 2))
 """Validation items and draws of examples to try, from the wanted to the least that still shows how prompts vary."""
 _BYTES_PER_TOKEN = 4  # English under today's vocabularies; other languages have fewer bytes a token
 _SECONDS_PER_REQUEST = 1.0
-_TIMED = 3
+_TIMED = 8
 
 
 def estimate(
@@ -91,18 +91,13 @@ def _timed(task: Any, count: int, local: LocalModel, seed: int) -> float | None:
     train = task.items["train"]
     crossed = distinct_prompts(task.label_names, train, np.arange(len(train)), shots=[count], draws=1, seed=seed)
     prompt = max((prompt for prompt, _ in crossed), key=lambda prompt: len(prompt.prefix))
-    labels = [f" {name}" for name in prompt.label_names]
-    times: list[float] = []
-    for text in task.items["valid"].texts:
-        started = time.perf_counter()
-        try:
-            local.token_logprobs(prompt.prefix, prompt.question(text), labels)
-        except TooLongError:
-            continue
-        times.append(time.perf_counter() - started)
-        if len(times) > _TIMED:
-            break
-    return float(np.median(times[1:] or times)) if times else None
+    fitting = list(islice((text for text in task.items["valid"].texts if local.fits(prompt, text)), _TIMED))
+    if not fitting:
+        return None
+    local.label_logprobs(prompt, [CONTENT_FREE, fitting[0]])  # reads what all of them share
+    started = time.perf_counter()
+    local.label_logprobs(prompt, fitting)
+    return (time.perf_counter() - started) / len(fitting)
 
 
 def _mean_bytes(texts: Sequence[str]) -> float:

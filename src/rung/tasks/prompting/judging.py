@@ -103,22 +103,24 @@ class EndpointJudge:
         return ["" if isinstance(answer, Failed) else answer.text for answer in answers]
 
 
+LabelScores = list[list[float]]
+"""ln P of each token of each label."""
+
+
 class LabelScorer(Protocol):
-    """A language model that tells log-probabilities of given continuations."""
+    """A language model that tells log-probabilities of labels, and writes answers."""
 
     num_parameters: int
 
-    def token_logprobs(self, prefix: str, question: str, continuations: Sequence[str]) -> list[list[float]]:
-        """ln P of each token of each continuation after `prefix + question`. TooLongError where it does not fit."""
+    def label_logprobs(self, prompt: Prompt, texts: Sequence[str]) -> Sequence[LabelScores | Failed]:
+        """What each label of `prompt` has after it around each text; Failed where that does not fit the context."""
         ...
 
-    def write(self, text: str, *, samples: int, temperature: float, max_tokens: int) -> list[str]:
-        """Continue `text` up to the end of the line, `samples` times."""
+    def write(
+        self, prompt: Prompt, texts: Sequence[str], *, samples: int, temperature: float, max_tokens: int
+    ) -> Sequence[list[str] | Failed]:
+        """Answer `prompt` around each text `samples` times, in one line."""
         ...
-
-
-class TooLongError(Exception):
-    """A prompt that does not fit the model's context."""
 
 
 class LocalJudge:
@@ -132,35 +134,53 @@ class LocalJudge:
         self.num_parameters: int | None = scorer.num_parameters
 
     def judge(self, prompt: Prompt, texts: Sequence[str], *, workers: int | None = None) -> Judgement:  # noqa: ARG002
-        """Score each text by itself, so that no score depends on what else is asked; `workers` is for endpoints.
+        """Score all texts, in batches of the scorer's; `workers` is for endpoints.
 
-        A text that does not fit the context with its prompt is a failure: it is not cut.
+        A text that does not fit the context with its prompt is a failure: it is not cut. Where not even "N/A" fits,
+        nothing does.
         """
         scores = np.zeros((len(self.scorings), len(texts), len(prompt.label_names)))
-        failures: dict[int, str] = {}
-        leaning: NDArray[np.float64] | None = None
-        for row, text in enumerate(texts):
-            try:
-                tokens = self._label_logprobs(prompt, text)
-                if leaning is None:
-                    leaning = _sums(self._label_logprobs(prompt, CONTENT_FREE))
-            except TooLongError as error:
-                failures[row] = str(error)
+        leaning, *found = self._scorer.label_logprobs(prompt, [CONTENT_FREE, *texts])
+        failures = {row: one.reason for row, one in enumerate(found) if isinstance(one, Failed)}
+        if isinstance(leaning, Failed):
+            failures = {row: failures.get(row, leaning.reason) for row in range(len(texts))}
+        for row, tokens in enumerate(found):
+            if row in failures or isinstance(tokens, Failed) or isinstance(leaning, Failed):
                 continue
             total = _sums(tokens)
-            scores[:, row] = total, total / [len(label) for label in tokens], total - leaning
+            scores[:, row] = total, total / [len(label) for label in tokens], total - _sums(leaning)
         probabilities = dict(zip(self.scorings, softmax(scores), strict=True))
         return Judgement(probabilities, _rows(failures, len(texts)), failures)
 
-    def _label_logprobs(self, prompt: Prompt, text: str) -> list[list[float]]:
-        labels = [f" {name}" for name in prompt.label_names]
-        return self._scorer.token_logprobs(prompt.prefix, prompt.question(text), labels)
-
     def sample(self, prompt: Prompt, text: str, *, samples: int, temperature: float) -> list[str]:
-        """Let the model write its answer."""
-        return self._scorer.write(
-            prompt.render(text), samples=samples, temperature=temperature, max_tokens=self._max_tokens
+        """Let the model write its answer; where there is no room for one, it counts as empty."""
+        (answers,) = self._scorer.write(
+            prompt, [text], samples=samples, temperature=temperature, max_tokens=self._max_tokens
         )
+        return [""] * samples if isinstance(answers, Failed) else answers
+
+
+class WritingJudge(LocalJudge):
+    """Takes the label that a language model writes, as of an endpoint: the likeliest answer, token by token."""
+
+    scorings: tuple[Scoring, ...] = ("parsed",)
+
+    def judge(self, prompt: Prompt, texts: Sequence[str], *, workers: int | None = None) -> Judgement:  # noqa: ARG002
+        """Let the model answer each text once, greedily. An answer that names no label is a failure."""
+        written = self._scorer.write(prompt, texts, samples=1, temperature=0.0, max_tokens=self._max_tokens)
+        classes = len(prompt.label_names)
+        probabilities = np.full((len(texts), classes), 1 / classes)
+        failures = {}
+        for row, answer in enumerate(written):
+            label = None if isinstance(answer, Failed) else parse_label(answer[0], prompt.label_names)
+            if isinstance(answer, Failed):
+                failures[row] = answer.reason
+            elif label is None:
+                failures[row] = f"names no label: {answer[0][:200]!r}"
+            else:
+                probabilities[row] = np.eye(classes)[label]
+        named = len(texts) - len(failures)
+        return Judgement({"parsed": probabilities}, _rows(failures, len(texts)), failures, one_hot=named)
 
 
 def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,43 +1,60 @@
-"""Label log-probabilities from a local generative folder."""
+"""Label log-probabilities and answers from a local generative folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from rung.errors import RunFolderError
-from rung.nets.attention import KeyValueCache
+from rung.generation.options import SamplingOptions
 from rung.nets.decoder import CausalLM
-from rung.nets.weights import WEIGHTS
-from rung.runfolder import file_sha256
+from rung.nets.gpt2 import GPT2LM
+from rung.tasks.bases import weights_sha256
 from rung.tasks.language_model import load
-from rung.tasks.prompting.judging import TooLongError
+from rung.tasks.prompting.branching import BranchScorer
+from rung.tasks.prompting.endpoint import Failed
+from rung.tasks.prompting.judging import LabelScores
+from rung.tasks.prompting.templates import Prompt
+
+if TYPE_CHECKING:
+    from rung.data.chat_template import ChatTemplate
 
 
 class LocalModel:
-    """A decoder that scores labels. The work for a prompt's prefix is done once and shared by all its questions.
+    """A decoder that scores labels, or writes them. What the questions of a prompt share is read once.
 
-    Prefix, question and label are tokenised each by itself: they meet at a line end and before a space, where the
-    usual pre-tokenizers cut anyway.
+    A plain prompt begins with the end-of-text token, as documents do in training; its prefix, question and label are
+    tokenised each by itself: they meet at a line end and before a space, where the usual pre-tokenizers cut anyway.
+    With `chat` the prompt is the conversation that the folder's chat template makes of it, and the label is what the
+    assistant begins with.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Load a run folder, a checkpoint or a Hugging Face folder. RunFolderError when there is no decoder in it."""
+    def __init__(self, folder: Path, *, chat: bool = False, bf16: bool = False) -> None:
+        """Load a run folder, a checkpoint or a Hugging Face folder; `bf16`: compute in bfloat16 instead of float32.
+
+        Raises RunFolderError when there is no decoder in it, TokenizerError when `chat` finds no chat template.
+        """
         self._model = load(folder)
         net = self._model.net
-        if not isinstance(net, CausalLM):
+        if not isinstance(net, CausalLM | GPT2LM):
             raise RunFolderError(
                 "only a decoder is asked by prompts: other language models have no context to put examples into",
                 where=str(folder),
                 hint="name the folder of a decoder",
             )
         self._net = net.eval()
+        self._net.compute_dtype = torch.bfloat16 if bf16 else torch.float32
         self._tokenizer = self._model.tokenizer
-        self._prefix = ""
-        self._prefix_cache: KeyValueCache | None = None
+        self._template: ChatTemplate | None = None
+        if chat:
+            from rung.data.chat_template import ChatTemplate
+
+            self._template = ChatTemplate.load(self._model.folder)
+        self._scorer = BranchScorer(self._net)
         self.num_parameters = sum(parameter.numel() for parameter in self._net.parameters())
 
     @property
@@ -48,68 +65,70 @@ class LocalModel:
     @cached_property
     def sha256(self) -> str:
         """Hash of the weights."""
-        return file_sha256(self.folder / WEIGHTS)
+        return weights_sha256(self.folder)
 
     @property
     def context_length(self) -> int:
         """Tokens that prompt and label may have together."""
         return self._net.config.max_position_embeddings
 
-    def count_tokens(self, text: str) -> int:
-        """How many tokens `text` has."""
-        return len(self._tokenizer.encode(text))
+    def prompt_tokens(self, prompt: Prompt, text: str) -> list[int]:
+        """All that the model reads before the label."""
+        if self._template is None:
+            before = [self._tokenizer.eos_token_id, *self._tokenizer.encode(prompt.prefix)]
+            return before + self._tokenizer.encode(prompt.question(text))
+        from rung.data.conversations import Message
 
-    @torch.inference_mode()
-    def token_logprobs(self, prefix: str, question: str, continuations: Sequence[str]) -> list[list[float]]:
-        """ln P of each token of each continuation after the end-of-text token, `prefix` and `question`.
+        turns = [Message(role, said) for role, said in prompt.conversation(text)]
+        return self._template.render_prompt(turns, self._tokenizer)
 
-        Raises TooLongError where prompt and longest continuation pass the context.
+    def label_tokens(self, prompt: Prompt) -> list[list[int]]:
+        """Each label as it would follow the prompt."""
+        space = " " if self._template is None else ""
+        return [self._tokenizer.encode(f"{space}{name}") for name in prompt.label_names]
+
+    def fits(self, prompt: Prompt, text: str) -> bool:
+        """Whether prompt, text and the longest label fit the context together."""
+        longest = max(map(len, self.label_tokens(prompt)))
+        return len(self.prompt_tokens(prompt, text)) + longest <= self.context_length
+
+    def label_logprobs(self, prompt: Prompt, texts: Sequence[str]) -> list[LabelScores | Failed]:
+        """ln P of each token of each label after the prompt around each text; Failed where that passes the context."""
+        labels = self.label_tokens(prompt)
+        asked, found = self._asked(prompt, texts, room=max(map(len, labels)))
+        scored = self._scorer.score(list(asked.values()), labels)
+        return [found.get(row) or scored.pop(0) for row in range(len(texts))]
+
+    def write(
+        self, prompt: Prompt, texts: Sequence[str], *, samples: int, temperature: float, max_tokens: int
+    ) -> list[list[str] | Failed]:
+        """What the model writes after the prompt around each text, up to the end of the line or its turn.
+
+        `samples` answers a text, with seeds 0, 1, 2 ...; Failed where nothing can follow within the context.
         """
-        asked = self._tokenizer.encode(question)
-        labels = [self._tokenizer.encode(continuation) for continuation in continuations]
-        longest = max(map(len, labels))
-        before = 1 + self.count_tokens(prefix)
-        total = before + len(asked) + longest
-        if total > self.context_length:
-            raise TooLongError(f"{total:,} tokens with its prompt do not fit the context of {self.context_length:,}")
-        shared = self._prefilled(prefix)
-        one = self._fork(shared, 1, len(asked))
-        first = self._next_logprobs(torch.tensor([asked]), one)[0, -1]
-        found = [[float(first[tokens[0]])] for tokens in labels]
-        if longest > 1:
-            rows = [tokens[:-1] + [0] * (longest - len(tokens)) for tokens in labels]  # what pads is never looked at
-            later = self._next_logprobs(torch.tensor(rows), self._fork(one, len(labels), longest - 1))
-            for row, tokens in enumerate(labels):
-                found[row] += [float(later[row, place, token]) for place, token in enumerate(tokens[1:])]
-        return found
-
-    def write(self, text: str, *, samples: int, temperature: float, max_tokens: int) -> list[str]:
-        """Continue `text` up to the end of the line, with seeds 0, 1, 2 ... TooLongError where nothing can follow."""
-        if (length := self.count_tokens(text)) >= self.context_length:
-            raise TooLongError(f"{length:,} tokens do not fit the context of {self.context_length:,}")
-        return [
-            self._model.generate(text, temperature=temperature, max_tokens=max_tokens, seed=seed, stop=("\n",))[0].text
+        asked, found = self._asked(prompt, texts, room=1)
+        prompts = [tokens for tokens in asked.values() for _ in range(samples)]
+        stop = ("\n",) if self._template is None else ()
+        options = [
+            SamplingOptions(temperature=temperature, max_tokens=max_tokens, seed=seed, stop=stop)
+            for _ in asked
             for seed in range(samples)
         ]
+        written = [generation.text for generation in self._model.engine.generate(prompts, options)] if prompts else []
+        answers = iter([written[start : start + samples] for start in range(0, len(written), samples)])
+        return [found.get(row) or next(answers) for row in range(len(texts))]
 
-    def _prefilled(self, prefix: str) -> KeyValueCache:
-        if self._prefix_cache is None or prefix != self._prefix:
-            tokens = torch.tensor([[self._tokenizer.eos_token_id, *self._tokenizer.encode(prefix)]])
-            cache = KeyValueCache(self._net.config, 1, tokens.shape[1], dtype=self._net.compute_dtype)
-            self._net.model(self._net.model.embed(tokens), None, cache)
-            self._prefix, self._prefix_cache = prefix, cache
-        return self._prefix_cache
-
-    def _next_logprobs(self, tokens: torch.Tensor, cache: KeyValueCache) -> torch.Tensor:
-        """(rows, time, vocabulary): log-probabilities of what follows each of `tokens` (rows, time)."""
-        return torch.log_softmax(self._net(tokens, None, cache).double(), dim=-1)
-
-    def _fork(self, cache: KeyValueCache, rows: int, room: int) -> KeyValueCache:
-        """A copy of a one-row cache for `rows` rows, with room for `room` more tokens."""
-        end = cache.longest
-        fork = KeyValueCache(self._net.config, rows, end + room, dtype=cache.keys.dtype, device=cache.keys.device)
-        fork.keys[:, :, :, :end] = cache.keys[:, :, :, :end]
-        fork.values[:, :, :, :end] = cache.values[:, :, :, :end]
-        fork.lengths += end
-        fork.longest = end
-        return fork
+    def _asked(
+        self, prompt: Prompt, texts: Sequence[str], *, room: int
+    ) -> tuple[dict[int, list[int]], dict[int, Failed]]:
+        """The tokens of each prompt by the number of its text, or why it has no place for `room` tokens after it."""
+        asked, failed = {}, {}
+        for row, text in enumerate(texts):
+            tokens = self.prompt_tokens(prompt, text)
+            total = len(tokens) + room
+            if total > self.context_length:
+                problem = f"{total:,} tokens with its prompt do not fit the context of {self.context_length:,}"
+                failed[row] = Failed(problem)
+            else:
+                asked[row] = tokens
+        return asked, failed

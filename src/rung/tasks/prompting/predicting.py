@@ -59,6 +59,11 @@ class PromptedPredictor:
         self._seconds: list[float] = []
 
     @property
+    def is_local(self) -> bool:
+        """Whether the model is a folder on this machine."""
+        return self._target is None
+
+    @property
     def num_parameters(self) -> int | None:
         """Learned numbers of a local model; None for an endpoint."""
         return self._judge.num_parameters
@@ -133,9 +138,7 @@ def load(folder: Path, *, fresh: bool = False) -> PromptedPredictor:
     prompt, named = Prompt.from_json(config["prompt"]), config["target"]
     options = EndpointOptions(**config["options"])
     if "url" not in named:
-        judge: Judge = LocalJudge(
-            _unchanged_model(Path(named["folder"]), named["sha256"]), max_tokens=options.max_tokens
-        )
+        judge: Judge = LocalJudge(_unchanged_model(named), max_tokens=options.max_tokens)
         return PromptedPredictor(judge, prompt, config["scoring"], choosing=choosing)
     price = None if config["price"] is None else Price(**config["price"])
     target = Target(named["url"], named["model"])
@@ -150,12 +153,13 @@ def load(folder: Path, *, fresh: bool = False) -> PromptedPredictor:
     return PromptedPredictor(judge, prompt, config["scoring"], choosing=choosing, price=price, target=target)
 
 
-def _unchanged_model(folder: Path, sha256: str) -> Any:
+def _unchanged_model(named: dict[str, Any]) -> Any:
+    """The local model of a plan's target. Folders of the first versions do not say how it is asked: plainly."""
     from rung.tasks.prompting.local_model import LocalModel
 
-    model = LocalModel(folder)
-    if model.sha256 != sha256:
+    model = LocalModel(Path(named["folder"]), chat=named.get("chat", False), bf16=named.get("bf16", False))
+    if model.sha256 != named["sha256"]:
         raise RunFolderError(
-            "the model that was prompted has other weights now", where=str(folder), hint="run the comparison again"
+            "the model that was prompted has other weights now", where=named["folder"], hint="run the comparison again"
         )
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["PromptedRung", "load"]
 
 LEDGER = "llm-spending.jsonl"
+_CHOOSING_SHARE = 0.6  # of a local model's time: the rest is for the test items
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,12 @@ class PromptedRung(UsualRung):
         """Decide how many validation items and draws are affordable, and estimate tokens, requests, cost and time.
 
         No text is sent: at most the endpoint is asked which models it has. A local model is timed on a few texts; an
-        endpoint is assumed to take a second a request, which the plan states.
+        endpoint is assumed to take a second a request, which the plan states. Of a local model's `seconds` at most
+        0.6 are for choosing; where the rest is too short for all test items, it is asked about as many as fit.
 
         Raises PlanError when even the smallest choice does not fit `seconds` or the cap.
         """
-        where = parse_target(self.target, self.model)
+        began, where = time.perf_counter(), parse_target(self.target, self.model)
         # Half a token a byte is more than any label needs, and an answer that is cut off names none.
         longest_label = max(len(name.encode()) for name in task.label_names)
         options = replace(self.options, max_tokens=max(self.options.max_tokens, longest_label // 2))
@@ -90,15 +92,20 @@ class PromptedRung(UsualRung):
             endpoint = self._endpoint(where, options, Spending(self.price, self.max_cost), None)
             target = {"url": where.url, "model": endpoint.model}
         else:
-            local = _local_model(where)
-            target = {"folder": str(local.folder.resolve()), "sha256": local.sha256}
+            way = _way_of_asking(where)
+            local = _local_model(where, way)
+            target = {"folder": str(local.folder.resolve()), "sha256": local.sha256, **way}
             times = seconds_per_text(task, shots, local, seed=seed)
             shots, timed = tuple(times), max(times.values())
+            if seconds is not None:
+                seconds -= time.perf_counter() - began
         for items, draws in CANDIDATES:
             expected = estimate(
                 task, shots, draws, items, seed=seed, options=options, price=self.price, seconds_per_text=timed
             )
-            too_long = seconds is not None and expected["seconds"] > seconds
+            share = 1.0 if timed is None else _CHOOSING_SHARE
+            too_long = seconds is not None and expected["seconds"] > share * seconds
+            asked = None if seconds is None or timed is None else int((seconds - expected["seconds"]) / timed)
             too_dear = self.max_cost is not None and (expected["cost"] or 0) > self.max_cost
             if not too_long and not too_dear:
                 return {
@@ -109,6 +116,7 @@ class PromptedRung(UsualRung):
                     "validation_items": min(items, len(task.items["valid"])),
                     "options": asdict(options),
                     "estimate": expected,
+                    **({} if asked is None or asked >= len(task.items["test"]) else {"test_items": asked}),
                 }
         limit = f"take about {expected['seconds']:.0f} s of {seconds} s"
         if too_dear:
@@ -143,7 +151,9 @@ class PromptedRung(UsualRung):
             endpoint = self._endpoint(Target(where.url, plan["target"]["model"]), options, spending, progress.say)
             judge = EndpointJudge(endpoint)
         else:
-            endpoint, judge = None, LocalJudge(_local_model(Path(plan["target"]["folder"])))
+            named = plan["target"]
+            way = {name: named[name] for name in ("chat", "bf16")}
+            endpoint, judge = None, LocalJudge(_local_model(Path(named["folder"]), way))
         valid: LabelledItems = task.items["valid"]
         sampled = np.sort(np.random.default_rng(seed).permutation(len(valid))[: plan["validation_items"]])
         prompts = distinct_prompts(
@@ -175,7 +185,7 @@ class PromptedRung(UsualRung):
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu_started,
             finished=True,
-            note=_note(chosen, settings, len(sampled)),
+            note=_note(chosen, settings, len(sampled)) + _of_sample(plan, len(task.items["test"])),
             validation_score=chosen.accuracy,
             chosen={
                 **chosen.to_json(),
@@ -239,7 +249,25 @@ def _note(chosen: Setting, settings: Sequence[Setting], sample: int) -> str:
     return note
 
 
-def _local_model(folder: Path) -> LocalModel:
+def _of_sample(plan: Plan, items: int) -> str:
+    """What is said where only some of the test items are asked about."""
+    if "test_items" not in plan:
+        return ""
+    return (
+        f"; for want of time it was asked about {plan['test_items']:,} of the {items:,} test items, drawn at random: its "
+        "interval is wider, and it is compared with others on those items"
+    )
+
+
+def _way_of_asking(folder: Path) -> dict[str, bool]:
+    """By its chat template where the folder has one, in bfloat16 where the processor multiplies it."""
+    from rung.data.chat_template import has_chat_template
+    from rung.training.machine import has_bf16_instructions
+
+    return {"chat": has_chat_template(folder), "bf16": has_bf16_instructions()}
+
+
+def _local_model(folder: Path, way: Mapping[str, bool]) -> LocalModel:
     from rung.tasks.prompting.local_model import LocalModel
 
-    return LocalModel(folder)
+    return LocalModel(folder, **way)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rung.data.labelled import LabelledItems
 from rung.errors import DataError
 
-Conversation = tuple[tuple[str, str], ...]
+Conversation = tuple[tuple[Literal["user", "assistant"], str], ...]
 """Turns of a chat: who speaks ("user" or "assistant"), and what."""
 
 CONTENT_FREE = "N/A"
@@ -94,13 +94,12 @@ class Prompt:
 
         The instruction opens the first question: not every chat format knows a system's role.
         """
-        turns = [
-            turn
-            for example in self.examples
-            for turn in (("user", self._question(example.text)), ("assistant", example.label))
-        ]
-        (role, first), *others = [*turns, ("user", self._question(text))]
-        return ((role, f"{self._instruction}\n\n{first}"), *others)
+        questions = [self._question(shown) for shown in (*(example.text for example in self.examples), text)]
+        questions[0] = f"{self._instruction}\n\n{questions[0]}"
+        turns: list[tuple[Literal["user", "assistant"], str]] = []
+        for question, example in zip(questions, self.examples, strict=False):
+            turns += [("user", question), ("assistant", example.label)]
+        return (*turns, ("user", questions[-1]))
 
     @property
     def _instruction(self) -> str:
