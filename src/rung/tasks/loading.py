@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +86,16 @@ def _architectures(folder: Path) -> list[str]:
     return list(map(str, found)) if isinstance(found, list) else []
 
 
+_HOMES: tuple[tuple[Callable[[Path], bool], str, str], ...] = (
+    (is_sentence_encoder, "rung.tasks.similarity.encoder", "load_sentence_encoder"),
+    (is_masked_language_model, "rung.tasks.masked_language_modelling.model", "load"),
+    (is_tagger, "rung.tasks.tagging.tagger", "load"),
+    (holds_word_vectors, "rung.tasks.word_vectors.using", "load_vectors"),
+    (is_classifier, "rung.tasks.classification.classifier", "load_classifier"),
+)
+"""What tells a kind of model, and the function that loads it; language models are what is left."""
+
+
 def load(
     folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
 ) -> Classifier | LanguageModel | MaskedModel | Rewriter | SentenceEncoder | Tagger | WordVectors:
@@ -104,36 +116,17 @@ def load(
         from rung.tasks.rewriting.rewriter import load_rewriter
 
         return load_rewriter(folder, precision=precision)
-    if is_sentence_encoder(folder):
-        if precision != "fp32" or invariant:
-            raise UsageError(
-                "precision and invariant are for language models", where=str(folder), hint="leave them out"
-            )
-        from rung.tasks.similarity.encoder import load_sentence_encoder
-
-        return load_sentence_encoder(folder)
-    vectors, masked, tagger = holds_word_vectors(folder), is_masked_language_model(folder), is_tagger(folder)
-    if not is_classifier(folder) and not vectors and not masked and not tagger:
+    home = next((home for is_kind, *home in _HOMES if is_kind(folder)), None)
+    if home is None:
         from rung.tasks.language_model import load as load_language_model
 
         return load_language_model(folder, precision=precision, invariant=invariant)
     if precision != "fp32" or invariant:
         raise UsageError("precision and invariant are for language models", where=str(folder), hint="leave them out")
-    if masked:
-        from rung.tasks.masked_language_modelling.model import load as load_masked_model
-
-        return load_masked_model(folder)
-    if tagger:
-        from rung.tasks.tagging.tagger import load as load_tagger
-
-        return load_tagger(folder)
-    if vectors:
-        from rung.tasks.word_vectors.using import load_vectors
-
-        return load_vectors(folder)
-    from rung.tasks.classification.classifier import load_classifier
-
-    return load_classifier(folder)
+    module, function = home
+    loaded: Classifier | MaskedModel | SentenceEncoder | Tagger | WordVectors
+    loaded = getattr(import_module(module), function)(folder)
+    return loaded
 
 
 def load_predictor(folder: Path) -> Classifier | RewritingPredictor:
