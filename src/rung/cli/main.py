@@ -21,6 +21,7 @@ from rung.cli import (
     doctor,
     embed,
     evaluate,
+    export,
     generate,
     get,
     learning,
@@ -109,6 +110,7 @@ for command in (
     analogy,
     vectors,
     audit,
+    export,
 ):
     command.add_to(app)
 app.add_typer(data.app, name="data")

@@ -14,11 +14,12 @@ from typing import Any
 from rung.data.byte_level import PRETOKENIZER_REGEX
 from rung.errors import TokenizerError, did_you_mean
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
-_PHANTOM_SPACE = (
+BYTE_LEVEL, WORD_PIECE = "gpt2", "bert"
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)
+PHANTOM_SPACE = (
     "\u2581"  # begins the first piece of a word where llama.cpp keeps WordPiece; BERT marks the others by ##
 )
-_SPECIAL_KEYS = {
+SPECIAL_KEYS = {
     "bos_token": "bos",
     "eos_token": "eos",
     "pad_token": "padding",
@@ -85,7 +86,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], *, where: str) -> tuple[dic
     Raises TokenizerError when the metadata has no tokenizer, one that is damaged, or a kind that Rung does not have.
     """
     kind = metadata.get("tokenizer.ggml.model")
-    if kind not in ("gpt2", "bert"):
+    if kind not in (BYTE_LEVEL, WORD_PIECE):
         raise TokenizerError(
             f"a tokenizer of kind {kind!r:.40} is not supported" if kind else "the GGUF file has no tokenizer",
             where=where,
@@ -94,7 +95,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], *, where: str) -> tuple[dic
     tokens, types = _tokens(metadata, where)
     special = _special_tokens(metadata, tokens, where)
     added = _added_tokens(tokens, types, set(special.values()))
-    if kind == "bert":
+    if kind == WORD_PIECE:
         definition, config = _word_piece(tokens, types, special, added, where)
     else:
         definition, config = _byte_level_bpe(metadata, tokens, special, added, where)
@@ -147,7 +148,7 @@ def _word_piece(
     tokens: list[str], types: list[int], special: dict[str, str], added: list[dict[str, Any]], where: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     pieces = [
-        token if kind != _NORMAL else token[1:] if token.startswith(_PHANTOM_SPACE) else f"##{token}"
+        token if kind != NORMAL else token[1:] if token.startswith(PHANTOM_SPACE) else f"##{token}"
         for token, kind in zip(tokens, types, strict=True)
     ]
     vocabulary = {token: number for number, token in enumerate(pieces)}
@@ -214,7 +215,7 @@ def _tokens(metadata: Mapping[str, Any], where: str) -> tuple[list[str], list[in
         raise TokenizerError("the tokenizer has no list of tokens", where=where, hint=_DAMAGED)
     if len(set(tokens)) != len(tokens):
         raise TokenizerError("the tokenizer has a token twice", where=where, hint=_DAMAGED)
-    types = metadata.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
+    types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
     if not isinstance(types, list) or len(types) != len(tokens):
         raise TokenizerError("the tokenizer has not one type for each token", where=where, hint=_DAMAGED)
     return tokens, types
@@ -222,7 +223,7 @@ def _tokens(metadata: Mapping[str, Any], where: str) -> tuple[list[str], list[in
 
 def _special_tokens(metadata: Mapping[str, Any], tokens: list[str], where: str) -> dict[str, str]:
     special = {}
-    for name, key in _SPECIAL_KEYS.items():
+    for name, key in SPECIAL_KEYS.items():
         number = metadata.get(f"tokenizer.ggml.{key}_token_id")
         if number is None:
             continue
@@ -246,10 +247,10 @@ def _added_tokens(tokens: list[str], types: list[int], special: set[str]) -> lis
             "lstrip": False,
             "rstrip": False,
             "normalized": False,
-            "special": kind in (_UNKNOWN, _CONTROL) or token in special,
+            "special": kind in (UNKNOWN, CONTROL) or token in special,
         }
         for number, (token, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED) or token in special
+        if kind in (UNKNOWN, CONTROL, USER_DEFINED) or token in special
     ]
 
 

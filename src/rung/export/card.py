@@ -1,0 +1,98 @@
+"""The model card of an exported model: a head for the hub, the card of its run, and how the export was checked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from rung.export.report import ExportReport
+from rung.export.source import Source
+from rung.tasks.bases import KNOWN_BASES, base_record
+from rung.tasks.card_parts import front_matter, record_table
+
+_LIBRARIES = {"hf": "transformers", "gguf": "llama.cpp", "onnx": "onnxruntime"}
+_HEAD = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
+_LANGUAGE = re.compile(r"^language:\s*(\S+)\s*$", re.MULTILINE)
+
+
+def export_card(source: Source, report: ExportReport) -> str:
+    """The text of `README.md`."""
+    body = _HEAD.sub("", source.card).strip() or _own_words(source)
+    body = body.replace(str(source.run), report.folder.name)
+    parts = [_front_matter(source, report), body, _parents(source), _export_section(report)]
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def licence_of_source(source: Source) -> str | None:
+    """The licence of the base it was made from, or of the model itself where it is other people's; None: unknown."""
+    parent = _parent(source)
+    named = parent.get("licence") if source.header.get("kind") == "run" else base_record(source.folder)["licence"]
+    return str(named) if named and named != "unknown" else None
+
+
+def _front_matter(source: Source, report: ExportReport) -> str:
+    head = _HEAD.search(source.card)
+    language = _LANGUAGE.search(head[1]) if head else None
+    sentence = source.pipeline == "sentence-similarity" and report.to == "hf"
+    return front_matter(
+        license=licence_of_source(source),
+        language=language[1] if language else None,
+        base_model=_base_model(source),
+        library_name="sentence-transformers" if sentence else _LIBRARIES[report.to],
+        pipeline_tag=source.pipeline,
+        tags=["rung", *(["gguf"] if report.to == "gguf" else [])],
+    )
+
+
+def _parent(source: Source) -> dict[str, Any]:
+    parent = source.header.get("parent")
+    return parent if isinstance(parent, dict) else {}
+
+
+def _base_model(source: Source) -> str | None:
+    name = _parent(source).get("name") if source.header.get("kind") == "run" else base_record(source.folder)["name"]
+    if not isinstance(name, str):
+        return None
+    return KNOWN_BASES[name].hub if name in KNOWN_BASES else name if "/" in name and not Path(name).exists() else None
+
+
+def _parents(source: Source) -> str:
+    """What it was made from, by name and hash."""
+    parent = _parent(source) if source.header.get("kind") == "run" else base_record(source.folder)
+    if not parent:
+        return ""
+    lines = "\n".join(f"- {key.replace('_', ' ')}: `{value}`" for key, value in parent.items() if value)
+    return f"## Parents\n\n{lines}"
+
+
+def _own_words(source: Source) -> str:
+    """A card for a model that came without one."""
+    measured = record_table(source.records) if source.records else "Nothing."
+    return f"""# {source.run.name}
+
+A {source.model_type} network ({source.architecture}).
+
+## Measured
+
+{measured}
+
+## Limits
+
+Bias, privacy and safety: not measured. Energy: not measured."""
+
+
+def _export_section(report: ExportReport) -> str:
+    found = "\n".join(f"- {comparison}" for comparison in report.comparisons) or "- not compared with anything"
+    notes = "\n".join(f"- {note}" for note in report.notes)
+    verdict = (
+        "Another program read this export and gave the scores of the original; the largest difference is below."
+        if report.verified
+        else "**Not verified:** no other program has read this export yet."
+    )
+    return f"""## Export
+
+Format {report.to}, weights in {report.dtype}. {verdict}
+
+{found}
+{notes}"""

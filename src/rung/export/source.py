@@ -1,0 +1,125 @@
+"""What is exported: a model folder of any kind, with what its run has recorded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rung.errors import RunFolderError, UsageError
+from rung.nets.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from rung.nets.pretrained import CONFIG, read_config_file
+from rung.records import Record
+from rung.runfolder import HEADER_NAME, read_header
+from rung.tasks.bases import resolve_base
+from rung.tasks.run import CARD, RESULTS
+from rung.tasks.tuning.folder import is_adapted, open_adapted
+
+SENTENCE_MODULES = "modules.json"
+# By the end of the name of its class in transformers. Longer ends stand before those that they end in.
+_PIPELINES = {
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMaskedLM": "fill-mask",
+    "ForPreTraining": "fill-mask",
+    "ForConditionalGeneration": "text2text-generation",
+    "MarianMTModel": "text2text-generation",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model folder, whole: `config` is its `config.json`, `header` the `rung.json` of its run, or empty."""
+
+    run: Path
+    folder: Path
+    config: dict[str, Any]
+    header: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_type(self) -> str:
+        """The family, as `config.json` names it."""
+        return str(self.config.get("model_type"))
+
+    @property
+    def architecture(self) -> str:
+        """The class that opens it in transformers, or an empty string for Rung's own networks."""
+        return _architecture_of(self.config)
+
+    @property
+    def pipeline(self) -> str:
+        """What it does, as the hub names it: "text-generation", "text-classification", "sentence-similarity", ..."""
+        if (self.folder / SENTENCE_MODULES).is_file():
+            return "sentence-similarity"
+        return _pipeline_of(self.config)
+
+    @property
+    def card(self) -> str:
+        """The model card beside the model; empty where there is none."""
+        path = self.folder / CARD
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+    @property
+    def records(self) -> list[Record]:
+        """What was measured, from `results.json`."""
+        path = self.folder / RESULTS
+        if not path.is_file():
+            return []
+        found = json.loads(path.read_text(encoding="utf-8"))["records"]
+        return [Record.model_validate(record) for record in found]
+
+
+@contextmanager
+def open_source(run: str | Path) -> Iterator[Source]:
+    """Find the model of a run folder, a model folder or a base (see `rung.tasks.bases.resolve_base`).
+
+    An adapter is merged into its base, in a folder that goes when the context ends.
+    Raises RunFolderError when there is none, or it is damaged.
+    """
+    folder = resolve_base(run)
+    if not (folder / CONFIG).is_file():
+        raise RunFolderError(
+            f"there is no {CONFIG} here", where=str(folder), hint="rung export takes networks and word vectors"
+        )
+    header = read_header(folder) if (folder / HEADER_NAME).is_file() else {}
+    if not is_adapted(folder):
+        yield Source(Path(run), folder, read_config_file(folder), header)
+        return
+    with tempfile.TemporaryDirectory(prefix="rung-merged-") as temporary:
+        merged = Path(temporary)
+        for path in folder.iterdir():
+            if path.is_file() and path.name not in (HEADER_NAME, ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+                shutil.copyfile(path, merged / path.name)
+        _merge(folder, merged, _pipeline_of(read_config_file(folder)))
+        yield Source(Path(run), merged, read_config_file(merged), header)
+
+
+def _merge(folder: Path, merged: Path, pipeline: str) -> None:
+    """Write the weights of the adapter's folder, merged into those of its base, into `merged`."""
+    if pipeline == "text-generation":
+        from rung.nets.language_models import load_language_model, save_language_model
+
+        save_language_model(open_adapted(folder, load_language_model), merged)
+        return
+    raise UsageError(
+        f"an adapter for {pipeline} cannot be merged by this command yet",
+        where=str(folder),
+        hint="peft merges it: merge_and_unload()",
+    )
+
+
+def _architecture_of(config: Mapping[str, Any]) -> str:
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
+
+
+def _pipeline_of(config: Mapping[str, Any]) -> str:
+    architecture = _architecture_of(config)
+    return next((kind for end, kind in _PIPELINES.items() if architecture.endswith(end)), "feature-extraction")

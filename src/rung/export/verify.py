@@ -1,0 +1,193 @@
+"""Whether an exported model says what the run says: tokens and scores of fixed and random strings, compared."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rung.errors import EvaluationError
+from rung.export.readers import (
+    LlamaReader,
+    Reader,
+    RungReader,
+    Scores,
+    SentenceTransformersReader,
+    TransformersReader,
+    installed,
+)
+from rung.export.report import TOLERANCE, Comparison
+from rung.export.source import Source
+from rung.nets.weights import GGUF_WEIGHTS
+
+TOKENISED = 1000
+SCORED = 24
+_LONGEST = 48  # tokens of a string that is scored
+_SEED = 5
+# transformers 5.23 opens every folder of model_type qwen2 with its own Qwen2Tokenizer, whatever the folder says.
+_COMPOSED = "the others only because it composes characters first (NFC)"
+
+FIXED = (
+    "The quick brown fox jumps over the lazy dog.",
+    "It was the best of times, it was the worst of times.",
+    "I'll say we've 12,345.67 reasons; don't you?",
+    "  leading and trailing spaces  ",
+    "tabs\tand\nnewlines\r\n\n\nand more",
+    "def f(x):\n    return {x: [1, 2, 3]}  # code\n",
+    "na\u00efve caf\u00e9, cafe\u0301, \u00c5ngstr\u00f6m, \u00df, \u0130stanbul",
+    "\u0394\u03b9\u03bf\u03af\u03ba\u03b7\u03c3\u03b7 \u0438 \u0443\u043f\u0440\u0430\u0432\u0430",
+    "\u6771\u4eac\u90fd\u306b\u4f4f\u3093\u3067\u3044\u307e\u3059\u3002 \ud55c\uad6d\uc5b4",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928\u094d\u0926\u0940",
+    "\U0001f600\U0001f44d\U0001f3fd \u2764\ufe0f \U0001f1e9\U0001f1ea",
+    "https://example.org/a_b?c=d&e=%20f#g 3.14e-10 0xFF",
+)
+# What random strings are drawn from: one alphabet a stretch, as text changes its script and not at every character.
+_RANGES = (
+    (0x20, 0x7F), (0x61, 0x7B), (0x30, 0x3A), (0xC0, 0x180), (0x391, 0x3CA), (0x410, 0x450), (0x5D0, 0x5EB),
+    (0x905, 0x93A), (0x3041, 0x3097), (0x4E00, 0x4F00), (0xAC00, 0xAD00), (0x1F600, 0x1F650),
+)  # fmt: skip
+_ALPHABETS = (*("".join(map(chr, range(*ends))) for ends in _RANGES), " \t\n", "   ", "\n\n", ".,;:!?'\"()-")
+
+
+def strings(count: int, seed: int = _SEED) -> list[str]:
+    """`FIXED` strings and random ones, `count` in all, the same for the same seed."""
+    draw = random.Random(seed)  # noqa: S311 - texts to compare, no secrets
+    found = list(FIXED[:count])
+    while len(found) < count:
+        alphabets = [draw.choice(_ALPHABETS) for _ in range(draw.randint(1, 8))]
+        found.append("".join("".join(draw.choices(letters, k=draw.randint(1, 12))) for letters in alphabets))
+    return found
+
+
+def compare_export(source: Source, folder: Path, to: str, dtype: str) -> tuple[Comparison, ...]:
+    """Have every program that can read the export, and is installed, say what it says, and compare with the run.
+
+    Raises EvaluationError when scores are further off than the format explains, or a decoder's tokens differ.
+    """
+    own = RungReader(source.folder, source.pipeline)
+    readers = _gguf_readers(source, folder) if to == "gguf" else _hugging_face_readers(source, folder)
+    found = tuple(_compare(own, name, open_reader) for name, open_reader in readers)
+    for comparison in found:
+        _require_equal(comparison, dtype, tokens_too=source.pipeline == "text-generation")
+    return found
+
+
+def _compare(own: Reader, name: str, open_reader: Callable[[], Reader] | str) -> Comparison:
+    if isinstance(open_reader, str):
+        return Comparison(name, remark=open_reader)
+    other = open_reader()
+    same_tokens, tokenised, remark = _compare_tokens(own, other)
+    pairs = [_scores_of_both(own, other, text) for text in strings(SCORED)]
+    difference = max(float(np.abs(first - second).max()) for first, second in pairs)
+    largest = max(float(np.abs(first).max()) for first, _ in pairs)
+    same = np.concatenate([first.argmax(1) == second.argmax(1) for first, second in pairs])
+    return Comparison(
+        other.name,
+        largest_difference=difference,
+        largest_score=largest,
+        same_choice=float(same.mean()),
+        scored=len(pairs),
+        same_tokens=same_tokens,
+        tokenised=tokenised,
+        remark=remark,
+    )
+
+
+def _compare_tokens(own: Reader, other: Reader) -> tuple[int, int, str]:
+    """How many strings become the same tokens, of how many, and why the others do not where that is known."""
+    texts = strings(TOKENISED)
+    others = [text for text in texts if own.tokens(text) != other.tokens(text)]
+    composed = all(own.tokens(unicodedata.normalize("NFC", text)) == other.tokens(text) for text in others)
+    return len(texts) - len(others), len(texts), _COMPOSED if others and composed else ""
+
+
+def _scores_of_both(own: Reader, other: Reader, text: str) -> tuple[Scores, Scores]:
+    if isinstance(other, LlamaReader):
+        try:
+            return _scores_of_ids(own, other, text)
+        except NotImplementedError:  # an embedding is made of a text, not of tokens
+            return _unit(own.scores(own.tokens(text))), _unit(other.embedding(text))
+    return _scores_of_ids(own, other, text)
+
+
+def _scores_of_ids(own: Reader, other: Reader, text: str) -> tuple[Scores, Scores]:
+    ids = own.tokens(text)[:_LONGEST]
+    return own.scores(ids), other.scores(ids)
+
+
+def _unit(vectors: Scores) -> Scores:
+    unit: Scores = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+_Readers = list[tuple[str, Callable[[], Reader] | str]]
+
+
+def _hugging_face_readers(source: Source, folder: Path) -> _Readers:
+    readers: _Readers = [("Rung", lambda: RungReader(folder, source.pipeline))]
+    if source.pipeline == "sentence-similarity":
+        found = installed("sentence_transformers")
+        readers.append(
+            ("sentence-transformers", (lambda: SentenceTransformersReader(folder)) if found else "not installed")
+        )
+        return readers
+    found = installed("transformers")
+    opened = lambda: TransformersReader(folder, source.pipeline, source.architecture)  # noqa: E731
+    return [*readers, ("transformers", opened if found else "not installed")]
+
+
+def _gguf_readers(source: Source, folder: Path) -> _Readers:
+    file = folder / GGUF_WEIGHTS
+    context = 2 * _LONGEST if source.pipeline == "text-generation" else 512
+    readers: _Readers = [("Rung", lambda: _RungOnGguf(file, source.pipeline))]
+    if source.pipeline == "text-generation":
+        reader: Any = lambda: TransformersReader(  # noqa: E731
+            folder, source.pipeline, source.architecture, gguf_file=GGUF_WEIGHTS, config_of=source.folder
+        )
+        readers.append(("transformers", reader if installed("transformers") else "not installed"))
+    llama: Any = lambda: LlamaReader(file, source.pipeline, context)  # noqa: E731
+    return [*readers, ("llama.cpp", llama if installed("llama_cpp") else "llama-cpp-python is not installed")]
+
+
+class _RungOnGguf(RungReader):
+    """Rung, on a GGUF file: what it reads out of it, tokenizer and configuration too."""
+
+    def __init__(self, file: Path, pipeline: str) -> None:
+        with _unpacked(file) as folder:
+            super().__init__(folder, "feature-extraction" if pipeline == "sentence-similarity" else pipeline)
+
+
+@contextmanager
+def _unpacked(file: Path) -> Iterator[Path]:
+    from rung.tasks.bases import write_gguf_folder
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "unpacked"
+        write_gguf_folder(file.resolve(), folder, copy=False)
+        yield folder
+
+
+def _require_equal(comparison: Comparison, dtype: str, *, tokens_too: bool) -> None:
+    """Raise EvaluationError when an export is not the same model."""
+    hint = "this is a defect of Rung: please report it with the configuration of the model"
+    if comparison.largest_difference is None:
+        return
+    if not comparison.relative_difference <= TOLERANCE[dtype]:
+        raise EvaluationError(
+            f"the exported model gives other scores than the run: {comparison}", where=comparison.reader, hint=hint
+        )
+    if tokens_too and not comparison.remark and (comparison.same_tokens or 0) < comparison.tokenised:
+        raise EvaluationError(
+            f"the exported model makes other tokens of texts: {comparison}", where=comparison.reader, hint=hint
+        )
+
+
+def embeddings_agree(first: Sequence[Scores], second: Sequence[Scores]) -> float:
+    """The lowest cosine between two lists of embeddings."""
+    return min(float((_unit(a) * _unit(b)).sum(1).min()) for a, b in zip(first, second, strict=True))
