@@ -71,7 +71,8 @@ def ours(base: Path, method: TuningMethod, dtype: torch.dtype, batch: dict[str, 
         optimizer.step(1.0)
         return float(loss.total.detach() / loss.count)
 
-    return step, sum(p.numel() for p in net.parameters() if p.requires_grad) / whole
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    return step, trained / (whole + trained * (method.kind == "lora"))
 
 
 def theirs(base: Path, way: str, batch: dict[str, torch.Tensor]) -> tuple[Step, float]:
