@@ -56,32 +56,38 @@ def new_tagger(folder: Path, num_tags: int) -> Tagger:
 
 def save_tagger(net: Tagger, folder: Path, labels: Mapping[str, Any]) -> None:
     """Write `net` into the existing `folder`; `labels` goes into `config.json`: `id2label` and `label2id`."""
-    write_json(folder / CONFIG, {**net.config.to_hf(_ARCHITECTURE), **labels})
-    write_weights({_stored(name, net.config): t.contiguous() for name, t in net.state_dict().items()}, folder)
+    save_tagger_config(net.config, folder, labels)
+    write_weights({stored_name(name, net.config): t.contiguous() for name, t in net.state_dict().items()}, folder)
 
 
-def load_tagger(folder: Path) -> tuple[Tagger, tuple[str, ...]]:
-    """Read a tagger, its weights in float32, and the names of its tags in the order of their numbers.
+def save_tagger_config(config: EncoderConfig, folder: Path, labels: Mapping[str, Any]) -> None:
+    """Write the `config.json` of a tagger into the existing `folder`; `labels` as in `save_tagger`."""
+    write_json(folder / CONFIG, {**config.to_hf(_ARCHITECTURE), **labels})
 
-    RunFolderError says what is missing, unknown or damaged.
-    """
-    stored, where = read_config_file(folder), str(folder / CONFIG)
-    names = stored.get("id2label")
+
+def tag_names(folder: Path) -> tuple[str, ...]:
+    """The tags of the tagger in `folder`, in the order of their numbers. RunFolderError when it names none."""
+    names = read_config_file(folder).get("id2label")
     if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(len(names)))) or not names:
-        raise RunFolderError(f"{CONFIG} names no tags (id2label, numbered from 0)", where=where)
-    config = EncoderConfig.from_hf(stored, where=where)
+        raise RunFolderError(f"{CONFIG} names no tags (id2label, numbered from 0)", where=str(folder / CONFIG))
+    return tuple(str(names[str(number)]) for number in range(len(names)))
+
+
+def load_tagger(folder: Path) -> Tagger:
+    """Read a tagger, its weights in float32. RunFolderError says what is missing, unknown or damaged."""
+    config = EncoderConfig.from_hf(read_config_file(folder), where=str(folder / CONFIG))
     with without_values():
-        net = Tagger(config, len(names))
-    own = {_stored(name, config): name for name in net.state_dict()}
+        net = Tagger(config, len(tag_names(folder)))
+    own = {stored_name(name, config): name for name in net.state_dict()}
     shapes = {theirs: net.state_dict()[name].shape for theirs, name in own.items()}
     table = NAMES[config.model_type]
     tensors = read_renamed(folder, shapes, ignored=table.unused_of_body(table.body))
     net.load_state_dict({own[theirs]: tensor for theirs, tensor in tensors.items()}, assign=True)
-    return net, tuple(str(names[str(number)]) for number in range(len(names)))
+    return net
 
 
-def _stored(name: str, config: EncoderConfig) -> str:
-    """The name of our parameter `name` in a file."""
+def stored_name(name: str, config: EncoderConfig) -> str:
+    """What our parameter `name` is called in a folder."""
     if name.startswith("head."):
         return _HEAD + name.removeprefix("head.")
     table = NAMES[config.model_type]

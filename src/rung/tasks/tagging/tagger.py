@@ -17,10 +17,11 @@ from rung.data.text_encoder import TextEncoder
 from rung.errors import EvaluationError
 from rung.evaluation.entities import entities, entity_records, entity_scores, has_spans, tag_records
 from rung.nets.tagger import Tagger as TaggerNet
-from rung.nets.tagger import load_tagger
+from rung.nets.tagger import tag_names
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores, Record
 from rung.tasks.run import model_folder
+from rung.tasks.tagging.folder import open_tagger
 
 _MOST_TOKENS = 512
 _TAGGED_AT_ONCE = 64
@@ -122,5 +123,4 @@ def load(folder: str | Path) -> Tagger:
     Raises RunFolderError or TokenizerError when there is no model or it is damaged.
     """
     path = model_folder(folder)
-    net, tags = load_tagger(path)
-    return Tagger(path, net, tags, TextEncoder.load(path))
+    return Tagger(path, open_tagger(path), tag_names(path), TextEncoder.load(path))

@@ -18,7 +18,7 @@ from rung.data.tagged_sentences import TaggedSentences, TaggedSplit, read_tagged
 from rung.data.text_encoder import TextEncoder
 from rung.errors import PlanError, UsageError
 from rung.evaluation.entities import has_spans
-from rung.nets.tagger import load_tagger, new_tagger, save_tagger
+from rung.nets.tagger import new_tagger
 from rung.objectives.token_classification import TokenClassification
 from rung.progress import SILENT, Progress
 from rung.tasks.bases import base_record, resolve_base
@@ -32,6 +32,7 @@ from rung.tasks.classification.network_training import (
     threads_of,
 )
 from rung.tasks.run import Run, free_folder, require_empty
+from rung.tasks.tagging.folder import save_tuned_tagger, take_up
 from rung.tasks.tagging.recipe import TagRecipe
 from rung.tasks.tagging.summary import TaggerTuned, card
 from rung.tasks.tagging.tagger import Tagger, load, span_f1_of
@@ -60,6 +61,7 @@ class TagPlan:
     parameters: int
     trained: int
     sentences: int
+    batch_size: int
     steps: int
     seconds: float | None
 
@@ -69,8 +71,8 @@ class TagPlan:
         taken = "" if self.seconds is None else f", about {self.seconds:,.0f} s"
         return [
             f"{self.trained:,} of {self.parameters:,} parameters are trained ({self.recipe.tuning.kind}).",
-            f"{self.steps:,} steps of {training.batch_size} sentences "
-            f"({self.steps * training.batch_size / self.sentences:.1f} times over {self.sentences:,}) in "
+            f"{self.steps:,} steps of {self.batch_size} sentences "
+            f"({self.steps * self.batch_size / self.sentences:.1f} times over {self.sentences:,}) in "
             f"{training.precision}, learning rate {self.recipe.learning_rate:g}{taken}.",
         ]
 
@@ -80,6 +82,7 @@ class TagPlan:
             "parameters": self.parameters,
             "trained_parameters": self.trained,
             "sentences": self.sentences,
+            "batch_size": self.batch_size,
             "steps": self.steps,
             "seconds": self.seconds,
             "recipe": self.recipe.to_json(),
@@ -261,7 +264,7 @@ class _Tuning:
         )
         net = self._net(recipe)
         count = len(self.train.pieces)
-        batch = min(recipe.training.batch_size, count)
+        batch = _training(recipe, steps=1, precision="fp32").batch_of(count)
         steps = recipe.training.steps or math.ceil((recipe.training.epochs or 0.0) * count / batch)
         taken: float | None = None
         precision: Precision = "bf16" if has_bf16_instructions() or device().type == "cuda" else "fp32"
@@ -280,7 +283,7 @@ class _Tuning:
         recipe = recipe.with_overrides({f"training.{name}": value for name, value in changes.items()})
         parameters = list(net.parameters())
         trained = sum(one.numel() for one in parameters if one.requires_grad)
-        return TagPlan(recipe, sum(one.numel() for one in parameters), trained, count, steps, taken)
+        return TagPlan(recipe, sum(one.numel() for one in parameters), trained, count, batch, steps, taken)
 
     def _timed(self, recipe: TagRecipe, net: Any) -> tuple[Precision, float]:
         """The faster precision (or the one that is asked for), and its seconds a step."""
@@ -309,7 +312,7 @@ class _Tuning:
             self.train,
             self.train.labels(tags),
             pad_token_id=self.encoder.pad_token_id,
-            batch_size=min(recipe.training.batch_size, len(self.train.pieces)),
+            batch_size=_training(recipe, steps=1, precision="fp32").batch_of(len(self.train.pieces)),
             seed=recipe.seed,
         )
 
@@ -324,14 +327,10 @@ class _Tuning:
         net = self._net(recipe)
         training = _training(recipe, steps=recipe.training.steps or 1, precision=recipe.training.precision or "fp32")
         settings = self._settings(recipe, training)
-        labels = {
-            "id2label": {str(number): tag for number, tag in enumerate(self.tags)},
-            "label2id": {tag: number for number, tag in enumerate(self.tags)},
-        }
         longest = min(_MOST_TOKENS, net.config.max_length)
 
         def save(folder: Path) -> None:
-            save_tagger(net, folder, labels)
+            save_tuned_tagger(net, folder, self.tags, method=recipe.tuning, base=run.header["parent"])
             self.encoder.save(folder, model_max_length=longest)
 
         def validate() -> Validation:
@@ -355,7 +354,7 @@ class _Tuning:
             optimizer=optimizer_of(net, training, rate_of=rate_of(net, recipe.tuning)),
             settings=settings,
             save=save,
-            load=lambda folder: net.load_state_dict(load_tagger(folder)[0].state_dict()),
+            load=lambda folder: take_up(net, folder, method=recipe.tuning),
             validate=validate,
             thaw=thaw,
         )
@@ -372,7 +371,7 @@ class _Tuning:
 
     def _summary(self, run: Run, result: LoopResult) -> TaggerTuned:
         made = run.header["plan"]
-        sentences = result.step * min(self.recipe.training.batch_size, made["sentences"])
+        sentences = result.step * made["batch_size"]
         return TaggerTuned(
             run=run.folder,
             ended=result.ended,
