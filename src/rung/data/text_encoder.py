@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 _ONE_TOKEN = re.compile(r"\w+|[^\w\s]+")  # what the tokenizers library's `Whitespace` leaves whole
@@ -70,16 +71,20 @@ class TextEncoder:
         """Take the text of a `tokenizer.json`. Raises TokenizerError when it is broken or has no padding token."""
         import tokenizers
 
-        self._definition, self._config = definition, config
         try:
             self._tokenizer: tokenizers.Tokenizer = tokenizers.Tokenizer.from_str(definition)
         except Exception as error:  # the Rust library raises plain `Exception` for every broken definition
             raise TokenizerError(f"{TOKENIZER} is not valid: {error}", where=where) from error
+        parts = json.loads(definition)
+        if _take_case_from(config, parts):
+            definition = json.dumps(parts, ensure_ascii=False)
+            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        self._definition, self._config = definition, {**_usual_tokens(parts), **config}
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if self.token_id("pad_token") is None:  # usual for decoders, which never look at what comes after a text
-            self._config = {**config, "pad_token": config.get("eos_token")}
+            self._config["pad_token"] = self._config.get("eos_token")
         pad_token_id = self.token_id("pad_token")
         if pad_token_id is None:
             raise TokenizerError(
@@ -93,13 +98,22 @@ class TextEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> TextEncoder:
-        """Read both files. Raises TokenizerError when they are missing or damaged."""
+        """Read both files, and `special_tokens_map.json` where there is one.
+
+        What older folders leave to the classes of transformers is filled in as those do it: the special tokens of BERT
+        and RoBERTa, and that `do_lower_case` counts. Raises TokenizerError when files are missing or damaged.
+        """
         try:
             definition = (folder / TOKENIZER).read_text(encoding="utf-8")
             config = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+            roles = folder / SPECIAL_TOKENS
+            named = json.loads(roles.read_text(encoding="utf-8")) if roles.is_file() else {}
         except (OSError, ValueError) as error:
             raise TokenizerError(f"the tokenizer cannot be read ({error})", where=str(folder)) from error
-        return cls(definition, config, where=str(folder / TOKENIZER))
+        if not all(isinstance(value, dict) for value in (config, named)):
+            raise TokenizerError("the tokenizer's files are not JSON objects", where=str(folder))
+        said = {role: token for role, token in config.items() if token is not None or role not in named}
+        return cls(definition, {**named, **said}, where=str(folder / TOKENIZER))
 
     def save(self, folder: Path, *, model_max_length: int) -> None:
         """Write both files into the existing `folder`, so that transformers' AutoTokenizer gives the same ids."""
@@ -204,6 +218,29 @@ class TextEncoder:
     def token(self, token_id: int) -> str:
         """A token as the vocabulary has it, for instance `##ing`."""
         return str(self._tokenizer.id_to_token(token_id))
+
+
+def _take_case_from(config: dict[str, Any], parts: dict[str, Any]) -> bool:
+    """Let `do_lower_case` of `config` hold in the tokenizer `parts`, as transformers does; whether that changed it."""
+    lower_case, normalizer = config.get("do_lower_case"), parts.get("normalizer") or {}
+    if normalizer.get("type") != "BertNormalizer" or lower_case in (None, normalizer.get("lowercase")):
+        return False
+    normalizer["lowercase"] = lower_case
+    return True
+
+
+def _usual_tokens(parts: dict[str, Any]) -> dict[str, str]:
+    """The special tokens that transformers' classes for a kind of tokenizer have by default, if it knows them all."""
+    if (parts.get("model") or {}).get("type") == "WordPiece":
+        usual = {"pad_token": PAD, "unk_token": UNKNOWN, "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        usual |= {"mask_token": "[MASK]"}
+    elif (parts.get("post_processor") or {}).get("type") == "RobertaProcessing":
+        usual = {"pad_token": "<pad>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"}
+        usual |= {"mask_token": "<mask>", "bos_token": "<s>", "eos_token": "</s>"}
+    else:
+        return {}
+    added = {token.get("content") for token in parts.get("added_tokens") or ()}
+    return usual if added.issuperset(usual.values()) else {}
 
 
 def _cuts_at_white_space(definition: str) -> bool:
