@@ -75,7 +75,7 @@ class LocalModel:
     def prompt_tokens(self, prompt: Prompt, text: str) -> list[int]:
         """All that the model reads before the label."""
         if self._template is None:
-            before = [self._tokenizer.eos_token_id, *self._tokenizer.encode(prompt.prefix)]
+            before = [self._tokenizer.start_token_id, *self._tokenizer.encode(prompt.prefix)]
             return before + self._tokenizer.encode(prompt.question(text))
         from rung.data.conversations import Message
 

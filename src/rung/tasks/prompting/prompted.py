@@ -34,6 +34,7 @@ __all__ = ["PromptedRung", "load"]
 
 LEDGER = "llm-spending.jsonl"
 _CHOOSING_SHARE = 0.6  # of a local model's time: the rest is for the test items
+_FEWEST_ASKED = 50  # of them: fewer say nothing
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class PromptedRung(UsualRung):
         shots, timed = self._drawable_shots(task), None
         if isinstance(where, Target):
             endpoint = self._endpoint(where, options, Spending(self.price, self.max_cost), None)
-            target = {"url": where.url, "model": endpoint.model}
+            target: dict[str, Any] = {"url": where.url, "model": endpoint.model}
         else:
             way = _way_of_asking(where)
             local = _local_model(where, way)
@@ -106,6 +107,7 @@ class PromptedRung(UsualRung):
             share = 1.0 if timed is None else _CHOOSING_SHARE
             too_long = seconds is not None and expected["seconds"] > share * seconds
             asked = None if seconds is None or timed is None else int((seconds - expected["seconds"]) / timed)
+            too_long |= asked is not None and asked < min(_FEWEST_ASKED, len(task.items["test"]))
             too_dear = self.max_cost is not None and (expected["cost"] or 0) > self.max_cost
             if not too_long and not too_dear:
                 return {
@@ -254,17 +256,18 @@ def _of_sample(plan: Plan, items: int) -> str:
     if "test_items" not in plan:
         return ""
     return (
-        f"; for want of time it was asked about {plan['test_items']:,} of the {items:,} test items, drawn at random: its "
-        "interval is wider, and it is compared with others on those items"
+        f"; for want of time it was asked about {plan['test_items']:,} of the {items:,} test items, drawn at random: "
+        "its interval is wider, and it is compared with others on those items"
     )
 
 
 def _way_of_asking(folder: Path) -> dict[str, bool]:
     """By its chat template where the folder has one, in bfloat16 where the processor multiplies it."""
-    from rung.data.chat_template import has_chat_template
+    from rung.data.chat_template import find_template
+    from rung.tasks.run import model_folder
     from rung.training.machine import has_bf16_instructions
 
-    return {"chat": has_chat_template(folder), "bf16": has_bf16_instructions()}
+    return {"chat": find_template(model_folder(folder)) is not None, "bf16": has_bf16_instructions()}
 
 
 def _local_model(folder: Path, way: Mapping[str, bool]) -> LocalModel:
