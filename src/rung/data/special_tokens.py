@@ -59,11 +59,8 @@ def with_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenize
         if token not in specials:
             added.append({"id": next_id, "content": token, **flags})
             next_id += 1
-    return Tokenizer(
-        json.dumps(definition, ensure_ascii=False),
-        eos_token=tokenizer.eos_token,
-        pretokenizer_name=tokenizer.pretokenizer_name,
-        where="the tokenizer with new special tokens",
+    return tokenizer.redefined(
+        json.dumps(definition, ensure_ascii=False), where="the tokenizer with new special tokens"
     )
 
 

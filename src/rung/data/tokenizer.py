@@ -12,7 +12,8 @@ merges joins neighbouring tokens:
 - `word`: the most frequent words, each with the space before it, are tokens as a whole (the model's `ignore_merges`),
   and every other word and stretch of white space is spelled in its characters.
 
-There is no normaliser and no unknown token, so `decode(encode(text)) == text` for every text. Other people's
+There is no normaliser and no unknown token, so `decode(encode(text)) == text` for every text. Tokenizers of other makes
+are read too (`rung.data.spelling`): some normalise (Qwen2's: to NFC), which `decode` does not undo. Other people's
 vocabularies may lack a byte (SmolLM2's has none for U+0004): a character that needs it is refused rather than lost.
 """
 
@@ -22,7 +23,7 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -35,13 +36,14 @@ from rung.data.byte_level import (
     END_OF_TEXT,
     PRETOKENIZER_NAME,
     SMALLEST_VOCABULARY,
-    byte_of_character,
     character_merges,
     learned_merges,
     no_merges,
     splits_like_ours,
     whole_words,
 )
+from rung.data.spelling import Spelling, spelling_of
+from rung.data.tokenizer_files import CONFIG_FILE, DAMAGED, TOKENIZER_FILE, read_tokenizer_folder
 from rung.data.words import Ragged, WordTable, is_plain
 from rung.errors import TokenizerError
 from rung.progress import SILENT, Progress
@@ -52,68 +54,92 @@ if TYPE_CHECKING:
 
 TokenizerKind = Literal["bpe", "byte", "character", "word"]
 
-_TOKENIZER_FILE = "tokenizer.json"
-_CONFIG_FILE = "tokenizer_config.json"
 _INVALID_BYTES = re.compile("([\udc80-\udcff]+)")  # what `surrogateescape` makes of bytes that are not UTF-8
-_DAMAGED = "the file is damaged or incomplete: use another copy of the folder, or train again"
 
 
 class Tokenizer:
-    """A byte-level BPE read from, and written as, Hugging Face's `tokenizer.json`.
+    """A BPE that can spell every text, read from, and written as, Hugging Face's `tokenizer.json`.
 
     Special tokens are never made from text: a document that spells `<|endoftext|>` gets the tokens of its characters.
+    `bos_token_id` is the token that the model expects before a text, None where it expects none.
     """
 
-    def __init__(self, definition: str, *, eos_token: str, pretokenizer_name: str | None, where: str) -> None:
+    def __init__(
+        self,
+        definition: str,
+        *,
+        eos_token: str,
+        pretokenizer_name: str | None,
+        where: str,
+        bos_token: str | None = None,
+        adds_bos: bool | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         """Take the text of a `tokenizer.json`; `where` names its origin in errors.
 
-        Raises TokenizerError when it is not a byte-level BPE that has `eos_token` and the bytes of UTF-8. A byte that
-        begins a character may be missing: texts with such a character are refused.
+        `bos_token`, `adds_bos`: see `TokenizerFolder`. `config`: the `tokenizer_config.json` of another make, which
+        `save` hands on. Raises TokenizerError when it is not a BPE that has `eos_token` and the bytes of UTF-8. A byte
+        that begins a character may be missing: texts with such a character are refused.
         """
         import tokenizers
 
         self._definition = definition
+        self._config = dict(config or {})
         self.pretokenizer_name = pretokenizer_name
-        _check_byte_level(definition, where)
+        self._spelling = _spelling(definition, where)
         try:
             self._tokenizer: tokenizers.Tokenizer = tokenizers.Tokenizer.from_str(definition)
         except Exception as error:  # the Rust library raises plain `Exception` for every broken definition
-            raise TokenizerError(f"{_TOKENIZER_FILE} is not valid: {error}", where=where, hint=_DAMAGED) from error
+            raise TokenizerError(f"{TOKENIZER_FILE} is not valid: {error}", where=where, hint=DAMAGED) from error
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._special_ids = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         eos_token_id = self._tokenizer.token_to_id(eos_token)
         if eos_token_id not in self._special_ids:
-            raise TokenizerError(f"the end-of-text token '{eos_token}' is missing", where=where, hint=_DAMAGED)
+            raise TokenizerError(f"the end-of-text token '{eos_token}' is missing", where=where, hint=DAMAGED)
         self.eos_token = eos_token
         self.eos_token_id: int = eos_token_id
+        self.bos_token_id = self._expected_bos(bos_token, adds_bos)
         self._bytes_of = self._byte_table(where)
         self._words = WordTable(_library_without_split(definition)) if splits_like_ours(definition) else None
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Read `tokenizer.json` and `tokenizer_config.json`, of Rung or of another byte-level BPE.
+        """Read `tokenizer.json` and `tokenizer_config.json`, of Rung or of another BPE that can spell every text.
 
         Raises TokenizerError when they are missing, damaged or of another sort of tokenizer.
         """
-        definition, config = _read(folder / _TOKENIZER_FILE), _read_object(folder / _CONFIG_FILE)
-        eos_token = config.get("eos_token")
-        if isinstance(eos_token, dict):  # transformers also writes special tokens as objects
-            eos_token = eos_token.get("content")
-        if not isinstance(eos_token, str):
-            raise TokenizerError(f"{_CONFIG_FILE} names no eos_token", where=str(folder), hint=_DAMAGED)
-        own = config.get("rung", {})
+        found = read_tokenizer_folder(folder)
+        own = found.config.get("rung", {})
         return cls(
-            definition,
-            eos_token=eos_token,
+            found.definition,
+            eos_token=found.eos_token,
             pretokenizer_name=own.get("pretokenizer") if isinstance(own, dict) else None,
-            where=str(folder / _TOKENIZER_FILE),
+            where=str(folder / TOKENIZER_FILE),
+            bos_token=found.bos_token,
+            adds_bos=found.adds_bos,
+            config=None if "rung" in found.config else {"eos_token": found.eos_token, **_without_code(found.config)},
+        )
+
+    def redefined(self, definition: str, *, where: str) -> Tokenizer:
+        """A tokenizer like this one with another `tokenizer.json`."""
+        return Tokenizer(
+            definition,
+            eos_token=self.eos_token,
+            pretokenizer_name=self.pretokenizer_name,
+            where=where,
+            bos_token=None if self.bos_token_id is None else self._tokenizer.id_to_token(self.bos_token_id),
+            adds_bos=self.bos_token_id is not None,
+            config=self._config,
         )
 
     def save(self, folder: Path, *, model_max_length: int | None = None) -> None:
-        """Write both files into the existing `folder`; `model_max_length`: the longest input in tokens."""
-        config: dict[str, Any] = {
+        """Write both files into the existing `folder`; `model_max_length`: the longest input in tokens.
+
+        The settings of a tokenizer of another make stay what they were, that length included.
+        """
+        config: dict[str, Any] = self._config or {
             # not "Qwen2Tokenizer": transformers 5 gives that class an NFC normaliser, and decode(encode(x)) != x
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.eos_token,
@@ -127,9 +153,9 @@ class Tokenizer:
             "rung": {"pretokenizer": self.pretokenizer_name},
         }
         if model_max_length is not None:
-            config["model_max_length"] = model_max_length
-        write_text(folder / _TOKENIZER_FILE, self._definition)
-        write_json(folder / _CONFIG_FILE, config)
+            config = {"model_max_length": model_max_length, **config}
+        write_text(folder / TOKENIZER_FILE, self._definition)
+        write_json(folder / CONFIG_FILE, config)
 
     @property
     def definition(self) -> str:
@@ -156,6 +182,19 @@ class Tokenizer:
         except TypeError as error:
             raise _unencodable([text]) from error
         return ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of `text` with the token before it that the model expects, if any; the end-of-text token for "".
+
+        That token stands before each document in training, so a text begins after it.
+        """
+        start = [] if self.bos_token_id is None else [self.bos_token_id]
+        return [*start, *self.encode(text)] or [self.eos_token_id]
+
+    @property
+    def start_token_id(self) -> int:
+        """What stands before a text: the beginning-of-text token where one is expected, else the end-of-text token."""
+        return self.eos_token_id if self.bos_token_id is None else self.bos_token_id
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text as a uint32 array. Raises TokenizerError like `encode`."""
@@ -194,11 +233,15 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Bytes of `ids`; special tokens are left out. Raises TokenizerError for an id outside the vocabulary."""
-        return b"".join(map(self.token_bytes, ids))
+        """Bytes of `ids`; special tokens are left out. Raises TokenizerError for an id outside the vocabulary.
+
+        Where encoding puts a space before a text, decoding takes it away again.
+        """
+        found = b"".join(map(self.token_bytes, ids))
+        return found.removeprefix(b" ") if self._spelling.adds_space else found
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one token stands for; empty for a special token."""
+        """The bytes that one token stands for within a text; empty for a special token."""
         if not 0 <= token_id < len(self._bytes_of):
             raise TokenizerError(
                 f"token id {token_id} is outside the vocabulary of {self.vocab_size:,}",
@@ -211,6 +254,15 @@ class Tokenizer:
         """Each token as `tokenizer.json` writes it: GPT-2's visible stand-ins for bytes, so without white space."""
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         return sorted(vocabulary, key=vocabulary.__getitem__)
+
+    def _expected_bos(self, bos_token: str | None, adds_bos: bool | None) -> int | None:
+        if adds_bos is None:  # as the definition's own template has it
+            first = self._tokenizer.encode("").ids[:1]
+            return first[0] if first and first[0] in self._special_ids else None
+        if not adds_bos or bos_token is None:
+            return None
+        number: int | None = self._tokenizer.token_to_id(bos_token)
+        return number
 
     def _byte_id(self, byte: int) -> int:
         if byte not in self._byte_ids:
@@ -232,15 +284,15 @@ class Tokenizer:
     def _byte_table(self, where: str) -> list[bytes]:
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if sorted(vocabulary.values()) != list(range(len(vocabulary))):
-            raise TokenizerError("the token ids have gaps or repeat", where=where, hint=_DAMAGED)
-        byte_of = byte_of_character()
-        self._byte_ids = {byte: vocabulary[character] for character, byte in byte_of.items() if character in vocabulary}
-        missing = set(byte_of.values()) - self._byte_ids.keys()
+            raise TokenizerError("the token ids have gaps or repeat", where=where, hint=DAMAGED)
+        spelled = self._spelling.byte_tokens
+        self._byte_ids = {byte: vocabulary[token] for byte, token in enumerate(spelled) if token in vocabulary}
+        missing = set(range(256)) - self._byte_ids.keys()
         if inner := [byte for byte in missing if 0x80 <= byte < 0xC0]:
             raise TokenizerError(
                 f"{len(missing)} of the 256 bytes are not in the vocabulary, {len(inner)} of them within characters",
                 where=where,
-                hint=_DAMAGED,
+                hint=DAMAGED,
             )
         begun = "".join(map(_characters_begun_by, sorted(missing)))
         self._unwritable = re.compile(f"[{begun}]") if begun else None
@@ -249,10 +301,11 @@ class Tokenizer:
         for token, token_id in vocabulary.items():
             if token_id in added:
                 table[token_id] = b"" if token_id in self._special_ids else token.encode()
-            elif byte_of.keys() >= set(token):
-                table[token_id] = bytes(map(byte_of.__getitem__, token))
-            else:
-                raise TokenizerError(f"token {token_id} ({token!r}) stands for no bytes", where=where, hint=_DAMAGED)
+                continue
+            stands_for = self._spelling.bytes_of(token)
+            if stands_for is None:
+                raise TokenizerError(f"token {token_id} ({token!r}) stands for no bytes", where=where, hint=DAMAGED)
+            table[token_id] = stands_for
         return table
 
 
@@ -346,39 +399,24 @@ def _counting(texts: Iterable[str], advance: Callable[[float], None]) -> Iterato
         advance(len(text.encode()))
 
 
-def _check_byte_level(definition: str, where: str) -> None:
+def _spelling(definition: str, where: str) -> Spelling:
     try:
-        parsed = json.loads(definition)
+        found = spelling_of(json.loads(definition))
     except ValueError as error:
-        raise TokenizerError(f"{_TOKENIZER_FILE} is not JSON: {error}", where=where, hint=_DAMAGED) from error
-    model, decoder = (parsed.get(part) if isinstance(parsed, dict) else None for part in ("model", "decoder"))
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or "ByteLevel" not in json.dumps(decoder):
+        raise TokenizerError(f"{TOKENIZER_FILE} is not JSON: {error}", where=where, hint=DAMAGED) from error
+    if found is None:
         raise TokenizerError(
-            "this is not a byte-level BPE tokenizer",
+            "this is not a byte-level BPE tokenizer, nor one with byte fallback",
             where=where,
-            hint="Rung's language models read byte-level BPE, as GPT-2, Llama 3, Qwen and SmolLM use it",
+            hint="Rung's language models read byte-level BPE, as GPT-2, Llama 3, Qwen and SmolLM use it, and BPE with "
+            "byte fallback, as Llama 2 and Mistral do",
         )
+    return found
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise TokenizerError(
-            f"there is no {path.name}", where=str(path.parent), hint="give a folder that holds a tokenizer"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path.name} is not UTF-8: {error}", where=str(path), hint=_DAMAGED) from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_read(path))
-    except ValueError as error:
-        raise TokenizerError(f"{path.name} is not JSON: {error}", where=str(path), hint=_DAMAGED) from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path.name} is not a JSON object", where=str(path), hint=_DAMAGED)
-    return value
+def _without_code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without the keys by which a folder asks others to run code that it brings along."""
+    return {key: value for key, value in config.items() if key != "auto_map"}
 
 
 def _unencodable(texts: Sequence[str]) -> TokenizerError:

@@ -84,7 +84,7 @@ def score(net: Any, tokenizer: Tokenizer, text: str, *, stride: int | None = Non
         raise EvaluationError("there is no text to score", hint="give a text of at least one character")
     scorer = token_scorer(net)
     windows = sliding_windows(0, len(tokens), context_length=scorer.context_length, stride=stride or scorer.stride)
-    stream = np.array([tokenizer.eos_token_id, *tokens])
+    stream = np.array([tokenizer.start_token_id, *tokens])
     logprobs: list[float] = []
     with scorer.measuring():
         for window in windows:

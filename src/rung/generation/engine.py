@@ -121,8 +121,8 @@ class Engine:
         return (piece for _, piece in self._run([request]))
 
     def _request(self, prompt: Prompt, options: SamplingOptions) -> _Request:
-        tokens = self._tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        tokens = tokens or [self._tokenizer.eos_token_id]
+        tokens = self._tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
+        tokens = tokens or [self._tokenizer.start_token_id]
         if len(tokens) >= self.context_length:
             raise GenerationError(
                 f"the prompt has {len(tokens):,} tokens; the network's context of {self.context_length:,} has no room "
