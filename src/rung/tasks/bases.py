@@ -137,10 +137,14 @@ def base_record(folder: Path) -> dict[str, Any]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """SHA-256 of the weights of a model folder; of several files, of their hashes in the order of their names."""
+    """SHA-256 of the weights of a model folder; of several files, of their hashes in the order of their names.
+
+    Of an adapter: of its own file and of the record of its base.
+    """
     from rung.nets.weights import weight_files  # late: it imports torch
 
-    hashes = [file_sha256(path) for path in weight_files(folder)]
+    adapter = tuple(folder / name for name in _ADAPTER if (folder / name).is_file())
+    hashes = [file_sha256(path) for path in adapter or weight_files(folder)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 

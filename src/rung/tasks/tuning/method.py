@@ -134,6 +134,14 @@ def depths_of(net: nn.Module) -> dict[str, int]:
     return depths
 
 
+def require_epochs(epochs: float) -> None:
+    """Raise UsageError when layers cannot be thawed at the boundaries of so few epochs."""
+    if epochs < 2:
+        raise UsageError(
+            f"gradual unfreezing goes by epochs, and {epochs:.3g} is too few", hint="tune for two epochs or more"
+        )
+
+
 def gradual_unfreezing(net: nn.Module, *, steps_per_epoch: int, epochs: float) -> Callable[[int], None]:
     """What is called with the number of steps done, before each step: it freezes and thaws the layers of `net`.
 
@@ -141,11 +149,8 @@ def gradual_unfreezing(net: nn.Module, *, steps_per_epoch: int, epochs: float) -
     down, as it takes for all to learn in the last one. Whatever the step, the outcome depends on it alone, so a resumed
     run goes on with the same layers. UsageError when there are fewer than two epochs.
     """
+    require_epochs(epochs)
     whole = int(epochs)
-    if whole < 2:
-        raise UsageError(
-            f"gradual unfreezing goes by epochs, and {epochs:.3g} is too few", hint="tune for two epochs or more"
-        )
     depths = depths_of(net)
     parameters = dict(net.named_parameters())
     top = max(depths.values())

@@ -14,7 +14,7 @@ from rung.errors import PlanError
 from rung.nets.body import carries_state
 from rung.nets.language_models import Net
 from rung.objectives.next_token import NextToken
-from rung.tasks.tuning.method import rate_of
+from rung.tasks.tuning.method import rate_of, require_epochs
 from rung.tasks.tuning.text_recipe import TextTuningRecipe
 from rung.training.contracts import LoopSettings
 from rung.training.machine import has_bf16_instructions, usable_cores
@@ -113,6 +113,8 @@ def make_plan(
             f"no step of training fits into {max(0.0, seconds or 0.0):.0f} s",
             hint="give more --minutes, or --steps 100",
         )
+    if recipe.tuning.gradual:
+        require_epochs(steps * rows / per_epoch)
     micro = math.gcd(min(micro, rows), rows)
     if carries_state(net):
         micro = rows
@@ -156,7 +158,7 @@ def loop_settings(recipe: TextTuningRecipe) -> LoopSettings:
         precision="fp32",  # no autocast: a language model computes in its own `compute_dtype`
         validate_every=training.validate_every,
         checkpoint_every=training.validate_every,
-        keep_last=1,
+        keep_last=2,
         vital_signs_every=training.vital_signs_every,
     )
 
