@@ -128,7 +128,7 @@ def read_conversations(paths: Sequence[str | Path], *, progress: Progress = SILE
     problems: list[tuple[str, str, str]] = []
     rows = 0
     for path in map(Path, paths):
-        for place, row in _rows(path, progress):
+        for place, row in json_rows(path, progress):
             rows += 1
             try:
                 if isinstance(row, str):
@@ -218,16 +218,16 @@ def _sharegpt(row: Mapping[str, Any]) -> tuple[Message, ...]:
 
 
 def _alpaca(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    instruction, output = _text(row["instruction"], "instruction"), _text(row["output"], "output")
+    instruction, output = text_value(row["instruction"], "instruction"), text_value(row["output"], "output")
     given = row.get("input")
-    asked = f"{instruction}\n\n{_text(given, 'input')}" if given not in (None, "") else instruction
+    asked = f"{instruction}\n\n{text_value(given, 'input')}" if given not in (None, "") else instruction
     return Message("user", asked), Message("assistant", output)
 
 
 def _completion(row: Mapping[str, Any]) -> tuple[Message, ...]:
     return (
-        Message("user", _text(row["prompt"], "prompt")),
-        Message("assistant", _text(row["completion"], "completion")),
+        Message("user", text_value(row["prompt"], "prompt")),
+        Message("assistant", text_value(row["completion"], "completion")),
     )
 
 
@@ -275,11 +275,12 @@ def _content(value: Any, key: str) -> str:
                 f"a turn holds parts of type {', '.join(sorted(kinds - {'text'}))}",
                 hint="only text can be learned from",
             )
-        return "".join(_text(part.get("text"), "text") for part in value)
-    return _text(value, key)
+        return "".join(text_value(part.get("text"), "text") for part in value)
+    return text_value(value, key)
 
 
-def _text(value: Any, key: str) -> str:
+def text_value(value: Any, key: str) -> str:
+    """The text under `key` of a row. DataError when it is none."""
     if not isinstance(value, str):
         raise DataError(f"'{key}' is {_kind(value)}, not a text", hint="write it as a string")
     try:
@@ -299,7 +300,7 @@ def _kind(value: Any) -> str:
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def _rows(path: Path, progress: Progress) -> Iterator[tuple[str, dict[str, Any] | str]]:
+def json_rows(path: Path, progress: Progress) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """Where each row stands and what it is: an object, or a sentence on why it is none."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""

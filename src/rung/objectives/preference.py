@@ -1,0 +1,45 @@
+"""Direct preference optimisation: the better of two answers is made likelier than the worse one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from rung.objectives.answers import answer_logprobs
+from rung.objectives.loss import Loss
+
+
+@dataclass(frozen=True)
+class DirectPreference:
+    """DPO (Rafailov et al. 2023, arXiv 2305.18290, equation 7), summed over pairs.
+
+    A batch is that of `rung.data.packing` with one pair a row: its chosen answer is document 1, its rejected one
+    document 2; `reference` (rows, 2) holds what the reference network gives the two, as `scores_of_pairs` does.
+
+    The implicit reward of an answer is `beta` times how much likelier it is than under the reference. With
+    `length_normalised`, log-probabilities are means over tokens instead of sums, so that long answers are not favoured
+    for their length (Tülu 3, arXiv 2411.15124, section 5.1.2); beta is then larger by about the length of answers.
+
+    Metrics are sums over pairs: `reward_accuracy` (the chosen answer has the higher reward), `reward_margin`.
+    """
+
+    beta: float = 0.1
+    length_normalised: bool = False
+
+    def __call__(self, net: Any, batch: Mapping[str, torch.Tensor]) -> Loss:
+        """Return the loss of `net` on `batch`, and the number of its pairs."""
+        gains = scores_of_pairs(net, batch, length_normalised=self.length_normalised) - batch["reference"]
+        margins = self.beta * (gains[:, 0] - gains[:, 1])
+        won, apart = (margins.detach() > 0).sum(), margins.detach().sum()
+        count = torch.tensor(len(margins), device=margins.device)
+        return Loss(-F.logsigmoid(margins).sum(), count, {"reward_accuracy": won, "reward_margin": apart})
+
+
+def scores_of_pairs(net: Any, batch: Mapping[str, torch.Tensor], *, length_normalised: bool) -> torch.Tensor:
+    """ln P of the chosen and the rejected answer of each row (rows, 2), summed over tokens or their mean."""
+    sums, counts = answer_logprobs(net, batch, 2)
+    return sums / counts.clamp(min=1) if length_normalised else sums
