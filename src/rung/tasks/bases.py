@@ -25,6 +25,7 @@ RECORD = "base.json"
 """Beside a fetched or unpacked model: name, origin, licence, and the hash of its weights."""
 HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 GGUF_WEIGHTS = "model.gguf"
+_ADAPTER = ("adapter_model.safetensors", "tuned.json")
 _UNPACKED = "bases"
 _LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 
