@@ -8,6 +8,7 @@ items or different data refuse to be compared.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,6 +77,11 @@ class ItemScores:
     def mean(self) -> float:
         """The metric over all items."""
         return float(self.values.sum() / self.weights.sum())
+
+    def among(self, ids: Collection[str]) -> ItemScores:
+        """The scores of those items that are in `ids`."""
+        kept = np.array([index for index, item in enumerate(self.ids) if item in ids], dtype=np.int64)
+        return ItemScores([self.ids[index] for index in kept], self.values[kept], self.weights[kept])
 
     def save(self, path: Path) -> None:
         """Write one JSON line per item: id, value, weight."""

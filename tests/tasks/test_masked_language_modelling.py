@@ -278,7 +278,7 @@ def test_a_text_shorter_than_a_window_and_of_few_words_can_be_learned(tmp_path: 
 def test_a_bert_is_tuned_as_a_rung_of_a_comparison(finished: MaskedSummary, tmp_path: Path) -> None:
     from rung.data.labelled import LabelledItems, item_ids
     from rung.tasks.classification.classifier import load_classifier
-    from rung.tasks.classification.networks import FolderRung
+    from rung.tasks.classification.pretrained import FolderRung
     from rung.tasks.classification.task import ClassificationTask
 
     def items(count: int) -> LabelledItems:

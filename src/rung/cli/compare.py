@@ -21,7 +21,8 @@ _EXAMPLES = examples(
     "rung compare train.csv --test test.csv --target topic --text title --text body",
     "rung compare tickets.csv --rungs naive-bayes,linear,lstm,encoder --margin 2",
     "rung compare tickets.csv --llm http://127.0.0.1:8000/v1#my-model --price 0.15/0.60",
-    "rung compare tickets.csv --rungs linear,folder:models/minilm --reference folder:models/minilm",
+    "rung compare tickets.csv --rungs linear --base minilm --base smollm2     # tuned, frozen, prompted",
+    "rung compare tickets.csv --rungs linear,folder:models/my_bert --reference folder:models/my_bert",
     "rung compare tickets.csv --rungs cnn,lstm --vectors runs/my_vectors",
     "rung compare tickets.csv --resume                      # after Ctrl-C or a crash",
     "rung compare my_texts/ --minutes 20                    # raw text: from n-grams to a Transformer",
@@ -127,6 +128,15 @@ def compare(
         typer.Option("--vectors", metavar="PATH", help="Word vectors to start networks over words from: run or file."),
     ] = None,
     freeze_vectors: Annotated[bool, typer.Option("--freeze-vectors", help="Do not train these vectors on.")] = False,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--base",
+            metavar="BASE",
+            help="A pretrained model to tune and to prompt: folder, .gguf, minilm, smollm2; repeatable.  "
+            "[default: those installed, unless --rungs is given]",
+        ),
+    ] = None,
     llm: Annotated[
         list[str] | None, typer.Option("--llm", metavar="URL|DIR", help="A model to prompt: endpoint or folder.")
     ] = None,
@@ -173,8 +183,8 @@ def compare(
     settle_threads()
     of_labels: dict[str, Any] = {
         "text": text, "reference": reference, "curves": curves, "group": group, "time": time, "split": split,
-        "unlabelled": unlabelled, "vectors": vectors, "freeze_vectors": freeze_vectors, "llm": llm, "price": price,
-        "spend_at_most": spend_at_most, "allow_leaks": allow_leaks, "plan": plan,
+        "unlabelled": unlabelled, "vectors": vectors, "freeze_vectors": freeze_vectors, "base": base, "llm": llm,
+        "price": price, "spend_at_most": spend_at_most, "allow_leaks": allow_leaks, "plan": plan,
     }  # fmt: skip
     of_text: dict[str, Any] = {"parameters": parameters, "steps": steps, "tokenizer": tokenizer}
     common: dict[str, Any] = {
@@ -208,7 +218,7 @@ def compare(
             compare_labels, data, target=target, text=text or None, group=group, time=time, unlabelled=unlabelled or (),
             split=None if split is None else split.value, allow_leaks=allow_leaks,
             more_rungs=_prompted(llm or (), price, spend_at_most), vectors=vectors, freeze_vectors=freeze_vectors,
-            plan=plan, margin=margin, seeds=3 if seeds is None else seeds, metric=metric or "accuracy",
+            bases=base, plan=plan, margin=margin, seeds=3 if seeds is None else seeds, metric=metric or "accuracy",
             **settings, **common,
         )  # fmt: skip
 

@@ -15,12 +15,17 @@ ASSETS = Path(__file__).parents[1] / "assets"
 NOVEL = ASSETS / "bleak_house.txt.xz"
 MESSAGES = ASSETS / "sms_spam.csv.xz"
 _LADDER_MINUTES, _NOVEL_MINUTES = 4.5, 2.5
+_MINUTES_OF_A_BASE = 1.5
+_MINUTES_FOR_LORA = 30.0  # on two cores, one reading of the messages by a decoder of 135 M parameters takes ten
 _RUNGS = "majority,naive-bayes,linear,feedforward,cnn,lstm,encoder-pretrained,decoder"
 _CURVES = "naive-bayes,linear,feedforward"
 _LADDER = """Which text messages are spam, and do you need a large network to tell? Rung climbs a ladder on 4,574
 labelled messages (SMS Spam Collection, CC BY 4.0): from counting words to a small GPT that first reads 1,000 more.
-It takes {minutes:g} minutes and starts from nothing: no pretrained weights, nothing is downloaded.
+It takes {minutes:g} minutes; nothing is downloaded. {bases}
 """
+_NO_BASES = """These networks start from nothing. Pretrained ones join when they are installed:
+{commands}"""
+_WITH_BASES = "Pretrained models that are installed join: {names}."
 _ABOUT_NOVEL = """Rung trains a language model on "Bleak House" by Charles Dickens (1.9 MB of text) on this machine.
 It takes {minutes:g} minutes and starts from nothing: no pretrained weights, nothing is downloaded.
 """
@@ -59,18 +64,27 @@ def quickstart(
     if story is Story.NOVEL:
         _novel(minutes or _NOVEL_MINUTES, out, as_json=as_json)
         return
+    settle_threads()
     from rung.cli.compare import compare
+    from rung.tasks.bases import KNOWN_BASES
+    from rung.tasks.classification.pretrained import LORA, installed_bases, names_of
     from rung.tasks.run import free_folder
 
-    minutes = minutes or _LADDER_MINUTES
+    bases = installed_bases()
+    minutes = minutes or _LADDER_MINUTES + _MINUTES_OF_A_BASE * len(bases)
+    of_bases = [name for base in bases for name in names_of(base)]
+    if minutes < _MINUTES_FOR_LORA:
+        of_bases = [name for name in of_bases if not name.endswith(LORA)]
     if not as_json:
-        typer.echo(_LADDER.format(minutes=minutes), err=True)
+        missing = [f"    {base.install_command}" for name, base in KNOWN_BASES.items() if name not in bases]
+        said = _WITH_BASES.format(names=", ".join(bases)) if bases else _NO_BASES.format(commands="\n".join(missing))
+        typer.echo(_LADDER.format(minutes=minutes, bases=said), err=True)
     compare(
         [MESSAGES],
         target="label",
         text=["text"],
         minutes=minutes,
-        rungs=_RUNGS,
+        rungs=",".join((_RUNGS, *of_bases)),
         curves=_CURVES,
         out=out or free_folder("quickstart"),
         as_json=as_json,

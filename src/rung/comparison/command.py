@@ -13,7 +13,7 @@ from rung.comparison.compare import compare as compare_task
 from rung.comparison.folder import begin, open_folder
 from rung.comparison.report import write_reports
 from rung.comparison.result import Comparison
-from rung.comparison.settings import checked_settings
+from rung.comparison.settings import Settings, checked_settings
 from rung.data.label_split import Method
 from rung.errors import RunFolderError, UsageError
 from rung.progress import SILENT, Progress
@@ -40,6 +40,7 @@ def compare(
     more_rungs: Sequence[Rung] = (),
     vectors: Path | str | None = None,
     freeze_vectors: bool = False,
+    bases: Sequence[str] | None = None,
     plan: Path | str | None = None,
     resume: bool = False,
     command: str = "",
@@ -52,15 +53,18 @@ def compare(
     `files` are tables with a label column `target` and one or more `text` columns (guessed where not named). `out` gets
     `report.html`, `report.json`, `report.md` and a folder for each rung under `rungs/`. `settings` are those of
     `Settings`: minutes, seed, seeds, margin, metric, rungs, reference. Networks over words start from `vectors`, a run
-    of word vectors or a file of them, and with `freeze_vectors` keep them. `plan` names a finished comparison whose
-    plans are used again: no clock is then read. With `resume` an interrupted comparison in `out` goes on.
+    of word vectors or a file of them, and with `freeze_vectors` keep them. `bases` are pretrained models (folders,
+    runs, .gguf files, names): an encoder joins the ladder frozen and tuned, a decoder prompted and tuned by LoRA. By
+    default those that are installed join, unless `rungs` says which rungs there are. `plan` names a finished comparison
+    whose plans are used again: no clock is then read. With `resume` an interrupted comparison in `out` goes on.
 
     Raises DataError for data that cannot be used, UsageError for contradictory wishes, RunFolderError when `out` holds
     something else.
     """
     out = Path(out)
     wish = checked_settings(settings, METRICS)
-    make_rungs(wish.rungs or ())
+    wish, bases = _with_bases(wish, bases)
+    make_rungs(wish.rungs or (), bases)
     threads = wish.threads or os.cpu_count() or 1
     wish = wish.model_copy(update={"threads": threads})
     open_folder(out, resume=resume)
@@ -68,6 +72,7 @@ def compare(
     task = read_task(
         sources, seed=wish.seed, threads=threads, metric=wish.metric, more_rungs=tuple(more_rungs), progress=progress
     )
+    task = replace(task, bases=bases)
     if vectors is not None:
         task = replace(task, vectors=_initial_vectors(Path(vectors), frozen=freeze_vectors))
     elif freeze_vectors:
@@ -79,6 +84,19 @@ def compare(
     found = compare_task(task, wish, out=out, command=command, started=started, progress=progress)
     write_reports(found, out)
     return found
+
+
+def _with_bases(wish: Settings, bases: Sequence[str] | None) -> tuple[Settings, tuple[str, ...]]:
+    """The bases that take part, and the wish with their rungs added to those that were named."""
+    if bases is None and wish.rungs is not None:
+        return wish, ()
+    from rung.tasks.classification.pretrained import installed_bases, names_of  # late: it imports torch
+
+    bases = installed_bases() if bases is None else tuple(bases)
+    if wish.rungs is None:
+        return wish, bases
+    added = [name for base in bases for name in names_of(base)]
+    return wish.model_copy(update={"rungs": (*wish.rungs, *added)}), bases
 
 
 def _initial_vectors(path: Path, *, frozen: bool) -> InitialVectors:

@@ -194,9 +194,10 @@ def _reference(measured: list[_Measured], settings: Settings) -> _Measured:
 
 
 def _labels_needed(measured: list[_Measured], reference: _Measured, settings: Settings) -> dict[str, LabelsNeeded]:
+    asked = set(reference.scores.test[0].ids)  # a sample of the test items, where a prompted model had no time for all
     return {
         one.scores.name: labels_needed(
-            one.climbed.curve, reference.scores.fits, margin=settings.margin, seed=settings.seed
+            one.climbed.curve.among(asked), reference.scores.fits, margin=settings.margin, seed=settings.seed
         )
         for one in measured
         if one.climbed.curve is not None and one is not reference

@@ -124,7 +124,10 @@ class Fits:
             report = rung.fit(task, plan, items=items, seed=seed, folder=folder, progress=progress)
             predictor = load_predictor(folder)
             parts: tuple[Part, ...] = ("valid", "test") if report.validation_score is None else ("test",)
-            predicted = {part: predictor.predict(self.task.inputs(part), batch_size=128) for part in parts}
+            asked = {"test": plan.get("test_items")}  # None: all of them
+            predicted = {
+                part: predictor.predict(self.task.inputs(part)[: asked.get(part)], batch_size=128) for part in parts
+            }
             with readable_write_errors(arrays):
                 self.task.write_predictions(arrays, predicted)
             self.store(rung, name, {"items": size, "seed": seed, "report": asdict(report)})

@@ -15,8 +15,8 @@ No score weighs quality against cost: `pareto` gives the rungs that no other bea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,7 +28,7 @@ from rung.evaluation.learning_curve import LabelsNeeded
 from rung.evaluation.noninferiority import Difference, difference
 from rung.evaluation.paired_tests import McNemar, approximate_randomisation, holm, mcnemar
 from rung.evaluation.summed import SummedScores
-from rung.records import ItemScores, Record
+from rung.records import ItemScores, Record, require_same_items
 
 ALPHA = 0.05
 
@@ -38,7 +38,8 @@ class RungScores:
     """What the verdict needs to know of one rung: scores of each fit on the test items, and its validation scores.
 
     `test` has one entry for each training seed, all over the same items; larger is better. `ItemScores` for means over
-    items (accuracy), `SummedScores` for metrics such as macro-F1. `validation` has the metric of the same fits on the
+    items (accuracy), `SummedScores` for metrics such as macro-F1. Where a rung was asked about a sample of the test
+    items only, two rungs are compared on what both were asked. `validation` has the metric of the same fits on the
     validation items.
     """
 
@@ -58,6 +59,12 @@ class RungScores:
     def fits(self) -> list[SummedScores]:
         """The test scores as functions of sums, one for each seed."""
         return [SummedScores.of_items(one) if isinstance(one, ItemScores) else one for one in self.test]
+
+    def among(self, ids: Collection[str]) -> RungScores:
+        """The same rung, scored on those test items that are in `ids`."""
+        if len(self.test[0].ids) == len(ids) and set(self.test[0].ids) == set(ids):
+            return self
+        return replace(self, test=[one.among(ids) for one in self.test])
 
     @property
     def chosen_fit(self) -> int:
@@ -148,7 +155,16 @@ def pareto(points: Mapping[str, tuple[float, float]], *, maximise: tuple[bool, b
     return sorted((name for name in points if not beaten(name)), key=lambda name: (-signed[name][0], name))
 
 
+def _on_common_items(rung: RungScores, reference: RungScores) -> tuple[RungScores, RungScores]:
+    """Both on the test items that both were asked about. EvaluationError when neither's items hold the other's."""
+    ours, theirs = set(rung.test[0].ids), set(reference.test[0].ids)
+    if not (ours <= theirs or theirs <= ours):
+        require_same_items(rung.test[0].ids, reference.test[0].ids)
+    return rung.among(ours & theirs), reference.among(ours & theirs)
+
+
 def _compare(rung: RungScores, reference: RungScores, *, seed: int) -> _Pair:
+    rung, reference = _on_common_items(rung, reference)
     first, second = rung.test[rung.chosen_fit], reference.test[reference.chosen_fit]
     found = difference(rung.fits, reference.fits, seed=seed)
     if isinstance(first, ItemScores) and isinstance(second, ItemScores) and _is_right_or_wrong(first, second):

@@ -14,7 +14,7 @@ such step in log n. No draw is let rise above its error at the largest size.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,12 @@ class CurveScores:
             raise EvaluationError(f"sizes of a learning curve must ascend from 1: {list(self.sizes)}")
         if len(self.scores) != len(self.sizes) or len({len(fits) for fits in self.scores}) != 1 or not self.scores[0]:
             raise EvaluationError("a learning curve needs the same number of fits at each size")
+
+    def among(self, ids: Collection[str]) -> CurveScores:
+        """The curve over those test items that are in `ids`."""
+        if set(self.scores[0][0].ids) <= set(ids):
+            return self
+        return CurveScores(self.sizes, [[fit.among(ids) for fit in fits] for fits in self.scores])
 
     @property
     def values(self) -> Floats:

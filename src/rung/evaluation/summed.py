@@ -8,7 +8,7 @@ drawing items one by one, at a cost that does not grow with their number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -60,6 +60,11 @@ class SummedScores:
         """(k,) sums over all items."""
         counts = np.bincount(self.codes, minlength=len(self.rows)).astype(np.float64)
         return counts @ self.rows
+
+    def among(self, ids: Collection[str]) -> SummedScores:
+        """The scores of those items that are in `ids`."""
+        kept = np.array([index for index, item in enumerate(self.ids) if item in ids], dtype=np.int64)
+        return SummedScores([self.ids[index] for index in kept], self.codes[kept], self.rows, self.metric)
 
     def left_out(self) -> Floats:
         """(n,) the metric without each item in turn: the jackknife."""

@@ -71,7 +71,12 @@ class Predictor(Protocol):
 
 
 class AskedPredictor(Predictor, Protocol):
-    """A predictor that asks a model elsewhere, and pays for it: it tells what it was told and what that cost."""
+    """A predictor that asks a language model, perhaps elsewhere and for money: it tells what was said and its cost."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the model that is asked is in this process: nothing is paid, and no answer is cached."""
+        ...
 
     @property
     def cost_per_1000(self) -> Record:

@@ -23,7 +23,8 @@ from rung.runfolder import file_sha256, verify
 from rung.tasks.classification import networks
 from rung.tasks.classification.classifier import load_classifier
 from rung.tasks.classification.families import WordNetworks
-from rung.tasks.classification.networks import FolderRung, NetworkRung
+from rung.tasks.classification.networks import NetworkRung
+from rung.tasks.classification.pretrained import FolderRung
 from rung.tasks.classification.pretraining import TransformerNetworks
 from rung.tasks.classification.task import ClassificationTask
 from rung.tasks.task import FitReport, Plan

@@ -22,6 +22,7 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 """Values of C, the inverse of the penalty, that are tried; validation items choose. Features have variance 1."""
 _AT_ONCE = 64
 _ITERATIONS = 1000
+_SMALLEST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -46,30 +47,38 @@ def pooled_states(net: Classifier, texts: EncodedTexts, pad_token_id: int) -> ND
     return states
 
 
-def solve_head(
-    net: Classifier, train: LabelledTexts, valid: LabelledTexts, *, pad_token_id: int, progress: Progress
-) -> Solved:
-    """Give `net` the head that logistic regression finds on the states of `train`, its penalty chosen on `valid`.
+@dataclass(frozen=True)
+class States:
+    """Pooled states (items, hidden) float32 of a body, and the class of each item."""
+
+    vectors: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def states_of(net: Classifier, texts: LabelledTexts, pad_token_id: int) -> States:
+    """The pooled states of labelled texts."""
+    return States(pooled_states(net, texts.texts, pad_token_id), texts.labels)
+
+
+def solve_head(net: Classifier, train: States, valid: States, *, progress: Progress) -> Solved:
+    """Give `net` the head that logistic regression finds on the states `train`, its penalty chosen on `valid`.
 
     Without validation items C is 1. States are brought to mean 0 and variance 1 first, which the head takes into its
     weights; where it has no bias (a decoder's), only to variance 1.
     """
-    with progress.task("reading texts with the frozen body", len(train) + len(valid), "texts") as advance:
-        states = pooled_states(net, train.texts, pad_token_id)
-        advance(len(train))
-        held_out = pooled_states(net, valid.texts, pad_token_id) if len(valid) else states[:0]
-        advance(len(valid))
     has_bias = net.head.bias is not None
-    centre = states.mean(0) if has_bias else np.zeros(states.shape[1], np.float32)
-    scale = np.maximum(states.std(0), 1e-6)
-    inputs, judged, tried = (states - centre) / scale, (held_out - centre) / scale, []
+    centre = train.vectors.mean(0) if has_bias else np.zeros(train.vectors.shape[1], np.float32)
+    scale = np.maximum(train.vectors.std(0), _SMALLEST_DEVIATION)
+    inputs, judged, tried = (train.vectors - centre) / scale, (valid.vectors - centre) / scale, []
     strengths = STRENGTHS if len(valid) else (1.0,)
     with progress.task("solving for the head", len(strengths), "penalties") as advance:
         for strength in strengths:
             weights, bias, converged = _solve(inputs, train.labels, net.num_labels, strength, has_bias)
-            tried.append(
-                (_quality(judged @ weights.T + bias, valid.labels), Solved(strength, converged), weights, bias)
-            )
+            quality = _quality(judged @ weights.T + bias, valid.labels)
+            tried.append((quality, Solved(strength, converged), weights, bias))
             advance(1)
     _, solved, weights, bias = max(tried, key=lambda one: one[0])
     weights = weights / scale

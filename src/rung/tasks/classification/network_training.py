@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ from rung.training.precision import tune_allocator
 from rung.training.schedule import Schedule
 from rung.training.validation import mean_loss
 
+LEARNING_RATES: Mapping[str, float] = {"full": 5e-5, "lora": 5e-4, "frozen": 0.0}
+"""AdamW's for pretrained networks by `TuningMethod.kind`: the largest of BERT's (Devlin et al. 2019, appendix A.3), and
+for adapters ten times as much (Hu et al. 2021, table D.9)."""
 _LEAST_BATCHES_PER_EPOCH = 20
 _SMALLEST_BATCH = 8
 _FEWEST_VALIDATIONS, _MOST_VALIDATIONS = 8, 20
@@ -258,9 +261,16 @@ class _Steps(SilentDisplay):
 
 
 def seconds_per_step(
-    net: nn.Module, objective: Objective, batches: Batches, settings: LoopSettings, training: Training, *, samples: int
+    net: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    settings: LoopSettings,
+    training: Training,
+    *,
+    samples: int,
+    places: int = _TIMED_STEPS,
 ) -> float:
-    """Mean seconds of some real steps, spread over one pass: batches are of texts of similar length, so steps differ.
+    """Mean seconds of real steps at `places` places of a pass: batches are of texts of similar length, so steps differ.
 
     Each is taken twice and the quicker one counts, so that a pause of the machine does not.
     """
@@ -276,11 +286,11 @@ def seconds_per_step(
     net.train()
     steps = max(1, samples // settings.batch_size)
     times = []
-    for place in range(_TIMED_STEPS):
+    for place in range(places):
         best = math.inf
         for _ in range(2):
             began = time.perf_counter()
-            gradient.compute(place * steps // _TIMED_STEPS * settings.batch_size, lambda: 0)
+            gradient.compute(place * steps // places * settings.batch_size, lambda: 0)
             optimizer.step(0.0)
             best = min(best, time.perf_counter() - began)
         times.append(best)

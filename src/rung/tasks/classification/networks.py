@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,10 @@ from rung.tasks.classification.network_training import (
 )
 from rung.tasks.classification.pretraining import TransformerNetworks
 from rung.tasks.classification.saving import header, label_config
-from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.task import FitReport, Indices, Plan, UsualRung
 from rung.training.contracts import Precision
 
 __all__ = [
-    "FolderRung",
     "NetworkPredictor",
     "NetworkRung",
     "cnn",
@@ -135,7 +134,7 @@ class NetworkRung(UsualRung):
         with threads_of(task.threads):
             start = self.family.start(task, plan, items, seed=seed, progress=progress)
             started = time.perf_counter()
-            chosen, valid = _in_order(task.items["train"].take(items)), task.items["valid"]
+            chosen, valid = in_order(task.items["train"].take(items)), task.items["valid"]
             train, held_out = (
                 LabelledTexts(start.encoder.encode(part.texts, max_length=max_length), part.labels)
                 for part in (chosen, valid)
@@ -153,9 +152,8 @@ class NetworkRung(UsualRung):
             )
 
         def fill(target: Path) -> None:
-            labels = label_config("", chosen.label_names)
-            save_classifier(start.net.cpu(), target, {name: labels[name] for name in ("id2label", "label2id")})
-            start.encoder.save(target, model_max_length=max_length)
+            start.net.cpu()
+            self._save(start, target, chosen.label_names, max_length)
 
         write_folder(folder, fill, header(self.name, plan, chosen, seed=seed))
         truncated = train.texts.truncated / len(train)
@@ -176,8 +174,14 @@ class NetworkRung(UsualRung):
             },
         )
 
+    def _save(self, start: Start, folder: Path, label_names: Sequence[str], max_length: int) -> None:
+        """Write network and tokenizer into the existing `folder`."""
+        labels = label_config("", label_names)
+        save_classifier(start.net, folder, {name: labels[name] for name in ("id2label", "label2id")})
+        start.encoder.save(folder, model_max_length=max_length)
 
-def _in_order(items: LabelledItems) -> LabelledItems:
+
+def in_order(items: LabelledItems) -> LabelledItems:
     """The items in the order of their ids: where rows stood in a file must not decide any weight."""
     return items.take(np.array(sorted(range(len(items)), key=items.ids.__getitem__), dtype=np.int64))
 
@@ -249,21 +253,3 @@ def decoder() -> NetworkRung:
         TransformerNetworks("decoder", pretrained=True),
         Training(epochs=10, batch_size=32, learning_rate=3e-4, weight_decay=0.01),
     )
-
-
-class FolderRung(NetworkRung):
-    """A pretrained network from a folder, fine-tuned with a new head by BERT's recipe (arXiv 1810.04805, A.3)."""
-
-    is_pretrained_language_model = True
-
-    def __init__(self, path: str | Path) -> None:
-        """Take the network in `path`. RunFolderError or TokenizerError say why it cannot be used."""
-        super().__init__(
-            name=f"folder:{path}",
-            description=f"the pretrained network in {Path(path).name}, fine-tuned on the labels",
-            height=9,
-            family=FolderNetworks.open(Path(path)),
-            training=Training(
-                epochs=4, batch_size=32, learning_rate=5e-5, weight_decay=0.01, warmup_share=0.1, decay_share=0.9
-            ),
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from rung.runfolder import HEADER_NAME, verify
 from rung.tasks.classification.families import Start
 from rung.tasks.classification.network_training import seeded
 from rung.tasks.task import Indices, Plan
+from rung.tasks.tuning.method import TuningMethod, apply_method
 
 _MOST_TOKENS = 512
 
@@ -27,23 +28,30 @@ class FolderNetworks:
     """Encoders and decoders in Hugging Face's layout, sentence encoders, and Rung's language models.
 
     `pooling` None: the mean over tokens where the folder is of a sentence encoder that takes it, else what is usual.
+    `method` says which weights a start leaves trainable.
     """
 
     folder: Path
     dropout: float = 0.1
     earlier_share: float = 0.0
     pooling: Literal["cls", "mean"] | None = None
+    method: TuningMethod = field(default_factory=TuningMethod)
 
     @classmethod
     def open(
-        cls, folder: Path, *, dropout: float = 0.1, pooling: Literal["cls", "mean"] | None = None
+        cls,
+        folder: Path,
+        *,
+        dropout: float = 0.1,
+        pooling: Literal["cls", "mean"] | None = None,
+        method: TuningMethod | None = None,
     ) -> FolderNetworks:
         """Check early that the folder can be used. RunFolderError or TokenizerError say why it cannot."""
         if not folder.is_dir():
             raise RunFolderError("there is no such folder", where=str(folder), hint="give the folder of a network")
         if (folder / HEADER_NAME).exists():
             verify(folder)
-        family = cls(folder, dropout=dropout, pooling=pooling)
+        family = cls(folder, dropout=dropout, pooling=pooling, method=method or TuningMethod())
         rows, tokens = read_body_config(folder).vocab_size, family.encoder.vocab_size
         if tokens > rows:
             raise RunFolderError(
@@ -83,6 +91,7 @@ class FolderNetworks:
                 pad_token_id=self.encoder.pad_token_id,
                 pooling=self.pooling or _own_pooling(self.folder),
             )
+        apply_method(net, self.method, seed=seed)
         return Start(net, self.encoder)
 
 

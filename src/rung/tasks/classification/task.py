@@ -33,8 +33,8 @@ class ClassificationTask:
 
     `unlabelled` is text for pretraining that shares nothing with validation and test items; `more_rungs` are those that
     need more than a name (a prompted model with its endpoint and price). `leaked` (test items,) are predicted but count
-    in no metric: `details` scores them apart. Networks over words start from `vectors`. `facts` tell the report what is
-    known of the data.
+    in no metric: `details` scores them apart. Networks over words start from `vectors`. `bases` are pretrained models
+    that give rungs of their own. `facts` tell the report what is known of the data.
     """
 
     items: Mapping[Part, LabelledItems]
@@ -44,6 +44,7 @@ class ClassificationTask:
     more_rungs: tuple[Rung, ...] = ()
     leaked: NDArray[np.bool_] | None = None
     vectors: InitialVectors | None = None
+    bases: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     name: str = field(default="classification", init=False)
 
@@ -70,8 +71,18 @@ class ClassificationTask:
 
     def rungs(self, names: Sequence[str] | None) -> list[Rung]:
         """The rungs of these names and those given to the task, from the lowest up; by default all that there are."""
-        chosen = make_rungs(NAMES if names is None else names)
+        if names is None:
+            names = (*NAMES, *self._of_bases())
+        chosen = make_rungs(names, self.bases)
         return sorted([*chosen, *self.more_rungs], key=lambda rung: rung.height)
+
+    def _of_bases(self) -> list[str]:
+        """The rungs that bases give."""
+        if not self.bases:
+            return []
+        from rung.tasks.classification.pretrained import names_of  # late: it imports torch
+
+        return [name for base in self.bases for name in names_of(base)]
 
     def inputs(self, part: Part) -> Sequence[str]:
         """The texts of a part."""
@@ -98,16 +109,24 @@ class ClassificationTask:
         """Tables by class and by group, confusion, reliability, risk and coverage."""
         found = details(*self._counted(predictions, part))
         if part == "test" and self.leaked is not None and self.leaked.any():
-            right = (predictions.labels == self.items["test"].labels)[self.leaked]
-            found["leaked"] = {"n": len(right), "accuracy": float(right.mean())}
+            asked = len(predictions.probabilities)
+            right = (predictions.labels == self.items["test"].labels[:asked])[self.leaked[:asked]]
+            if len(right):
+                found["leaked"] = {"n": len(right), "accuracy": float(right.mean())}
         return found
 
     def _counted(self, predictions: Predictions, part: Part) -> tuple[LabelledItems, Predictions]:
-        """Items and predictions without the leaked ones."""
+        """Items and predictions without the leaked ones.
+
+        Predictions may be of the first items only. That is a random sample: items stand in the order of their ids,
+        which are hashes.
+        """
+        asked = len(predictions.probabilities)
         items = self.items[part]
-        if part != "test" or self.leaked is None or not self.leaked.any():
+        items = items if asked == len(items) else items.take(np.arange(asked))
+        if part != "test" or self.leaked is None or not self.leaked[:asked].any():
             return items, predictions
-        kept = np.flatnonzero(~self.leaked)
+        kept = np.flatnonzero(~self.leaked[:asked])
         failed = None if predictions.failed is None else predictions.failed[kept]
         return items.take(kept), Predictions(predictions.probabilities[kept], failed)
 
@@ -115,7 +134,8 @@ class ClassificationTask:
         """Items that two rungs answer differently, in the order of their ids."""
         items = self.items[part]
         names = [*self.label_names, "no answer"]  # -1 counts from the end
-        found = np.flatnonzero(first.labels != second.labels)
+        both = min(len(first.labels), len(second.labels))
+        found = np.flatnonzero(first.labels[:both] != second.labels[:both])
         return [
             {
                 "id": items.ids[i],

@@ -18,7 +18,7 @@ from rung.records import Record
 from rung.runfolder import write_folder
 from rung.tasks.bases import base_record, resolve_base
 from rung.tasks.classification.families import Start
-from rung.tasks.classification.frozen import solve_head
+from rung.tasks.classification.frozen import solve_head, states_of
 from rung.tasks.classification.network_predictor import load
 from rung.tasks.classification.network_training import course_of, device, optimizer_of, threads_of
 from rung.tasks.classification.predictions import Predictions
@@ -175,7 +175,9 @@ def _recipe(
 def _opened(recipe: ClassifyRecipe, progress: Progress) -> tuple[FolderNetworks, ClassificationTask]:
     """The base, checked before any data is read, and the items in three parts."""
     training = recipe.training
-    family = FolderNetworks.open(resolve_base(recipe.base), dropout=training.dropout, pooling=training.pooling)
+    family = FolderNetworks.open(
+        resolve_base(recipe.base), dropout=training.dropout, pooling=training.pooling, method=recipe.tuning
+    )
     threads = training.threads or usable_cores()
     return family, read_task(recipe.labels.sources, seed=recipe.seed, threads=threads, progress=progress)
 
@@ -217,10 +219,13 @@ class _Tuning:
         """The head of a frozen body."""
         start = start_of(self.recipe, self.family, self.task)
         train, valid = (encoded(start, self.task.items[part], self.max_length) for part in ("train", "valid"))
-        progress = self.session.progress
-        solved = solve_head(
-            start.net.to(device()), train, valid, pad_token_id=start.encoder.pad_token_id, progress=progress
-        )
+        net, progress = start.net.to(device()), self.session.progress
+        with progress.task("reading texts with the frozen body", len(train) + len(valid), "texts") as advance:
+            states = []
+            for part in (train, valid):
+                states.append(states_of(net, part, start.encoder.pad_token_id))
+                advance(len(part))
+        solved = solve_head(net, *states, progress=progress)
         folder = self.run.folder / CHECKPOINTS / "solved"
         write_folder(folder, lambda target: self._save(start, target), {"task": "classification", "kind": "checkpoint"})
         note = f"The head was solved for with C = {solved.C:g}, chosen on validation items."

@@ -26,7 +26,6 @@ from rung.tasks.classification.network_training import (
 from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.classification.task import ClassificationTask
 from rung.tasks.classification.tuning_recipe import ClassifyRecipe
-from rung.tasks.tuning.method import apply_method
 from rung.training.contracts import LoopSettings, Precision
 from rung.training.machine import has_bf16_instructions, usable_cores
 
@@ -119,10 +118,8 @@ def loop_settings(recipe: ClassifyRecipe, items: int, *, validated: bool) -> Loo
 
 
 def start_of(recipe: ClassifyRecipe, family: FolderNetworks, task: ClassificationTask) -> Start:
-    """The network with its new head, ready to be tuned by the recipe's method, and its tokenizer."""
-    start = family.start(task, {}, np.arange(0), seed=recipe.seed, progress=SILENT)
-    apply_method(start.net, recipe.tuning, seed=recipe.seed)
-    return start
+    """The network with its new head, ready to be tuned by the family's method, and its tokenizer."""
+    return family.start(task, {}, np.arange(0), seed=recipe.seed, progress=SILENT)
 
 
 def encoded(start: Start, items: LabelledItems, max_length: int) -> LabelledTexts:

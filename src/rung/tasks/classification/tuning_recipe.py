@@ -11,12 +11,11 @@ from pydantic import Field, model_validator
 from rung.data.label_split import Method
 from rung.errors import UsageError
 from rung.recipe import AnyRecipe, Section
+from rung.tasks.classification.network_training import LEARNING_RATES
 from rung.tasks.classification.reading import DataSources
 from rung.tasks.tuning.method import TuningMethod
 
 DEFAULT_EPOCHS = 4.0
-# Devlin et al. 2019, appendix A.3; Hu et al. 2021, table D.9, whose rates for adapters are ten times as high.
-_RATES = {"full": 5e-5, "lora": 5e-4, "frozen": 0.0}
 
 
 class LabelsSection(Section):
@@ -94,7 +93,7 @@ class ClassifyRecipe(AnyRecipe):
     @property
     def learning_rate(self) -> float:
         """The rate that is asked for, or the usual one of the method."""
-        return self.training.learning_rate or _RATES[self.tuning.kind]
+        return self.training.learning_rate or LEARNING_RATES[self.tuning.kind]
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class PromptedRung(UsualRung):
     options: EndpointOptions = field(default_factory=EndpointOptions)
     name: str = "prompted"
     height: int = 9
+    called: str | None = None  # what people know the model by, where the target is not that
 
     def __post_init__(self) -> None:
         """Raises UsageError for a target, price or cap that makes no sense."""
@@ -67,7 +68,7 @@ class PromptedRung(UsualRung):
     @property
     def description(self) -> str:
         """One phrase for people."""
-        return f"a language model that is asked, not trained ({self.target})"
+        return f"a language model that is asked, not trained ({self.called or self.target})"
 
     @property
     def data_leaves_machine(self) -> bool:
@@ -120,7 +121,7 @@ class PromptedRung(UsualRung):
                     "estimate": expected,
                     **({} if asked is None or asked >= len(task.items["test"]) else {"test_items": asked}),
                 }
-        limit = f"take about {expected['seconds']:.0f} s of {seconds} s"
+        limit = f"take about {expected['seconds']:.0f} s, and there are {max(0.0, seconds or 0.0):.0f} s"
         if too_dear:
             limit = f"cost about {expected['cost']:.4g} of at most {self.max_cost}"
         raise PlanError(
