@@ -15,7 +15,7 @@ from rung.export.card import licence_of_source
 from rung.export.gguf_metadata import gguf_architecture, gguf_metadata
 from rung.export.gguf_vocabulary import gguf_vocabulary
 from rung.export.hugging_face import converted
-from rung.export.source import SENTENCE_MODULES, Source
+from rung.export.source import SENTENCE_MODULES, Source, parameter_names
 from rung.nets.gguf_config import ROPE_FACTORS
 from rung.nets.gguf_file import require_gguf
 from rung.nets.gguf_layout import LAYOUTS, Layout, interleave_heads
@@ -28,7 +28,7 @@ _BLOCK = 32  # numbers of a row that share a scale in Q8_0
 # Looked up row by row or added as they are; llama.cpp wants them in float32, as all vectors.
 _ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
 _BODY_PREFIX = "bert."
-_LEFT_OUT = ("pooler.", "embeddings.position_ids", "cls.")
+_LEFT_OUT = ("pooler.", "cls.")
 
 
 def write_gguf(source: Source, folder: Path, dtype: str) -> tuple[str, ...]:
@@ -102,12 +102,10 @@ class _Tensors:
     def _named(self) -> Iterator[tuple[str, str]]:
         """(GGUF's name, stored name) of each tensor. RunFolderError for one that GGUF has no place for."""
         tied = bool(self._source.config.get("tie_word_embeddings", self._source.model_type == "gpt2"))
-        for stored in sorted(self._weights.names()):
+        for stored in parameter_names(self._weights):
             plain = stored.removeprefix(_BODY_PREFIX) if self._source.model_type == "bert" else stored
             if self._source.model_type == "bert" and plain.startswith(_LEFT_OUT):
                 continue
-            if self._source.model_type == "gpt2" and stored.endswith((".attn.bias", ".attn.masked_bias")):
-                continue  # constants that older versions stored: the causal mask
             if self._source.model_type == "gpt2" and not stored.startswith(("transformer.", "lm_head.")):
                 plain = f"transformer.{stored}"
             name = self._layout.gguf_name(plain)

@@ -46,6 +46,7 @@ def gguf_vocabulary(source: Source, rows: int) -> tuple[dict[str, Any], tuple[st
         spelled = tokens
     elif kind == "WordPiece":
         values, notes = _word_piece(definition)
+        values["tokenizer.ggml.token_type_count"] = source.config["type_vocab_size"]
         spelled = [token if token in added else _with_phantom_space(token) for token in tokens]
     else:
         raise TokenizerError(

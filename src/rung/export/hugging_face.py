@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from rung.errors import RunFolderError, UsageError
-from rung.export.source import Source
+from rung.export.source import Source, parameter_names
 from rung.nets.architectures import FAMILIES
 from rung.nets.pretrained import CONFIG, write_weights
 from rung.nets.weights import INDEX, WEIGHTS, Weights, open_weights
@@ -77,7 +77,7 @@ def converted(weights: Weights, name: str, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _widest(weights: Weights) -> torch.dtype:
-    kinds = {weights.dtype(name) for name in weights.names()}
+    kinds = {weights.dtype(name) for name in parameter_names(weights)}
     return kinds.pop() if len(kinds) == 1 else torch.float32
 
 
@@ -101,7 +101,7 @@ def _write(weights: Weights, folder: Path, dtype: torch.dtype) -> None:
 def _shards(weights: Weights, itemsize: int) -> Iterator[list[str]]:
     names: list[str] = []
     size = 0
-    for name in sorted(weights.names()):
+    for name in parameter_names(weights):
         needed = weights.shape(name).numel() * itemsize
         if names and size + needed > _SHARD_BYTES:
             yield names

@@ -119,43 +119,55 @@ class SentenceTransformersReader:
         return _rows(found["sentence_embedding"])
 
 
-class LlamaReader:
-    """llama.cpp by way of llama-cpp-python, with keys and values in float32 as Rung keeps them."""
+class LlamaDecoder:
+    """llama.cpp by way of llama-cpp-python, a decoder, with keys and values in float32 as Rung keeps them."""
 
-    def __init__(self, file: Path, pipeline: str, context: int) -> None:
-        llama_cpp = importlib.import_module("llama_cpp")
-        self.name = f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})"
-        self._embeds = pipeline != "text-generation"
-        float32 = llama_cpp.GGML_TYPE_F32
-        self._llama = llama_cpp.Llama(
-            str(file),
-            n_ctx=context,
-            n_batch=context,
-            n_ubatch=context,
-            n_threads=torch.get_num_threads(),
-            logits_all=not self._embeds,
-            embedding=self._embeds,
-            type_k=float32,
-            type_v=float32,
-            verbose=False,
-        )
+    def __init__(self, file: Path, context: int) -> None:
+        self.name, self._llama = _open_llama(file, context, logits_all=True)
 
     def tokens(self, text: str) -> list[int]:
         """See `Reader`."""
-        ids: list[int] = self._llama.tokenize(text.encode(), add_bos=self._embeds, special=False)
+        ids: list[int] = self._llama.tokenize(text.encode(), add_bos=False, special=False)
         return ids
 
     def scores(self, ids: Sequence[int]) -> Scores:
         """See `Reader`."""
-        if self._embeds:
-            raise NotImplementedError
         self._llama.reset()
         self._llama.eval(list(ids))
         return np.array(self._llama.scores[: len(ids)], dtype=np.float32)
 
-    def embedding(self, text: str) -> Scores:
-        """The embedding (1, dimension) of a text, as it is before it is brought to length 1."""
-        return np.array(self._llama.embed(text), dtype=np.float32).reshape(1, -1)
+
+class LlamaEncoder:
+    """llama.cpp by way of llama-cpp-python, an encoder: it makes vectors of texts and takes no tokens."""
+
+    def __init__(self, file: Path, context: int) -> None:
+        self.name, self._llama = _open_llama(file, context, embedding=True)
+
+    def tokens(self, text: str) -> list[int]:
+        """See `Reader`."""
+        ids: list[int] = self._llama.tokenize(text.encode(), add_bos=True, special=False)
+        return ids
+
+    def vectors(self, text: str) -> Scores:
+        """One vector of a text, or one of each of its tokens: (vectors, dimension)."""
+        return np.atleast_2d(np.array(self._llama.embed(text), dtype=np.float32))
+
+
+def _open_llama(file: Path, context: int, **options: Any) -> tuple[str, Any]:
+    llama_cpp = importlib.import_module("llama_cpp")
+    float32 = llama_cpp.GGML_TYPE_F32
+    llama = llama_cpp.Llama(
+        str(file),
+        n_ctx=context,
+        n_batch=context,
+        n_ubatch=context,
+        n_threads=torch.get_num_threads(),
+        type_k=float32,
+        type_v=float32,
+        verbose=False,
+        **options,
+    )
+    return f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})", llama
 
 
 def installed(package: str) -> bool:

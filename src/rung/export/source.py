@@ -14,12 +14,14 @@ from typing import Any
 from rung.errors import RunFolderError, UsageError
 from rung.nets.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from rung.nets.pretrained import CONFIG, read_config_file
+from rung.nets.weights import Weights
 from rung.records import Record
 from rung.runfolder import HEADER_NAME, read_header
 from rung.tasks.bases import resolve_base
 from rung.tasks.run import CARD, RESULTS
 from rung.tasks.tuning.folder import is_adapted, open_adapted
 
+_CONSTANTS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
 SENTENCE_MODULES = "modules.json"
 # By the end of the name of its class in transformers. Longer ends stand before those that they end in.
 _PIPELINES = {
@@ -74,6 +76,14 @@ class Source:
             return []
         found = json.loads(path.read_text(encoding="utf-8"))["records"]
         return [Record.model_validate(record) for record in found]
+
+
+def parameter_names(weights: Weights) -> list[str]:
+    """The names of all weights, in order, without the constants that older versions of transformers stored beside them.
+
+    Those are positions 0, 1, 2, ..., token types, and GPT-2's causal mask.
+    """
+    return sorted(name for name in weights.names() if not name.endswith(_CONSTANTS))
 
 
 @contextmanager

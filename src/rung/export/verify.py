@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
+import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rung.errors import EvaluationError
 from rung.export.readers import (
-    LlamaReader,
+    LlamaDecoder,
+    LlamaEncoder,
     Reader,
     RungReader,
     Scores,
@@ -23,7 +24,7 @@ from rung.export.readers import (
     installed,
 )
 from rung.export.report import TOLERANCE, Comparison
-from rung.export.source import Source
+from rung.export.source import SENTENCE_MODULES, Source
 from rung.nets.weights import GGUF_WEIGHTS
 
 TOKENISED = 1000
@@ -55,6 +56,10 @@ _RANGES = (
 _ALPHABETS = (*("".join(map(chr, range(*ends))) for ends in _RANGES), " \t\n", "   ", "\n\n", ".,;:!?'\"()-")
 
 
+_Open = Callable[[], Reader | LlamaEncoder]
+_Readers = list[tuple[str, _Open | str]]
+
+
 def strings(count: int, seed: int = _SEED) -> list[str]:
     """`FIXED` strings and random ones, `count` in all, the same for the same seed."""
     draw = random.Random(seed)  # noqa: S311 - texts to compare, no secrets
@@ -78,19 +83,17 @@ def compare_export(source: Source, folder: Path, to: str, dtype: str) -> tuple[C
     return found
 
 
-def _compare(own: Reader, name: str, open_reader: Callable[[], Reader] | str) -> Comparison:
+def _compare(own: Reader, name: str, open_reader: _Open | str) -> Comparison:
     if isinstance(open_reader, str):
         return Comparison(name, remark=open_reader)
     other = open_reader()
     same_tokens, tokenised, remark = _compare_tokens(own, other)
-    pairs = [_scores_of_both(own, other, text) for text in strings(SCORED)]
-    difference = max(float(np.abs(first - second).max()) for first, second in pairs)
-    largest = max(float(np.abs(first).max()) for first, _ in pairs)
+    pairs = _vectors_of_both(own, other) if isinstance(other, LlamaEncoder) else _scores_of_both(own, other)
     same = np.concatenate([first.argmax(1) == second.argmax(1) for first, second in pairs])
     return Comparison(
         other.name,
-        largest_difference=difference,
-        largest_score=largest,
+        largest_difference=max(float(np.abs(first - second).max()) for first, second in pairs),
+        largest_score=max(float(np.abs(first).max()) for first, _ in pairs),
         same_choice=float(same.mean()),
         scored=len(pairs),
         same_tokens=same_tokens,
@@ -99,7 +102,7 @@ def _compare(own: Reader, name: str, open_reader: Callable[[], Reader] | str) ->
     )
 
 
-def _compare_tokens(own: Reader, other: Reader) -> tuple[int, int, str]:
+def _compare_tokens(own: Reader, other: Reader | LlamaEncoder) -> tuple[int, int, str]:
     """How many strings become the same tokens, of how many, and why the others do not where that is known."""
     texts = strings(TOKENISED)
     others = [text for text in texts if own.tokens(text) != other.tokens(text)]
@@ -107,26 +110,21 @@ def _compare_tokens(own: Reader, other: Reader) -> tuple[int, int, str]:
     return len(texts) - len(others), len(texts), _COMPOSED if others and composed else ""
 
 
-def _scores_of_both(own: Reader, other: Reader, text: str) -> tuple[Scores, Scores]:
-    if isinstance(other, LlamaReader):
-        try:
-            return _scores_of_ids(own, other, text)
-        except NotImplementedError:  # an embedding is made of a text, not of tokens
-            return _unit(own.scores(own.tokens(text))), _unit(other.embedding(text))
-    return _scores_of_ids(own, other, text)
+def _scores_of_both(own: Reader, other: Reader) -> list[tuple[Scores, Scores]]:
+    rows = [own.tokens(text)[:_LONGEST] for text in strings(SCORED)]
+    return [(own.scores(row), other.scores(row)) for row in rows]
 
 
-def _scores_of_ids(own: Reader, other: Reader, text: str) -> tuple[Scores, Scores]:
-    ids = own.tokens(text)[:_LONGEST]
-    return own.scores(ids), other.scores(ids)
+def _vectors_of_both(own: Reader, other: LlamaEncoder) -> list[tuple[Scores, Scores]]:
+    """Vectors at length 1 of texts that both cut into the same tokens, for the other takes no tokens."""
+    texts = [text for text in strings(TOKENISED) if len(own.tokens(text)) <= _LONGEST]
+    same = [text for text in texts if own.tokens(text) == other.tokens(text)][:SCORED]
+    return [(_unit(own.scores(own.tokens(text))), _unit(other.vectors(text))) for text in same]
 
 
 def _unit(vectors: Scores) -> Scores:
     unit: Scores = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
-
-
-_Readers = list[tuple[str, Callable[[], Reader] | str]]
 
 
 def _hugging_face_readers(source: Source, folder: Path) -> _Readers:
@@ -144,23 +142,32 @@ def _hugging_face_readers(source: Source, folder: Path) -> _Readers:
 
 def _gguf_readers(source: Source, folder: Path) -> _Readers:
     file = folder / GGUF_WEIGHTS
-    context = 2 * _LONGEST if source.pipeline == "text-generation" else 512
-    readers: _Readers = [("Rung", lambda: _RungOnGguf(file, source.pipeline))]
-    if source.pipeline == "text-generation":
-        reader: Any = lambda: TransformersReader(  # noqa: E731
+    readers: _Readers = [("Rung", lambda: _RungOnGguf(file, source))]
+    decodes, context = source.pipeline == "text-generation", 2 * _LONGEST
+    if decodes:
+        opened = lambda: TransformersReader(  # noqa: E731
             folder, source.pipeline, source.architecture, gguf_file=GGUF_WEIGHTS, config_of=source.folder
         )
-        readers.append(("transformers", reader if installed("transformers") else "not installed"))
-    llama: Any = lambda: LlamaReader(file, source.pipeline, context)  # noqa: E731
+        readers.append(("transformers", opened if installed("transformers") else "not installed"))
+    llama = lambda: LlamaDecoder(file, context) if decodes else LlamaEncoder(file, context)  # noqa: E731
     return [*readers, ("llama.cpp", llama if installed("llama_cpp") else "llama-cpp-python is not installed")]
 
 
 class _RungOnGguf(RungReader):
-    """Rung, on a GGUF file: what it reads out of it, tokenizer and configuration too."""
+    """Rung, on a GGUF file: what it reads out of it, tokenizer and configuration too.
 
-    def __init__(self, file: Path, pipeline: str) -> None:
+    How a sentence encoder makes one vector of many is in the file as a number only; the folder's own steps are taken.
+    """
+
+    def __init__(self, file: Path, source: Source) -> None:
         with _unpacked(file) as folder:
-            super().__init__(folder, "feature-extraction" if pipeline == "sentence-similarity" else pipeline)
+            for path in source.folder.glob("[0-9]_*/config.json"):
+                (folder / path.parent.name).mkdir()
+                shutil.copyfile(path, folder / path.parent.name / path.name)
+            for name in (SENTENCE_MODULES, "sentence_bert_config.json"):
+                if (source.folder / name).is_file():
+                    shutil.copyfile(source.folder / name, folder / name)
+            super().__init__(folder, source.pipeline)
 
 
 @contextmanager
@@ -186,8 +193,3 @@ def _require_equal(comparison: Comparison, dtype: str, *, tokens_too: bool) -> N
         raise EvaluationError(
             f"the exported model makes other tokens of texts: {comparison}", where=comparison.reader, hint=hint
         )
-
-
-def embeddings_agree(first: Sequence[Scores], second: Sequence[Scores]) -> float:
-    """The lowest cosine between two lists of embeddings."""
-    return min(float((_unit(a) * _unit(b)).sum(1).min()) for a, b in zip(first, second, strict=True))
