@@ -129,22 +129,19 @@ def read_target_settings(folder: Path, config: SequenceConfig) -> TargetSettings
             never=_never(stored, config.vocab_size, where),
             forced_first=_token(stored, "forced_bos_token_id", config.vocab_size, where, None),
             forced_end=_token(stored, "forced_eos_token_id", config.vocab_size, where, None) is not None,
-            min_tokens=max((stored.get("min_length") or 1) - 1, stored.get("min_new_tokens") or 0),
-            no_repeat_ngram_size=stored.get("no_repeat_ngram_size") or 0,
+            min_tokens=max(_count(stored, "min_length", where, 1) - 1, _count(stored, "min_new_tokens", where, 0)),
+            no_repeat_ngram_size=_count(stored, "no_repeat_ngram_size", where, 0),
             renormalised=bool(stored.get("renormalize_logits")),
         )
         options = BeamOptions(
-            num_beams=stored.get("num_beams") or 1,
-            length_penalty=_given(stored, "length_penalty", 1.0),
+            num_beams=_count(stored, "num_beams", where, 1),
+            length_penalty=_number(stored, "length_penalty", where, 1.0),
             early_stopping=_given(stored, "early_stopping", False),
-            max_tokens=_most(stored) or 1,
         )
-    except (UsageError, TypeError) as error:
-        problem = error.problem if isinstance(error, UsageError) else str(error)
-        raise RunFolderError(problem, where=where, hint="mend the file") from None
-    return TargetSettings(
-        rules, options.num_beams, options.length_penalty, options.early_stopping, _most(stored), stored
-    )
+    except UsageError as error:
+        raise RunFolderError(error.problem, where=where, hint="mend the file") from None
+    most = _most(stored, where)
+    return TargetSettings(rules, options.num_beams, options.length_penalty, options.early_stopping, most, stored)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -197,8 +194,22 @@ def _never(stored: Mapping[str, Any], vocab_size: int, where: str) -> tuple[int,
     return tuple(_token({"bad_words_ids": word}, "bad_words_ids", vocab_size, where, None) for word in words)
 
 
-def _most(stored: Mapping[str, Any]) -> int | None:
+def _number(stored: Mapping[str, Any], key: str, where: str, default: float) -> float:
+    value = _given(stored, key, default)
+    if type(value) not in (int, float):
+        raise RunFolderError(f"{key} must be a number, not {value!r}", where=where)
+    return float(value)
+
+
+def _count(stored: Mapping[str, Any], key: str, where: str, default: int) -> int:
+    value = _given(stored, key, default)
+    if type(value) is not int or value < 0:
+        raise RunFolderError(f"{key} must be a whole number of at least 0, not {value!r}", where=where)
+    return value
+
+
+def _most(stored: Mapping[str, Any], where: str) -> int | None:
     """Tokens of the longest target; `max_length` counts the start token too."""
     if stored.get("max_new_tokens") is not None:
-        return int(stored["max_new_tokens"])
-    return None if stored.get("max_length") is None else max(1, int(stored["max_length"]) - 1)
+        return max(1, _count(stored, "max_new_tokens", where, 1))
+    return None if stored.get("max_length") is None else max(1, _count(stored, "max_length", where, 1) - 1)
