@@ -5,8 +5,8 @@
     chosen, rejected                      whole conversations that differ in the last answer: lists of OpenAI messages,
                                           or Anthropic's text with "\n\nHuman:" and "\n\nAssistant:" before each turn
 
-Nothing is repaired by guessing. Large sets of preferences hold some rows that say nothing (equal answers, an empty one):
-these are left out and counted, and many of them are an error.
+Nothing is repaired by guessing. Large sets of preferences hold some rows that say nothing (equal answers, an empty
+one): these are left out and counted, and many of them are an error.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from rung.errors import DataError
 from rung.progress import SILENT, Progress
 
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
+_MOST_UNUSABLE = 0.05
 _LAYOUTS = (
     "prompt, chosen and rejected; instruction, chosen and rejected; or chosen and rejected as whole conversations"
 )

@@ -29,7 +29,7 @@ from rung.nets.pretrained import read_config_file
 from rung.nets.vocabulary_growth import grow_vocabulary
 from rung.progress import Progress
 from rung.tasks.bases import resolve_base
-from rung.tasks.chat.recipe import ChatRecipe
+from rung.tasks.chat.recipe import AnyChatRecipe, ChatRecipe
 from rung.tasks.tuning.folder import open_language_model
 from rung.tasks.tuning.method import TuningMethod
 
@@ -153,7 +153,7 @@ def prepare(recipe: ChatRecipe, progress: Progress) -> tuple[ChatRecipe, Prepare
 
     Raises DataError, TokenizerError, RunFolderError, UsageError.
     """
-    recipe, base = _dated(recipe, open_base(recipe.base, template=recipe.data.template))
+    recipe, base = dated(recipe, open_base(recipe.base, template=recipe.data.template))
     require_learnable(base, recipe.tuning)
     split = read_parts(recipe, progress)
     limit = min(recipe.training.context_length or base.context_length, base.context_length)
@@ -186,7 +186,7 @@ def require_learnable(base: ChatBase, method: TuningMethod) -> None:
         )
 
 
-def _dated(recipe: ChatRecipe, base: ChatBase) -> tuple[ChatRecipe, ChatBase]:
+def dated(recipe: AnyChatRecipe, base: ChatBase) -> tuple[AnyChatRecipe, ChatBase]:
     """A template that writes the date is told the same one whenever the run goes on."""
     if not base.template.tells_the_date:
         return recipe, base

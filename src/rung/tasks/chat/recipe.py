@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -90,21 +90,33 @@ class ChatRecipe(AnyRecipe):
         return self.training.learning_rate or _RATES[self.tuning.kind]
 
 
-def wanted_recipe(
-    base: str, files: tuple[str, ...], method: TuningMethod, given: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> ChatRecipe:
+AnyChatRecipe = TypeVar("AnyChatRecipe", bound=ChatRecipe)
+
+
+def wanted_recipe(  # noqa: PLR0917 - what `tune` was given, in its order
+    kind: type[AnyChatRecipe],
+    base: str,
+    files: tuple[str, ...],
+    method: TuningMethod,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    example: str,
+    epochs: float = DEFAULT_EPOCHS,
+) -> AnyChatRecipe:
     """One recipe of all that a caller asked for: `given` (dotted keys; None for what was not) over `overrides`.
 
-    Raises RecipeError or UsageError for what is unknown, contradictory or missing.
+    `example` shows the command as it should be; `epochs` is how long to tune where no budget is given. Raises
+    RecipeError or UsageError for what is unknown, contradictory or missing.
     """
     if not files:
-        raise UsageError("there are no conversations to tune on", hint="rung tune smollm2 talks.jsonl --task chat")
+        raise UsageError("there is nothing to tune on", hint=example)
     if method.kind == "frozen":
         raise UsageError("a chat model has no new head that could be trained alone", hint="tune all of it, or --lora")
     changes = {key: value for key, value in given.items() if value not in (None, (), False)}
-    recipe = ChatRecipe(base=base, method=method.to_json()).with_overrides(overrides)
+    recipe = kind(base=base, method=method.to_json()).with_overrides(overrides)
     recipe = recipe.with_overrides({"data.files": files, **changes})
     training = recipe.training
     if training.minutes is None and training.epochs is None and training.steps is None:
-        recipe = recipe.with_overrides({"training.epochs": DEFAULT_EPOCHS})
+        recipe = recipe.with_overrides({"training.epochs": epochs})
     return recipe

@@ -31,7 +31,7 @@ from rung.tasks.chat.measuring import (
 )
 from rung.tasks.chat.plan import ChatPlan, compute_dtype, facts_of, loop_settings, make_plan, optimizer_of
 from rung.tasks.chat.preflight import preflight
-from rung.tasks.chat.preparation import PreparedChat, prepare
+from rung.tasks.chat.preparation import ChatBase, PreparedChat, prepare
 from rung.tasks.chat.recipe import ChatRecipe, wanted_recipe
 from rung.tasks.chat.summary import BEFORE, ChatTuned, card
 from rung.tasks.run import Run, free_folder, require_empty
@@ -136,16 +136,16 @@ def resume(
     return _Tuning(opened, recipe, prepared, session).go(deadline=None, checkpoint=checkpoint)
 
 
-def tuned_network(prepared: PreparedChat, recipe: ChatRecipe) -> CausalLM:
+def tuned_network(base: ChatBase, recipe: ChatRecipe) -> CausalLM:
     """The base as `recipe` tunes it, before any step: what moves is trainable, new tokens have rows."""
-    net = base_network(prepared, recipe)
+    net = base_network(base, recipe)
     apply_method(net, recipe.tuning, seed=recipe.seed)
     return net
 
 
-def base_network(prepared: PreparedChat, recipe: ChatRecipe) -> CausalLM:
+def base_network(base: ChatBase, recipe: ChatRecipe) -> CausalLM:
     """The base as it is, in the dtype to compute in and where it shall compute."""
-    net = prepared.base.network()
+    net = base.network()
     net.compute_dtype = compute_dtype(recipe)
     return net.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -181,7 +181,9 @@ def _recipe(  # noqa: PLR0917 - the arguments of `tune`, one by one
         "data.test": tuple(map(str, test)),
     }
     origin = base_record(resolve_base(base))["origin"]
-    return wanted_recipe(origin, tuple(map(str, data)), method or TuningMethod(), given, overrides or {})
+    example = "rung tune smollm2 talks.jsonl --task chat"
+    files = tuple(map(str, data))
+    return wanted_recipe(ChatRecipe, origin, files, method or TuningMethod(), given, overrides or {}, example=example)
 
 
 def _session(progress: Progress, display: Display, began: float) -> Session:
@@ -194,7 +196,7 @@ def _planned(recipe: ChatRecipe, progress: Progress, deadline: float | None) -> 
     recipe, prepared = prepare(recipe, progress)
     for example in preflight(prepared.rows["train"].examples, prepared.base.tokenizer):
         progress.say(example)
-    net = tuned_network(prepared, recipe)
+    net = tuned_network(prepared.base, recipe)
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     made = make_plan(recipe, prepared, net, seconds=left)
     for line in made.lines():
@@ -213,7 +215,7 @@ class _Tuning:
     def go(self, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> ChatTuned:
         """Tune from `checkpoint` or from the base until the schedule ends."""
         recipe = self.recipe
-        net = tuned_network(self.prepared, recipe)
+        net = tuned_network(self.prepared.base, recipe)
         job = Job(
             net=net,
             objective=AnswerTokens(),
@@ -249,7 +251,7 @@ class _Tuning:
 
     def _publish(self, net: CausalLM, best: Path, result: LoopResult) -> ChatTuned:
         """Measure the base and the best checkpoint on test conversations, and make the run folder that model."""
-        before = self._losses(base_network(self.prepared, self.recipe), "measuring the base")
+        before = self._losses(base_network(self.prepared.base, self.recipe), "measuring the base")
         after = self._losses(net, "measuring the tuned model")
         answers = self._answers(net)
         sha256 = self.prepared.split.test.sha256

@@ -1,0 +1,94 @@
+"""Pairs of answers as rows of tokens: a pair is a row, its chosen answer document 1, its rejected one document 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rung.data.chat_template import ChatTemplate
+from rung.data.order import SampleOrder
+from rung.data.packing import PackedRows, TokenExamples
+from rung.data.preferences import Preference
+from rung.data.tokenizer import Tokenizer
+from rung.errors import DataError
+from rung.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Ints = NDArray[np.int64]
+
+
+class PairRows(PackedRows):
+    """Rows of two examples each, 2 n and 2 n + 1: the prompt of pair n with its chosen and with its rejected answer."""
+
+    def __init__(self, examples: TokenExamples, *, pad_token_id: int) -> None:
+        pairs = examples.lengths.reshape(-1, 2) - 1
+        super().__init__(examples, context_length=int(pairs.sum(1).max()), pad_token_id=pad_token_id)
+        self.rows = [[2 * number, 2 * number + 1] for number in range(len(pairs))]
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Pairs as tokens: `kept[i]` is the number of the pair that row i is; `left_out` of them did not fit the context."""
+
+    rows: PairRows
+    kept: list[int]
+    left_out: int
+
+
+def encode_pairs(
+    pairs: Sequence[Preference],
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    *,
+    context_length: int,
+    progress: Progress = SILENT,
+) -> EncodedPairs:
+    """Render both answers of each pair; of the tokens, those of the answer alone are judged.
+
+    A pair of which one side has more than `context_length` + 1 tokens is left out: cut answers would be compared by
+    how they begin. Raises DataError when none is left, and as the template does.
+    """
+    rendered, kept = [], []
+    with progress.task("rendering pairs", len(pairs), "pairs") as advance:
+        for number, pair in enumerate(pairs):
+            sides = [template.render_answer(pair.prompt, answer, tokenizer) for answer in (pair.chosen, pair.rejected)]
+            if max(map(len, sides)) <= context_length + 1 and all(any(side.assistant[1:]) for side in sides):
+                rendered += sides
+                kept.append(number)
+            advance(1)
+    if not kept:
+        raise DataError(
+            f"no pair fits the context of {context_length:,} tokens",
+            hint="give shorter pairs, or a longer context: --set training.context_length=N",
+        )
+    rows = PairRows(TokenExamples.of(rendered), pad_token_id=tokenizer.eos_token_id)
+    return EncodedPairs(rows, kept, len(pairs) - len(kept))
+
+
+class PairBatches:
+    """Rows of pairs with `reference` (rows, 2), what the reference network gives each answer.
+
+    Drawn anew each epoch by (`seed`, epoch); without a seed, sample n is row n.
+    """
+
+    def __init__(self, rows: PairRows, reference: NDArray[np.float64], *, seed: int | None = None) -> None:
+        self._rows, self._reference = rows, reference
+        self._order = None if seed is None else SampleOrder(len(rows), seed)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, sample_numbers: Ints) -> dict[str, Tensor]:
+        """The rows of these samples; see `rung.data.packing.PackedRows`."""
+        import torch
+
+        numbers = np.asarray(sample_numbers)
+        chosen = numbers if self._order is None else self._order.locate(numbers)[1]
+        reference = torch.from_numpy(self._reference[chosen].astype(np.float32))
+        return {**self._rows.collate(chosen.tolist()), "reference": reference}

@@ -1,0 +1,454 @@
+"""A chat model and pairs of answers in, a model that prefers the better ones out: `tune`, `plan`, `resume` (DPO)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rung.data.chat_template import RenderedTokens
+from rung.data.conversation_split import PARTS
+from rung.data.packing import PackedRows, TokenExamples
+from rung.errors import PlanError
+from rung.generation.engine import Engine
+from rung.generation.options import SamplingOptions
+from rung.nets.decoder import CausalLM
+from rung.objectives.preference import DirectPreference
+from rung.progress import SILENT, Progress
+from rung.records import ItemScores
+from rung.tasks.bases import base_record, resolve_base
+from rung.tasks.chat.folder import save_chat_model
+from rung.tasks.chat.measuring import answer_losses
+from rung.tasks.chat.plan import compute_dtype, loop_settings, optimizer_of
+from rung.tasks.chat.preference_data import (
+    PreparedPairs,
+    batches,
+    keep_reference,
+    kept_reference,
+    pair_scores,
+    prepare_pairs,
+)
+from rung.tasks.chat.preference_recipe import DEFAULT_EPOCHS, PreferenceRecipe
+from rung.tasks.chat.preference_summary import PreferenceTuned, card, preference_records
+from rung.tasks.chat.recipe import wanted_recipe
+from rung.tasks.chat.tuning import base_network, load_trained, tuned_network
+from rung.tasks.run import Run, free_folder, require_empty
+from rung.tasks.tuning.frame import Job, Session, open_interrupted, require_unchanged, run_loop
+from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.tune import TUNED_FOR
+from rung.training.checkpoint import Checkpoint, latest_good
+from rung.training.contracts import LoopResult, Validation
+from rung.training.distributed import alone
+from rung.training.machine import has_bf16_instructions, usable_cores
+from rung.training.meter import SILENT_DISPLAY, Display
+from rung.training.precision import tune_allocator
+from rung.training.schedule import Schedule
+from rung.training.validation import mean_loss
+
+Files = Sequence[str | Path]
+Scores = dict[str, NDArray[np.float64]]
+_BATCH_PAIRS, _MICRO_TOKENS = 16, 2048
+_VALIDATIONS = 4
+_MOST_EPOCHS = 3.0
+_FORWARD_SHARE = 0.35  # of a training step, to score as many pairs
+_FILES_SECONDS = 4.0
+_WRITTEN_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class PreferencePlan:
+    """A recipe without gaps, and what it comes to. `seconds` is a forecast of training, None without a clock."""
+
+    recipe: PreferenceRecipe
+    parameters: int
+    trained: int
+    facts: dict[str, Any]
+    seconds: float | None = None
+    seconds_after: float = 0.0
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        training, steps = self.recipe.training, self.recipe.training.steps or 0
+        taken = "" if self.seconds is None else f", about {self.seconds:,.0f} s"
+        form = "means over tokens" if self.recipe.preference.length_normalised else "sums over tokens"
+        epochs = steps * (training.batch_size or 1) / self.facts["train_pairs"]
+        return [
+            *self.facts["remarks"],
+            f"{self.trained:,} of {self.parameters:,} parameters are trained ({self.recipe.tuning.kind}).",
+            f"{steps:,} steps of {training.batch_size} pairs ({epochs:.2f} times over {self.facts['train_pairs']:,}) "
+            f"in {training.precision}, learning rate {self.recipe.learning_rate:g}, beta {self.recipe.beta:g} on {form}"
+            f"{taken}.",
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the run folder and `--json`."""
+        return {
+            "parameters": self.parameters,
+            "trained_parameters": self.trained,
+            **self.facts,
+            "steps": self.recipe.training.steps,
+            "seconds": self.seconds,
+            "recipe": self.recipe.to_json(),
+        }
+
+
+def tune(
+    base: str | Path,
+    data: Files,
+    *,
+    method: TuningMethod | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    out: Path | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    valid: Files = (),
+    test: Files = (),
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+    display: Display = SILENT_DISPLAY,
+    started: float | None = None,
+) -> PreferenceTuned:
+    """Make the chat model `base` prefer the better answers of the pairs `data`, and leave a run folder (DPO).
+
+    `data` are pairs (see `rung.data.preferences`); 5 % are split off to choose the checkpoint and 10 % to test on,
+    unless `valid` and `test` bring them. `base` itself is the reference: what it gives each answer is computed once and
+    kept. `--set preference.length_normalised=true` compares means over tokens instead of sums. `method` (default: full;
+    or LoRA) says which weights move. `minutes` is the wall time of it all, counted from `started`; `epochs` (default:
+    1) or `steps` read no clock.
+
+    Raises UsageError, RecipeError, DataError, TokenizerError, PlanError, TrainingError or RunFolderError.
+    """
+    session = _session(progress, display, started)
+    recipe = _recipe(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    out = out or free_folder(f"{Path(recipe.data.files[0]).name.split('.')[0]}-{Path(base).name.split('.')[0]}")
+    require_empty(out)
+    deadline = session.deadline(recipe.training.minutes)
+    made, prepared = _planned(recipe, progress, deadline)
+    run = Run.create(
+        out,
+        recipe=made.recipe,
+        plan=made.to_json(),
+        data={"sha256": prepared.sha256, **made.facts},
+        parent=base_record(prepared.base.folder),
+    )
+    run.header[TUNED_FOR] = "prefer"
+    run.write("planned")
+    latest = None if deadline is None else deadline - made.seconds_after
+    return _Tuning(run, made.recipe, prepared, session).go(deadline=latest)
+
+
+def plan(
+    base: str | Path,
+    data: Files,
+    *,
+    method: TuningMethod | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    valid: Files = (),
+    test: Files = (),
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+    started: float | None = None,
+) -> PreferencePlan:
+    """Do all that `tune` does before tuning, and return what it would do. Arguments and errors as in `tune`."""
+    session = _session(progress, SILENT_DISPLAY, started)
+    recipe = _recipe(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    return _planned(recipe, progress, session.deadline(recipe.training.minutes))[0]
+
+
+def resume(
+    run: str | Path, *, threads: int | None = None, progress: Progress = SILENT, display: Display = SILENT_DISPLAY
+) -> PreferenceTuned:
+    """Go on with an interrupted run, exactly as if it had not been interrupted (bit for bit on CPU).
+
+    Raises RunFolderError when the run is finished or damaged, or its base or pairs have changed since.
+    """
+    opened = open_interrupted(run, threads=threads)
+    recipe = PreferenceRecipe.parse(opened.header["recipe"], where=str(opened.folder / "rung.json"))
+    session = _session(progress, display, None)
+    recipe, prepared = prepare_pairs(recipe, progress)
+    require_unchanged(opened, base=recipe.base, data_sha256=prepared.sha256, files=recipe.data.files)
+    checkpoint = latest_good(opened.folder, progress.say)
+    return _Tuning(opened, recipe, prepared, session).go(deadline=None, checkpoint=checkpoint)
+
+
+def _recipe(  # noqa: PLR0917 - the arguments of `tune`, one by one
+    base: str | Path,
+    data: Files,
+    method: TuningMethod | None,
+    minutes: float | None,
+    epochs: float | None,
+    steps: int | None,
+    seed: int | None,
+    threads: int | None,
+    valid: Files,
+    test: Files,
+    overrides: Mapping[str, Any] | None,
+) -> PreferenceRecipe:
+    given = {
+        "training.minutes": minutes,
+        "training.epochs": epochs,
+        "training.steps": steps,
+        "training.threads": threads,
+        "seed": seed,
+        "data.valid": tuple(map(str, valid)),
+        "data.test": tuple(map(str, test)),
+    }
+    return wanted_recipe(
+        PreferenceRecipe,
+        base_record(resolve_base(base))["origin"],
+        tuple(map(str, data)),
+        method or TuningMethod(),
+        given,
+        overrides or {},
+        example="rung tune runs/my_chat pairs.jsonl --task prefer",
+        epochs=DEFAULT_EPOCHS,
+    )
+
+
+def _session(progress: Progress, display: Display, started: float | None) -> Session:
+    tune_allocator()
+    return Session(progress, display, time.monotonic() if started is None else started)
+
+
+def _planned(
+    recipe: PreferenceRecipe, progress: Progress, deadline: float | None
+) -> tuple[PreferencePlan, PreparedPairs]:
+    """The plan, told to whoever listens."""
+    recipe, prepared = prepare_pairs(recipe, progress)
+    net = tuned_network(prepared.base, recipe)
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    made = _make_plan(recipe, prepared, net, seconds=left)
+    for line in made.lines():
+        progress.say(line)
+    return made, prepared
+
+
+def _make_plan(
+    recipe: PreferenceRecipe, prepared: PreparedPairs, net: CausalLM, *, seconds: float | None
+) -> PreferencePlan:
+    """Fill the gaps of `recipe`; with `seconds` for all that is left to do, by timing a step of `net`."""
+    training, rows = recipe.training, prepared.rows("train")
+    pairs = min(training.batch_size or _BATCH_PAIRS, len(rows))
+    micro = min(training.micro_batch_size or max(1, _MICRO_TOKENS // rows.context_length), pairs)
+    on_gpu = next(net.parameters()).device.type == "cuda"
+    recipe = recipe.with_overrides(
+        {
+            "training.batch_size": pairs,
+            "training.micro_batch_size": math.gcd(micro, pairs),
+            "training.precision": training.precision or ("bf16" if on_gpu or has_bf16_instructions() else "fp32"),
+            "training.learning_rate": recipe.learning_rate,
+            "training.threads": training.threads or usable_cores(),
+            "preference.beta": recipe.beta,
+        }
+    )
+    taken: float | None = None
+    after = 0.0
+    if seconds is None:
+        steps = training.steps or max(1, math.ceil((training.epochs or 1.0) * len(rows) / pairs))
+    else:
+        pair = _seconds_of_pair(recipe, prepared, net)
+        scored = sum(len(prepared.rows(part)) for part in PARTS)  # by the reference
+        scored += _VALIDATIONS * len(prepared.rows("valid")) + len(prepared.rows("test"))
+        after = 2 * _FORWARD_SHARE * pair * len(prepared.rows("test")) + _FILES_SECONDS
+        left = seconds - _FORWARD_SHARE * pair * scored - after
+        steps = int(min(left / pair, _MOST_EPOCHS * len(rows)) / pairs)
+        taken = steps * pairs * pair
+    if steps < 1:
+        raise PlanError(f"no step of training fits into {seconds or 0.0:.0f} s", hint="give more --minutes, or --steps")
+    schedule = Schedule.warmup_flat_decay(
+        steps,
+        warmup=min(round(steps * training.warmup_share), steps - 1),
+        decay_fraction=training.decay_share,
+        final=training.final_learning_rate_fraction,
+    )
+    recipe = recipe.with_overrides(
+        {
+            "training.schedule": training.schedule or schedule.to_json(),
+            "training.steps": steps,
+            "training.epochs": None,
+            "training.validate_every": training.validate_every or max(1, math.ceil(steps / _VALIDATIONS)),
+        }
+    )
+    own = [parameter for name, parameter in net.named_parameters() if ".lora_" not in name]
+    return PreferencePlan(
+        recipe,
+        parameters=sum(one.numel() for one in own),
+        trained=sum(one.numel() for one in net.parameters() if one.requires_grad),
+        facts=prepared.facts(),
+        seconds=taken,
+        seconds_after=after,
+    )
+
+
+def _seconds_of_pair(recipe: PreferenceRecipe, prepared: PreparedPairs, net: CausalLM) -> float:
+    """Seconds to train on one pair, from a step forth and back. `net` is left as it was."""
+    micro, rows = recipe.training.micro_batch_size or 1, prepared.rows("train")
+    torch.set_num_threads(recipe.training.threads or usable_cores())
+    net.compute_dtype = compute_dtype(recipe)
+    reference = {"train": np.zeros((len(rows), 2))}
+    batch = batches(prepared, reference, "train", recipe.seed).batch(np.arange(micro))
+    batch = {name: tensor.to(next(net.parameters()).device) for name, tensor in batch.items()}
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        DirectPreference()(net, batch).total.backward()  # type: ignore[no-untyped-call]
+        times.append(time.perf_counter() - began)
+    net.zero_grad(set_to_none=True)
+    return min(times) / micro
+
+
+class _Tuning:
+    """Tunes a run by its recipe, measures it, and makes its folder a model: the same for new and resumed runs."""
+
+    def __init__(self, run: Run, recipe: PreferenceRecipe, prepared: PreparedPairs, session: Session) -> None:
+        """Take a run whose recipe has no gaps, and its pairs as rows."""
+        self.run, self.recipe, self.prepared, self.session = run, recipe, prepared, session
+        torch.set_num_threads(recipe.training.threads or usable_cores())
+
+    def go(self, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> PreferenceTuned:
+        """Tune from `checkpoint` or from the base until the schedule ends."""
+        recipe, prepared = self.recipe, self.prepared
+        reference = self._reference()
+        net = tuned_network(prepared.base, recipe)
+        objective = DirectPreference(recipe.beta, length_normalised=recipe.preference.length_normalised)
+        held_out = batches(prepared, reference, "valid", None)
+
+        def validate() -> Validation:
+            found = mean_loss(
+                net,
+                objective,
+                held_out,
+                samples=len(held_out),
+                batch_size=recipe.training.micro_batch_size or 1,
+                world=alone(next(net.parameters()).device),
+            )
+            return Validation(found["loss"], found)
+
+        def save(folder: Path) -> None:
+            save_chat_model(net, prepared.base, folder, method=recipe.tuning, record=self.run.header["parent"])
+
+        job = Job(
+            net=net,
+            objective=objective,
+            batches=batches(prepared, reference, "train", recipe.seed),
+            optimizer=optimizer_of(net, recipe),
+            settings=loop_settings(recipe),
+            save=save,
+            load=lambda folder: load_trained(net, folder, recipe.tuning),
+            validate=validate,
+        )
+        result, _ = run_loop(self.run, recipe, job, self.session, deadline=deadline, checkpoint=checkpoint)
+        if result.ended == "interrupted":
+            return self._summary(result)
+        best = result.best_checkpoint or result.checkpoint
+        if best != result.checkpoint:
+            load_trained(net, best, recipe.tuning)
+        return self._publish(net, best, result, reference["test"])
+
+    def _reference(self) -> Scores:
+        """What the base gives the answers of all pairs: computed once a run, and kept in its folder."""
+        parent = self.run.header["parent"]["weights_sha256"]
+        form = self.recipe.preference.length_normalised
+        identity = f"{parent} {self.prepared.sha256} {form} {self.recipe.training.precision}"
+        kept = kept_reference(self.run.folder, identity)
+        if kept is not None:
+            return kept
+        net = base_network(self.prepared.base, self.recipe)
+        found = {part: self._scores(net, part, f"scoring {part} pairs by the base") for part in PARTS}
+        keep_reference(self.run.folder, found, identity)
+        return found
+
+    def _scores(self, net: CausalLM, part: str, label: str) -> NDArray[np.float64]:
+        return pair_scores(
+            net,
+            self.prepared.rows(part),
+            length_normalised=self.recipe.preference.length_normalised,
+            batch_size=self.recipe.training.micro_batch_size or 1,
+            progress=self.session.progress,
+            label=label,
+        )
+
+    def _publish(
+        self, net: CausalLM, best: Path, result: LoopResult, reference: NDArray[np.float64]
+    ) -> PreferenceTuned:
+        """Measure the best checkpoint on test pairs, and make the run folder that model."""
+        pairs = self.prepared.kept("test")
+        records, scores = preference_records(
+            [pair.id for pair in pairs],
+            before=reference,
+            after=self._scores(net, "test", "scoring test pairs"),
+            beta=self.recipe.beta,
+            drift=self._drift(net),
+            data_sha256=self.prepared.split.test.sha256,
+        )
+        summary = replace(self._summary(result), records=tuple(records), seconds=self.session.seconds)
+        recipe = PreferenceRecipe.parse(self.run.header["recipe"])
+        self.run.publish(best, card=card(self.run, recipe, summary), records=records, scores=scores)
+        return summary
+
+    def _drift(self, net: CausalLM) -> ItemScores | None:
+        """ln P(answer) under `net` less that under the base, for one sampled answer to each of some test prompts.
+
+        Its mean estimates the Kullback-Leibler divergence of answers from the reference (Monte Carlo).
+        """
+        base, measuring, recipe = self.prepared.base, self.recipe.measuring, self.recipe
+        asked = self.prepared.kept("test")[: measuring.prompts]
+        if not asked:
+            return None
+        net.eval()
+        engine = Engine(net, base.tokenizer, precision=recipe.training.precision or "fp32")
+        written: list[RenderedTokens] = []
+        with self.session.progress.task("sampling answers", len(asked), "answers") as advance:
+            for start in range(0, len(asked), _WRITTEN_AT_ONCE):
+                some = asked[start : start + _WRITTEN_AT_ONCE]
+                prompts = [base.template.render_prompt(one.prompt, base.tokenizer) for one in some]
+                options = [
+                    SamplingOptions(
+                        max_tokens=measuring.max_tokens, seed=start + place, stop_tokens=(base.end_of_turn,)
+                    )
+                    for place in range(len(some))
+                ]
+                for prompt, answer in zip(prompts, engine.generate(prompts, options), strict=True):
+                    judged = [False] * len(prompt) + [True] * len(answer.token_ids)
+                    written.append(RenderedTokens([*prompt, *answer.token_ids], judged))
+                advance(len(some))
+        examples = TokenExamples.of(written)
+        longest = int(examples.lengths.max()) - 1
+        rows = PackedRows(examples, context_length=longest, pad_token_id=base.tokenizer.eos_token_id)
+        ids = [one.id for one in asked]
+        losses = [
+            answer_losses(
+                one, rows, ids, batch_size=recipe.training.micro_batch_size or 1, progress=self.session.progress
+            )
+            for one in (base_network(base, recipe), net)
+        ]
+        return ItemScores(ids, losses[0].values - losses[1].values, np.ones(len(ids)))
+
+    def _summary(self, result: LoopResult) -> PreferenceTuned:
+        made = self.run.header["plan"]
+        pairs = result.step * (self.recipe.training.batch_size or 1)
+        return PreferenceTuned(
+            run=self.run.folder,
+            ended=result.ended,
+            steps=result.step,
+            epochs=pairs / made["train_pairs"],
+            parameters=made["parameters"],
+            trained=made["trained_parameters"],
+            seconds=self.session.seconds,
+            pairs_per_second=pairs / result.seconds if result.seconds else 0.0,
+            plan=made,
+            skipped=result.skipped,
+        )
