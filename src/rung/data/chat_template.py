@@ -252,7 +252,7 @@ def require_special_tokens(template: ChatTemplate, tokenizer: Tokenizer) -> None
     """
     probe = (Message("user", "a"), Message("assistant", "b"))
     written = template.render(probe) + template.render(probe[:1], add_generation_prompt=True)
-    missing = sorted(set(_LOOKS_SPECIAL.findall(written)) - special_tokens_of(tokenizer).ids.keys())
+    missing = sorted(set(_LOOKS_SPECIAL.findall(written)) - special_tokens_of(tokenizer).ids.keys() - _PLAIN_ROLES)
     if missing:
         raise TokenizerError(
             f"the chat template writes {', '.join(missing)}, which are no special tokens of this tokenizer",
@@ -275,6 +275,8 @@ def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> int:
     return said[-1]
 
 
+# Zephyr's family writes these as plain text; what ends a turn is another matter, see `end_of_turn`.
+_PLAIN_ROLES = {"<|system|>", "<|user|>", "<|assistant|>"}
 _LOOKS_SPECIAL = re.compile(r"<\|[^|<>\s]{1,60}\|>|<(?:start|end)_of_turn>|</?s>|<(?:bos|eos)>")
 
 

@@ -26,15 +26,16 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-MAX_WORK = 1_000_000
-"""Turns of loops, calls, operators and kilobytes of text that one rendering may cost: a second or two."""
+MAX_WORK = 300_000
+"""Turns of loops, calls, operators and kilobytes of text that one rendering may cost: about a second."""
 MAX_SECONDS = 5.0
 """What a rendering may take at most, should its work be of another kind."""
 MAX_SIZE = 2_000_000
-"""Characters of any value and of the rendered text; an item of a list counts as ten."""
+"""Characters of any value and of the rendered text; an item of a list counts as a hundred."""
 _WIDEST = 1_000
 """The largest number that a call may be given: it could be a width."""
 _CHARACTERS_A_UNIT, _ITEMS_A_UNIT = 1_000, 10
+_ITEM_SIZE = 100
 _LOOKS = 256  # units of work between two looks at the clock
 
 BEGIN_ASSISTANT, END_ASSISTANT, BREAK = "\ufdd0", "\ufdd1", "\ufdd2"
@@ -94,12 +95,12 @@ class Budget:
         return value
 
     def size(self, value: Any) -> int:
-        """Characters and items (ten each) in `value`, counted to `MAX_SIZE`; what is there twice counts twice."""
+        """Characters and items (a hundred each) in `value`, counted to `MAX_SIZE`; what is there twice counts twice."""
         total, looked_at, waiting = 0, 0, [value]
         while waiting and total <= MAX_SIZE:
             one = waiting.pop()
             looked_at += 1
-            total += len(one) if isinstance(one, str | bytes) else 10
+            total += len(one) if isinstance(one, str | bytes) else _ITEM_SIZE
             if isinstance(one, Mapping):
                 waiting.extend(one.keys())
                 waiting.extend(one.values())
@@ -111,7 +112,7 @@ class Budget:
     def require(self, size: int) -> None:
         """Refuse a value of this size, best before it is made."""
         if size > MAX_SIZE:
-            raise TemplateLimitError(f"it makes a value of more than {MAX_SIZE:,} characters or items")
+            raise TemplateLimitError(f"it makes a value of more than {MAX_SIZE:,} characters, or as large a list")
 
     def before_call(self, function: Any, arguments: Iterable[Any]) -> None:
         """Refuse a call whose result could be huge, and count it."""
