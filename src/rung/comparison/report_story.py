@@ -35,7 +35,21 @@ def terms(comparison: Comparison) -> str:
     return (
         f"The reference is {words.clean(verdict.reference, 200)}.{kind} A rung counts as enough when its "
         f"{words.label(metric).lower()} is at most {margin} below the reference's, with 95 % confidence: that margin "
-        f"was fixed before the run. All rungs answered the same test items."
+        f"was fixed before the run. {_who_answered_what(comparison)}"
+    )
+
+
+def _who_answered_what(comparison: Comparison) -> str:
+    """That all answered the same items; or who was asked about a sample of them only."""
+    metric = words.primary_metric(comparison)
+    counts = {rung.name: record.n for rung in comparison.rungs for record in rung.metrics if record.name == metric}
+    most = max(counts.values(), default=0)
+    fewer = [f"{words.clean(name, 200)} {count:,} of {most:,}" for name, count in counts.items() if count < most]
+    if not fewer:
+        return "All rungs answered the same test items."
+    return (
+        f"All rungs answered the same test items, but for want of time only a random sample of them was put to "
+        f"{', '.join(fewer)}: its interval is wider, and pairs are compared on what both answered."
     )
 
 

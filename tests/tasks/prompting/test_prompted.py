@@ -11,6 +11,7 @@ from scripted_server import ScriptedServer, TinyTask, completion, labelled, orac
 
 from rung.errors import PlanError, RunFolderError, UsageError
 from rung.progress import SILENT
+from rung.tasks.prompting import prompted
 from rung.tasks.prompting.costs import Price, SpendingCapReached
 from rung.tasks.prompting.predicting import load
 from rung.tasks.prompting.prompted import LEDGER, PromptedRung
@@ -65,7 +66,7 @@ def test_less_time_means_fewer_trials(server: ScriptedServer, task: TinyTask) ->
     rung = PromptedRung(server.url)
     roomy, tight = (rung.plan(task, seconds, seed=0) for seconds in (1000, 40))
     assert tight["estimate"]["requests"] < roomy["estimate"]["requests"]
-    with pytest.raises(PlanError, match=r"would take about .* s of 1 s"):
+    with pytest.raises(PlanError, match=r"would take about .* s, and there are 1 s"):
         rung.plan(task, 1, seed=0)
 
 
@@ -210,3 +211,28 @@ def test_long_training_texts_are_not_shown(server: ScriptedServer, task: TinyTas
     texts = [f"train {n}: " + "prize " * 300 for n in range(40)]
     task.items["train"] = labelled(texts, [n % 2 for n in range(40)], task.label_names)
     assert "examples were not tried" in fitted(PromptedRung(server.url), task, tmp_path / "run").note
+
+
+class TimedModel:
+    """Stands for a decoder in a folder whose texts take a second each."""
+
+    folder, sha256 = Path("somewhere"), "abc"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "asked", "requests"), [(10_000, None, 18 * 30), (410, 169, 240), (160, 69, 90)], ids=str
+)
+def test_a_slow_local_model_is_asked_about_a_sample_of_the_test_items(
+    seconds: float, asked: int | None, requests: int, task: TinyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task.items["test"] = labelled([f"text {n}" for n in range(200)], [n % 2 for n in range(200)], task.label_names)
+    monkeypatch.setattr(prompted, "open_local", lambda *_, **__: TimedModel())
+    monkeypatch.setattr(prompted, "_way_of_asking", lambda _: {"chat": False, "bf16": False})
+    monkeypatch.setattr(prompted, "seconds_per_text", lambda *_, **__: {0: 0.5, 4: 1.0})
+    plan = PromptedRung("somewhere").plan(task, seconds, seed=0)
+    assert plan["estimate"]["requests"] == requests
+    assert plan.get("test_items") == pytest.approx(asked, abs=1) if asked else "test_items" not in plan
+    if asked:
+        assert f"about {plan['test_items']} of the 200 test items" in prompted._of_sample(plan, 200)
+    with pytest.raises(PlanError, match=r"and there are (59|60) s"):
+        PromptedRung("somewhere").plan(task, 60, seed=0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from rung.tasks.prompting.endpoint import Endpoint, EndpointOptions
 from rung.tasks.prompting.judging import EndpointJudge, Judge, LocalJudge, Scoring, answer_variation
 from rung.tasks.prompting.target import Target
 from rung.tasks.prompting.templates import Prompt
+from rung.tasks.run import model_folder
+
+if TYPE_CHECKING:
+    from rung.tasks.prompting.local_model import LocalModel
 
 MODEL_TYPE = "rung-prompted"
 CONFIG, CHOOSING = "config.json", "choosing.json"
@@ -153,11 +158,23 @@ def load(folder: Path, *, fresh: bool = False) -> PromptedPredictor:
     return PromptedPredictor(judge, prompt, config["scoring"], choosing=choosing, price=price, target=target)
 
 
-def _unchanged_model(named: dict[str, Any]) -> Any:
-    """The local model of a plan's target. Folders of the first versions do not say how it is asked: plainly."""
+def open_local(folder: Path, *, chat: bool, bf16: bool) -> LocalModel:
+    """A local model, kept for the next who asks for it: a rung opens it to plan, to choose, to predict, to be timed."""
+    from rung.tasks.bases import weights_sha256
+
+    return _opened(folder, weights_sha256(model_folder(folder)), chat, bf16)
+
+
+@lru_cache(maxsize=1)
+def _opened(folder: Path, sha256: str, chat: bool, bf16: bool) -> LocalModel:  # noqa: ARG001 - other weights, another model
     from rung.tasks.prompting.local_model import LocalModel
 
-    model = LocalModel(Path(named["folder"]), chat=named.get("chat", False), bf16=named.get("bf16", False))
+    return LocalModel(folder, chat=chat, bf16=bf16)
+
+
+def _unchanged_model(named: dict[str, Any]) -> Any:
+    """The local model of a plan's target. Folders of the first versions do not say how it is asked: plainly."""
+    model = open_local(Path(named["folder"]), chat=named.get("chat", False), bf16=named.get("bf16", False))
     if model.sha256 != named["sha256"]:
         raise RunFolderError(
             "the model that was prompted has other weights now", where=named["folder"], hint="run the comparison again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from rung.tasks.prompting.costs import Price, Spending
 from rung.tasks.prompting.endpoint import Endpoint, EndpointOptions
 from rung.tasks.prompting.estimating import CANDIDATES, estimate, seconds_per_text
 from rung.tasks.prompting.judging import EndpointJudge, Judge, LocalJudge
-from rung.tasks.prompting.predicting import CHOOSING, CONFIG, MODEL_TYPE, llm_cache, load
+from rung.tasks.prompting.predicting import CHOOSING, CONFIG, MODEL_TYPE, llm_cache, load, open_local
 from rung.tasks.prompting.target import Target, parse_target
 from rung.tasks.prompting.templates import LONGEST_EXAMPLE, TEMPLATES, Prompt, default_shots, distinct_prompts
 from rung.tasks.task import FitReport, Indices, Plan, UsualRung
@@ -28,7 +28,6 @@ from rung.version import __version__
 
 if TYPE_CHECKING:
     from rung.data.labelled import LabelledItems
-    from rung.tasks.prompting.local_model import LocalModel
 
 __all__ = ["PromptedRung", "load"]
 
@@ -95,7 +94,7 @@ class PromptedRung(UsualRung):
             target: dict[str, Any] = {"url": where.url, "model": endpoint.model}
         else:
             way = _way_of_asking(where)
-            local = _local_model(where, way)
+            local = open_local(where, **way)
             target = {"folder": str(local.folder.resolve()), "sha256": local.sha256, **way}
             times = seconds_per_text(task, shots, local, seed=seed)
             shots, timed = tuple(times), max(times.values())
@@ -156,7 +155,7 @@ class PromptedRung(UsualRung):
         else:
             named = plan["target"]
             way = {name: named[name] for name in ("chat", "bf16")}
-            endpoint, judge = None, LocalJudge(_local_model(Path(named["folder"]), way))
+            endpoint, judge = None, LocalJudge(open_local(Path(named["folder"]), **way))
         valid: LabelledItems = task.items["valid"]
         sampled = np.sort(np.random.default_rng(seed).permutation(len(valid))[: plan["validation_items"]])
         prompts = distinct_prompts(
@@ -269,9 +268,3 @@ def _way_of_asking(folder: Path) -> dict[str, bool]:
     from rung.training.machine import has_bf16_instructions
 
     return {"chat": find_template(model_folder(folder)) is not None, "bf16": has_bf16_instructions()}
-
-
-def _local_model(folder: Path, way: Mapping[str, bool]) -> LocalModel:
-    from rung.tasks.prompting.local_model import LocalModel
-
-    return LocalModel(folder, **way)
