@@ -28,6 +28,8 @@ from rung.progress import SILENT, Progress
 from rung.records import ItemScores, Record
 
 NAME, UNIT = "bits_per_byte", "bits per byte"
+_TOKENS_AT_ONCE = 2**16
+"""Of the windows that are read together: more need much memory and are no faster."""
 
 
 class _Place(NamedTuple):
@@ -52,10 +54,10 @@ def bits_per_byte(
 
     `net` is a language model of any kind; see `rung.evaluation.scoring.token_scorer`. Windows of `context_length`
     tokens slide by `stride`, so each token is predicted from more than `context_length - stride` tokens where its text
-    has them. By default a decoder uses all the context it has and half of it as the stride; a network with a state
-    reads windows of its own, much longer ones. With `max_bytes`, an
-    evenly spread sample of the documents is measured: the same that `Corpus.texts` gives for this number. Computed in
-    the dtype that `net` computes in. The interval is a bootstrap over documents.
+    has them. By default a decoder uses the context it has, up to 2,048 tokens, and half of it as the stride; a network
+    with a state reads windows of its own, much longer ones. At most `batch_size` windows are read together. With
+    `max_bytes`, an evenly spread sample of the documents is measured: the same that `Corpus.texts` gives for this
+    number. Computed in the dtype that `net` computes in. The interval is a bootstrap over documents.
 
     Raises EvaluationError when there is nothing to measure, or the network's scores are not finite.
     """
@@ -70,6 +72,7 @@ def bits_per_byte(
         )
     if not shards.num_bytes:
         raise EvaluationError("there is no text to measure on", where=str(shards.folder), hint="give more text")
+    batch_size = max(1, min(batch_size, _TOKENS_AT_ONCE // context_length))
     documents = sampled_documents(shards.document_bytes, max_bytes)
     places = list(_places(shards, documents, context_length, stride))
     nats = np.zeros(shards.num_documents)

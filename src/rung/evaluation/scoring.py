@@ -19,6 +19,8 @@ from rung.nets.body import LanguageModel, carries_state
 
 IGNORED = -100
 """The label of a place that is not scored."""
+_LONGEST_READING = 2048
+"""Tokens of a decoder's windows at most, by default: attention to many more takes most of the time and adds little."""
 _SCORES_AT_ONCE = 2**24
 """Scores held in memory at a time: 64 MiB in float32."""
 
@@ -97,14 +99,16 @@ def score(net: Any, tokenizer: Tokenizer, text: str, *, stride: int | None = Non
 class NetScorer:
     """Scores tokens with a network: a body under `model`, a vocabulary head under `lm_head`, its shape in `config`.
 
-    A decoder reads windows as long as its context, each from its beginning; a network that carries a state reads much
-    longer ones, so that a state has all of a usual document, or a long stretch of a longer one, behind it.
+    A decoder reads windows as long as its context (2,048 tokens of a longer one), each from its beginning; a network
+    that carries a state reads much longer ones, so that a state has all of a usual document, or a long stretch of a
+    longer one, behind it.
     """
 
     def __init__(self, net: Any) -> None:
         self._net = net
         self._longest: int = net.config.max_length
-        halves = (self._longest, max(1, self._longest // 2))
+        window = min(self._longest, _LONGEST_READING)
+        halves = (window, max(1, window // 2))
         self._reading: tuple[int, int] = net.config.reading if carries_state(net) else halves
 
     @property

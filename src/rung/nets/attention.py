@@ -131,7 +131,7 @@ class KeyValueCache:
 
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Attend to this and earlier positions. q (batch, heads, time, head_dim); k, v may have fewer heads (GQA)."""
-    if q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled() and q.requires_grad:
         mixed: torch.Tensor = _CpuCausalAttention.apply(q, k, v)  # type: ignore[no-untyped-call]
         return mixed
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
@@ -142,7 +142,8 @@ class _CpuCausalAttention(torch.autograd.Function):
 
     In bfloat16 (batch x heads 96, time 256, head_dim 64, one core with AMX) torch's backward takes 82-91 ms, this one
     33 ms; keeping the probabilities instead of recomputing them takes 24-28 ms but moves 8 ms into the forward pass and
-    makes memory quadratic in time.
+    makes memory quadratic in time. With SmolLM2's 9 and 3 heads, 4 x 512 tokens and two threads, forward and backward
+    take 74 ms where torch's take 152; in float32 it is 160 against 120, so there torch's stays.
     """
 
     @staticmethod
