@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ _EXAMPLES = examples(
     "rung predict runs/compare-tickets/rungs/lstm --input new.csv --output labelled.parquet",
     'rung predict runs/compare-tickets/rungs/linear "My invoice is wrong" --json',
     'rung predict runs/en-de "A dog runs." --best 3',
+    'rung predict models/t5-small "A long text ..." --prefix "summarize: "',
     "rung predict runs/en-de --input new.txt --output translated.txt",
     'rung predict runs/my_bert "Paris is the [MASK] of France"',
     'rung predict runs/names "Ada Lovelace lived in London"',
@@ -49,6 +50,10 @@ def predict(
     best: Annotated[
         int | None, typer.Option("--best", metavar="N", min=1, help="How many ways to rewrite a text or fill a gap.")
     ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", metavar="TEXT", show_default=False, help="Put before every text to rewrite."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Label texts, or every row of a table, with a fitted rung; rewrite them (translate, sum up) or fill their gaps.
@@ -62,8 +67,11 @@ def predict(
     if is_rewriter(run):
         from rung.cli.rewriting import rewrite
 
-        rewrite(run, texts or [], source, output, columns=text, beams=beams, best=best, as_json=as_json)
+        how: dict[str, Any] = {"columns": text, "beams": beams, "best": best, "prefix": prefix}
+        rewrite(run, texts or [], source, output, **how, as_json=as_json)
         return
+    if prefix is not None:
+        raise UsageError("--prefix is for networks that rewrite texts", hint="leave it out")
     if is_masked_language_model(run):
         from rung.cli.masked import fill_masks
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from rung.cli.threads import settle_threads
 from rung.data.tables import TABLE_KINDS
 from rung.errors import UsageError
+
+if TYPE_CHECKING:
+    from rung.tasks.rewriting.rewriter import Rewriter
 
 
 def rewrite(
@@ -20,6 +24,7 @@ def rewrite(
     columns: list[str] | None,
     beams: int | None,
     best: int | None,
+    prefix: str | None,
     as_json: bool,
 ) -> None:
     """Rewrite texts, the lines of a text file, or a column of a table. A single text that names a file is that file."""
@@ -31,15 +36,15 @@ def rewrite(
             raise UsageError("there is nothing to rewrite", hint="give a text, or a file: --input new.txt")
         if output is not None:
             raise UsageError("--output is for a file", hint="name the file with --input")
-        _texts(run, texts, beams, best or 1, as_json=as_json)
+        _texts(_opened(run, prefix), texts, beams, best or 1, as_json=as_json)
     elif best is not None:
         raise UsageError("--best is for single texts", hint="leave it out")
     elif _is_table(source):
         if output is None:
             raise UsageError("where the table goes is missing", hint="give --output rewritten.csv")
-        _table(run, source, output, columns, beams, as_json=as_json)
+        _table(_opened(run, prefix), source, output, columns, beams, as_json=as_json)
     else:
-        _lines(run, source, output, beams, as_json=as_json)
+        _lines(_opened(run, prefix), source, output, beams, as_json=as_json)
 
 
 def evaluate_rewriter(run: Path, files: list[Path], threads: int | None, *, as_json: bool) -> None:
@@ -58,6 +63,16 @@ def evaluate_rewriter(run: Path, files: list[Path], threads: int | None, *, as_j
         console.print(line, markup=False)
 
 
+def _opened(run: Path, prefix: str | None) -> Rewriter:
+    """The network of `run`; `prefix` None: what it was tuned with."""
+    from rung.tasks.rewriting.rewriter import load_rewriter
+
+    rewriter = load_rewriter(run)
+    if prefix is not None:
+        rewriter.prefix = prefix
+    return rewriter
+
+
 def _is_table(path: Path) -> bool:
     from rung.data.read import COMPRESSIONS, KINDS
 
@@ -65,27 +80,25 @@ def _is_table(path: Path) -> bool:
     return KINDS.get(suffixes[-1] if suffixes else "") in TABLE_KINDS
 
 
-def _texts(run: Path, texts: list[str], beams: int | None, best: int, *, as_json: bool) -> None:
+def _texts(rewriter: Rewriter, texts: list[str], beams: int | None, best: int, *, as_json: bool) -> None:
     from rung.cli.console import print_json
-    from rung.tasks.rewriting.rewriter import load_rewriter
 
-    found = load_rewriter(run).rewrite_many(texts, beams=beams, best=best)
+    found = rewriter.rewrite_many(texts, beams=beams, best=best)
     if as_json:
-        print_json({"run": str(run), "predictions": [[vars(one) for one in some] for some in found]})
+        print_json({"run": str(rewriter.folder), "predictions": [[vars(one) for one in some] for some in found]})
         return
     for some in found:
         for one in some:
             typer.echo(one.text if best == 1 else f"{one.score:8.3f}  {one.text}")
 
 
-def _lines(run: Path, source: Path, output: Path | None, beams: int | None, *, as_json: bool) -> None:
+def _lines(rewriter: Rewriter, source: Path, output: Path | None, beams: int | None, *, as_json: bool) -> None:
     from rung.cli.console import print_json, watching
     from rung.runfolder import write_text
-    from rung.tasks.rewriting.rewriter import load_rewriter
     from rung.tasks.rewriting.using import rewrite_lines
 
     with watching(as_json=as_json) as watcher:
-        written = list(rewrite_lines(load_rewriter(run), source, beams=beams, progress=watcher))
+        written = list(rewrite_lines(rewriter, source, beams=beams, progress=watcher))
     if output is not None:
         write_text(output, "".join(f"{line}\n" for line in written))
     if as_json:
@@ -98,14 +111,13 @@ def _lines(run: Path, source: Path, output: Path | None, beams: int | None, *, a
 
 
 def _table(
-    run: Path, source: Path, output: Path, columns: list[str] | None, beams: int | None, *, as_json: bool
+    rewriter: Rewriter, source: Path, output: Path, columns: list[str] | None, beams: int | None, *, as_json: bool
 ) -> None:
     from rung.cli.console import print_json, watching
-    from rung.tasks.rewriting.rewriter import load_rewriter
     from rung.tasks.rewriting.using import rewrite_table
 
     with watching(as_json=as_json) as watcher:
-        done = rewrite_table(load_rewriter(run), source, output, text_columns=columns, beams=beams, progress=watcher)
+        done = rewrite_table(rewriter, source, output, text_columns=columns, beams=beams, progress=watcher)
     bad = sum(done.problems.values())
     if as_json:
         print_json({"output": str(output), "rows": done.rows, "not_rewritten": dict(done.problems)})

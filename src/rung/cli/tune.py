@@ -80,6 +80,10 @@ def tune(
     source: Annotated[
         str | None, typer.Option("--source", metavar="COL", show_default=False, help="The column to rewrite.")
     ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", metavar="TEXT", show_default=False, help="Put before every text to rewrite."),
+    ] = None,
     frozen: Annotated[bool, typer.Option("--frozen", help="Train the head only; the body stays as it is.")] = False,
     lora: Annotated[
         bool, typer.Option("--lora", help="Train low-rank additions to the weights (LoRA) instead of the weights.")
@@ -144,8 +148,8 @@ def tune(
         "base_precision": base_precision, "layer_decay": layer_decay, "gradual": gradual,
     }  # fmt: skip
     wanted: dict[str, Any] = {
-        "target": target, "text": text, "source": source, "minutes": minutes, "epochs": epochs, "steps": steps,
-        "valid": valid, "test": test, "allow_leaks": allow_leaks, "out": out, "seed": seed,
+        "target": target, "text": text, "source": source, "prefix": prefix, "minutes": minutes, "epochs": epochs,
+        "steps": steps, "valid": valid, "test": test, "allow_leaks": allow_leaks, "out": out, "seed": seed,
     }  # fmt: skip
     if resume is not None:
         _refuse_beside_resume(
