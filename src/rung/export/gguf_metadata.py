@@ -38,6 +38,11 @@ def gguf_metadata(source: Source, pooling: str | None) -> dict[str, Any]:
     """
     if source.model_type in _ROTARY:
         return _rotary_decoder(source)
+    activation = source.config.get("activation_function", source.config.get("hidden_act"))
+    if activation not in ("gelu", "gelu_new"):
+        raise UsageError(
+            f"llama.cpp computes {source.model_type} with GELU, not with {activation}", where=str(source.run)
+        )
     return _gpt2(source.config) if source.model_type == "gpt2" else _bert(source.config, pooling)
 
 

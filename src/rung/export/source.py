@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,15 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rung.errors import RunFolderError, UsageError
-from rung.nets.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from rung.errors import RunFolderError
 from rung.nets.pretrained import CONFIG, read_config_file
 from rung.nets.weights import Weights
 from rung.records import Record
 from rung.runfolder import HEADER_NAME, read_header
 from rung.tasks.bases import resolve_base
 from rung.tasks.run import CARD, RESULTS
-from rung.tasks.tuning.folder import is_adapted, open_adapted
+from rung.tasks.tuning.folder import is_adapted
 
 _CONSTANTS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
 SENTENCE_MODULES = "modules.json"
@@ -102,27 +100,12 @@ def open_source(run: str | Path) -> Iterator[Source]:
     if not is_adapted(folder):
         yield Source(Path(run), folder, read_config_file(folder), header)
         return
+    from rung.export.merging import write_merged
+
     with tempfile.TemporaryDirectory(prefix="rung-merged-") as temporary:
         merged = Path(temporary)
-        for path in folder.iterdir():
-            if path.is_file() and path.name not in (HEADER_NAME, ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-                shutil.copyfile(path, merged / path.name)
-        _merge(folder, merged, _pipeline_of(read_config_file(folder)))
+        write_merged(folder, merged, _pipeline_of(read_config_file(folder)))
         yield Source(Path(run), merged, read_config_file(merged), header)
-
-
-def _merge(folder: Path, merged: Path, pipeline: str) -> None:
-    """Write the weights of the adapter's folder, merged into those of its base, into `merged`."""
-    if pipeline == "text-generation":
-        from rung.nets.language_models import load_language_model, save_language_model
-
-        save_language_model(open_adapted(folder, load_language_model), merged)
-        return
-    raise UsageError(
-        f"an adapter for {pipeline} cannot be merged by this command yet",
-        where=str(folder),
-        hint="peft merges it: merge_and_unload()",
-    )
 
 
 def _architecture_of(config: Mapping[str, Any]) -> str:

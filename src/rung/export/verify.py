@@ -145,8 +145,10 @@ def _gguf_readers(source: Source, folder: Path) -> _Readers:
     readers: _Readers = [("Rung", lambda: _RungOnGguf(file, source))]
     decodes, context = source.pipeline == "text-generation", 2 * _LONGEST
     if decodes:
+        # what is in the file decides the class: Mistral is llama there
+        config = source.folder if source.model_type == "qwen3" else None
         opened = lambda: TransformersReader(  # noqa: E731
-            folder, source.pipeline, source.architecture, gguf_file=GGUF_WEIGHTS, config_of=source.folder
+            folder, source.pipeline, "AutoModelForCausalLM", gguf_file=GGUF_WEIGHTS, config_of=config
         )
         readers.append(("transformers", opened if installed("transformers") else "not installed"))
     llama = lambda: LlamaDecoder(file, context) if decodes else LlamaEncoder(file, context)  # noqa: E731

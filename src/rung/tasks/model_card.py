@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rung.tasks.card_parts import record_row
 from rung.training.shapes import shape_in_words
 
 if TYPE_CHECKING:
-    from rung.records import Record
     from rung.tasks.run import Run, TrainSummary
 
 
@@ -85,10 +85,3 @@ quote it word for word. Bias, privacy and safety: not measured.
 
 {sample or "> (empty)"}
 """
-
-
-def record_row(record: Record) -> str:
-    """A measurement as a row of a card's table."""
-    interval = f"{record.interval.low:.4f} to {record.interval.high:.4f}" if record.interval else "-"
-    value = "not measured" if record.value is None else f"{record.value:.4f} {record.unit}"
-    return f"| {record.name} | {value} | {interval} | {record.n:,} | {record.signature} |"

@@ -12,7 +12,7 @@ from rung.generation.engine import Engine
 from rung.generation.options import SamplingOptions
 from rung.nets.ngram import save_ngram
 from rung.records import Record
-from rung.tasks.model_card import record_row
+from rung.tasks.card_parts import record_row
 from rung.tasks.run import Run, TrainSummary, write_measurements
 from rung.tasks.text_preparation import PreparedText
 from rung.tasks.text_training import SAMPLE_TOKENS, Session

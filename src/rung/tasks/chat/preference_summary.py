@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from rung.evaluation.intervals import compare, interval
 from rung.evaluation.proportions import wilson
 from rung.records import ItemScores, Record
+from rung.tasks.card_parts import record_row
 from rung.tasks.chat.preference_recipe import PreferenceRecipe
-from rung.tasks.model_card import record_row
 from rung.tasks.run import Run
 
 ACCURACY = "preference_accuracy"
@@ -106,7 +106,8 @@ class PreferenceTuned:
         """What was tuned and how good it is, for people."""
         lines = [
             f"{self.trained:,} of {self.parameters:,} parameters trained, {self.steps:,} steps, {self.epochs:.1f} "
-            f"times over the pairs at {self.pairs_per_second:,.1f} a second; {self.seconds:,.0f} s in all: {self.ended}."
+            f"times over the pairs at {self.pairs_per_second:,.1f} a second; {self.seconds:,.0f} s in all: "
+            f"{self.ended}."
         ]
         if not self.records:
             return lines
@@ -161,9 +162,9 @@ rung chat {run.folder}
 
 ## Data
 
-{data["train_pairs"]:,} pairs to train on, {data["valid_pairs"]:,} to choose the checkpoint by, {data["test_pairs"]:,} to test
-on; no prompt of one part is like one of another. {" ".join(f"{remark}." for remark in data["remarks"])} SHA-256 of data,
-template and tokenizer: `{data["sha256"]}`.
+{data["train_pairs"]:,} pairs to train on, {data["valid_pairs"]:,} to choose the checkpoint by, {data["test_pairs"]:,}
+to test on; no prompt of one part is like one of another. {" ".join(f"{remark}." for remark in data["remarks"])}
+SHA-256 of data, template and tokenizer: `{data["sha256"]}`.
 
 ## Training
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rung.records import Record
+from rung.tasks.card_parts import record_row
 from rung.tasks.chat.measuring import ANSWER_LOSS, Answer
 from rung.tasks.chat.recipe import ChatRecipe
-from rung.tasks.model_card import record_row
 from rung.tasks.run import Run
 
 BEFORE = f"{ANSWER_LOSS}_before"

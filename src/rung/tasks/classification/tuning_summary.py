@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rung.records import Record
+from rung.tasks.card_parts import record_row
 from rung.tasks.classification.tuning_recipe import ClassifyRecipe
-from rung.tasks.model_card import record_row
 from rung.tasks.run import Run
 
 MAJORITY = "majority_accuracy"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rung.records import Record
+from rung.tasks.card_parts import record_row
 from rung.tasks.rewriting.preparation import PreparedPairs
 from rung.tasks.rewriting.recipe import RewritingRecipe
 from rung.tasks.rewriting.summary import RewritingSummary
@@ -46,7 +46,7 @@ rung predict {run.folder} "..."
 
 | metric | value | 95 % interval | pairs | how |
 |---|---|---|---|---|
-{chr(10).join(metric_row(record) for record in summary.records)}
+{chr(10).join(record_row(record, digits=2) for record in summary.records)}
 
 ## Data
 
@@ -82,10 +82,3 @@ tokenizer was trained on some of that too: {found["documents"]:,} documents, {fo
 {found["tokens"]:,} tokens, read {found["epochs"]:.1f} times in {found["steps"]:,} steps. From
 {", ".join(f"`{name}`" for name in found["files"])}; SHA-256 of the text: `{found["sha256"]}`.
 """
-
-
-def metric_row(record: Record) -> str:
-    """A measurement as a row of a card's table."""
-    interval = f"{record.interval.low:.2f} to {record.interval.high:.2f}" if record.interval else "-"
-    value = "not measured" if record.value is None else f"{record.value:.2f} {record.unit}"
-    return f"| {record.name} | {value} | {interval} | {record.n:,} | {record.signature.replace('|', ' ')} |"

@@ -12,7 +12,7 @@ from rung.evaluation.intervals import compare, difference_interval
 from rung.evaluation.summed import SummedScores
 from rung.evaluation.translation import bleu_scores, chrf_scores
 from rung.records import Record
-from rung.tasks.rewriting.card import metric_row
+from rung.tasks.card_parts import record_row
 from rung.tasks.rewriting.measuring import Measured
 from rung.tasks.rewriting.summary import Example
 from rung.tasks.rewriting.tuning_recipe import RewriteTuningRecipe
@@ -148,7 +148,7 @@ rung predict {run.folder} "..."
 
 | metric | value | 95 % interval | pairs | how |
 |---|---|---|---|---|
-{chr(10).join(metric_row(record) for record in summary.records)}
+{chr(10).join(record_row(record, digits=2) for record in summary.records)}
 
 Base and tuned model write with the same settings. `bleu_gained` and its like are positive where tuning helped.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rung.objectives.similarity import WHOLE_BATCH
 from rung.records import Record
-from rung.tasks.model_card import record_row
+from rung.tasks.card_parts import record_row
 from rung.tasks.run import Run
 from rung.tasks.similarity.tuning_recipe import SimilarityRecipe
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.records import Record
-from rung.tasks.model_card import record_row
+from rung.tasks.card_parts import record_row
 from rung.tasks.run import Run
 from rung.tasks.tagging.recipe import TagRecipe
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.records import Record
-from rung.tasks.model_card import record_row
+from rung.tasks.card_parts import record_row
 from rung.tasks.run import Run
 from rung.tasks.tuning.method import TuningMethod
 from rung.tasks.tuning.text_recipe import TextTuningRecipe
@@ -122,8 +122,11 @@ near-duplicate of what was held out. SHA-256 of the prepared text: `{data["sha25
 ## Training
 
 Base: {parent["name"]}, SHA-256 of its weights `{parent["weights_sha256"]}`, licence: {parent["licence"]}.
-{method_in_words(recipe.tuning)}; {summary.steps:,} steps of {training.batch_size} rows of {training.context_length} tokens
-({summary.epochs:.2f} readings of the text), AdamW, learning rate {training.learning_rate:g}, {training.precision}, seed
+{method_in_words(recipe.tuning)}; {summary.steps:,} steps of {training.batch_size} rows of {
+        training.context_length
+    } tokens ({summary.epochs:.2f} readings of the text), AdamW, learning rate {training.learning_rate:g}, {
+        training.precision
+    }, seed
 {recipe.seed}. Ended: {summary.ended}. Steps refused by the guard: {
         sum(summary.skipped.values())
     }. Energy: not measured.
