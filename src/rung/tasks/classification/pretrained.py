@@ -20,13 +20,13 @@ from rung.tasks.bases import KNOWN_BASES, base_record, resolve_base
 from rung.tasks.classification.families import Start
 from rung.tasks.classification.frozen import States, solve_head, states_of
 from rung.tasks.classification.network_training import (
-    LEARNING_RATES,
     LabelledTexts,
     Training,
     course_of,
     device,
     seconds_per_step,
     threads_of,
+    tuning_rate,
 )
 from rung.tasks.classification.networks import NetworkRung, in_order
 from rung.tasks.classification.saving import header
@@ -114,16 +114,18 @@ class FolderRung(NetworkRung):
         """
         method = method or TuningMethod()
         is_lora = method.kind == "lora"
+        family = FolderNetworks.open(Path(path), method=method)
+        width = read_body_config(family.folder).hidden_size
         super().__init__(
             name=name or f"folder:{path}",
             description=f"the pretrained network {called or Path(path).name}, "
             + ("tuned on the labels by low-rank additions (LoRA)" if is_lora else "fine-tuned on the labels"),
             height=HEIGHT,
-            family=FolderNetworks.open(Path(path), method=method),
+            family=family,
             training=Training(
                 epochs=4,
                 batch_size=32,
-                learning_rate=LEARNING_RATES[method.kind],
+                learning_rate=tuning_rate(method.kind, width),
                 weight_decay=0.01,
                 warmup_share=0.1,
                 decay_share=0.9,

@@ -22,6 +22,7 @@ from rung.tasks.classification.network_training import (
     device,
     faster_precision,
     seconds_per_step,
+    tuning_rate,
 )
 from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.classification.task import ClassificationTask
@@ -33,6 +34,7 @@ _LENGTH_SHARE = 0.98
 """Texts longer than this share of the training texts are cut to its length."""
 _MOST_EPOCHS = {"full": 10.0, "lora": 20.0, "frozen": 1.0}
 _FEWEST_VALIDATIONS, _MOST_VALIDATIONS = 4, 10
+_STEPS_BETWEEN = 25  # at least: a checkpoint takes as long as some steps
 _FORWARD_SHARE = 0.35  # of a training step, to score as many texts
 _FILES_SECONDS = 4.0  # checkpoints, hashes, the card
 
@@ -112,7 +114,8 @@ def loop_settings(recipe: ClassifyRecipe, items: int, *, validated: bool) -> Loo
     """What the loop is told: a checkpoint with every validation, so that the best weights are those of one."""
     settings = training_of(recipe).settings(items, seed=recipe.seed, validated=validated)
     steps = settings.schedule.steps
-    usual = min(max(round(steps * settings.batch_size / items), _FEWEST_VALIDATIONS), _MOST_VALIDATIONS)
+    epochs = round(steps * settings.batch_size / items)
+    usual = min(max(epochs, _FEWEST_VALIDATIONS), _MOST_VALIDATIONS, max(1, steps // _STEPS_BETWEEN))
     every = math.ceil(steps / (recipe.training.validations or usual))
     return replace(settings, validate_every=every if validated else None, checkpoint_every=every)
 
@@ -139,11 +142,12 @@ def make_plan(
     lengths = start.encoder.encode(items.texts, max_length=family.longest).lengths
     longest = min(recipe.training.max_length or family.longest, family.longest)
     max_length = min(longest, int(np.quantile(lengths, _LENGTH_SHARE, method="higher")))
+    usual = tuning_rate(recipe.tuning.kind, start.net.head.in_features)
     recipe = recipe.with_overrides(
         {
             "training.max_length": max_length,
             "training.threads": recipe.training.threads or usable_cores(),
-            "training.learning_rate": recipe.learning_rate or None,
+            "training.learning_rate": recipe.training.learning_rate or usual or None,
         }
     )
     whole = count(start.net), count(start.net, trained=True), len(items)

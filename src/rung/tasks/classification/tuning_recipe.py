@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from rung.data.label_split import Method
 from rung.errors import UsageError
 from rung.recipe import AnyRecipe, Section
-from rung.tasks.classification.network_training import LEARNING_RATES
 from rung.tasks.classification.reading import DataSources
 from rung.tasks.tuning.method import TuningMethod
 
@@ -92,8 +91,8 @@ class ClassifyRecipe(AnyRecipe):
 
     @property
     def learning_rate(self) -> float:
-        """The rate that is asked for, or the usual one of the method."""
-        return self.training.learning_rate or LEARNING_RATES[self.tuning.kind]
+        """The rate that is asked for, or that the plan has filled in; 0 where nothing is trained in steps."""
+        return self.training.learning_rate or 0.0
 
 
 @dataclass(frozen=True)
