@@ -169,6 +169,8 @@ def tune(
     trainer = Trainer(home_of(task.value), f"--task {task.value}")
     wanted |= {"overrides": dict(map(parse_assignment, set_ or ())), "threads": threads}
     given = {name: value for name, value in wanted.items() if value not in (None, False, [], {})}
+    if dry_run:
+        given.pop("out", None)  # nothing is written
     settle_threads()
     if any(value not in (None, False) for value in method.values()):
         given["method"] = _method(**method)

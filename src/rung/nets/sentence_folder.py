@@ -55,6 +55,16 @@ def body_folder(folder: Path) -> Path:
     return folder / _steps(folder)[0][1] if is_sentence_folder(folder) else folder
 
 
+def pooling_of(folder: Path) -> tuple[str, ...]:
+    """How the sentence encoder in `folder` pools: "mean", "cls", ..., or several of them side by side.
+
+    RunFolderError when the folder does not tell, or what it tells is damaged.
+    """
+    body, steps = body_folder(folder), _steps(folder)
+    config = EncoderConfig.from_hf(read_config_file(body), where=str(body / CONFIG))
+    return _pooling(folder / steps[1][1] / CONFIG, config.hidden_size)
+
+
 def load_sentence_net(folder: Path, *, model_max_length: int | None = None) -> SentenceNet:
     """Read a sentence encoder, its weights in float32.
 
@@ -67,13 +77,6 @@ def load_sentence_net(folder: Path, *, model_max_length: int | None = None) -> S
     if not is_sentence_folder(folder):
         return SentenceNet(body, SentenceConfig(max_length=longest))
     steps = _steps(folder)
-    kinds = [kind for kind, _ in steps]
-    if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Dense", "Normalize"}:
-        raise RunFolderError(
-            f"steps {', '.join(kinds)} are not supported",
-            where=str(folder / MODULES),
-            hint="Transformer and Pooling, then Dense and Normalize, are",
-        )
     asked = _max_length(folder / steps[0][1] / _LENGTH)
     config = SentenceConfig(
         max_length=min(longest, asked or longest),
@@ -165,8 +168,13 @@ def _steps(folder: Path) -> list[tuple[str, str]]:
         if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
             raise RunFolderError(f"{MODULES} names {place!r}, which lies outside the folder", where=str(path))
         found.append((kind.rpartition(".")[2], place))
-    if not found:
-        raise RunFolderError(f"{MODULES} names no steps", where=str(path))
+    kinds = [kind for kind, _ in found]
+    if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Dense", "Normalize"}:
+        raise RunFolderError(
+            f"steps {', '.join(kinds) or 'without any'} are not supported",
+            where=str(path),
+            hint="Transformer and Pooling, then Dense and Normalize, are",
+        )
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from rung.errors import PlanError, RunFolderError
 from rung.nets.classifier_folder import read_body_config
 from rung.nets.decoder_config import DecoderConfig
+from rung.nets.sentence_folder import body_folder
 from rung.objectives.classification import Classification
 from rung.progress import SILENT, Progress
 from rung.runfolder import write_folder
@@ -52,7 +53,7 @@ def base_name(base: str) -> str:
 def names_of(base: str) -> tuple[str, ...]:
     """The rungs that a base gives: an encoder is frozen or tuned, a decoder prompted or tuned by LoRA."""
     name = base_name(base)
-    if isinstance(read_body_config(resolve_base(base)), DecoderConfig):
+    if isinstance(read_body_config(body_folder(resolve_base(base))), DecoderConfig):
         return name + PROMPTED, name + LORA
     return name + FROZEN, name
 
@@ -115,7 +116,7 @@ class FolderRung(NetworkRung):
         method = method or TuningMethod()
         is_lora = method.kind == "lora"
         family = FolderNetworks.open(Path(path), method=method)
-        width = read_body_config(family.folder).hidden_size
+        width = read_body_config(family.network).hidden_size
         super().__init__(
             name=name or f"folder:{path}",
             description=f"the pretrained network {called or Path(path).name}, "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +11,7 @@ from rung.data.text_encoder import TextEncoder
 from rung.errors import RunFolderError
 from rung.nets.classifier_folder import load_body, read_body_config
 from rung.nets.encoder_config import EncoderConfig
+from rung.nets.sentence_folder import body_folder, is_sentence_folder, pooling_of
 from rung.progress import SILENT, Progress
 from rung.runfolder import HEADER_NAME, verify
 from rung.tasks.classification.families import Start
@@ -52,7 +51,7 @@ class FolderNetworks:
         if (folder / HEADER_NAME).exists():
             verify(folder)
         family = cls(folder, dropout=dropout, pooling=pooling, method=method or TuningMethod())
-        rows, tokens = read_body_config(folder).vocab_size, family.encoder.vocab_size
+        rows, tokens = read_body_config(family.network).vocab_size, family.encoder.vocab_size
         if tokens > rows:
             raise RunFolderError(
                 f"the tokenizer has {tokens:,} tokens, the network {rows:,} embeddings",
@@ -61,15 +60,20 @@ class FolderNetworks:
             )
         return family
 
+    @property
+    def network(self) -> Path:
+        """Where body and tokenizer lie: older sentence encoders have a subfolder for them."""
+        return body_folder(self.folder)
+
     @cached_property
     def encoder(self) -> TextEncoder:
         """The folder's tokenizer."""
-        return TextEncoder.load(self.folder)
+        return TextEncoder.load(self.network)
 
     @cached_property
     def longest(self) -> int:
         """The most tokens of a text: what network and tokenizer allow, and no more than time does."""
-        config = read_body_config(self.folder)
+        config = read_body_config(self.network)
         positions = config.max_length if isinstance(config, EncoderConfig) else config.max_position_embeddings
         return min(positions, self.encoder.model_max_length or _MOST_TOKENS, _MOST_TOKENS)
 
@@ -85,7 +89,7 @@ class FolderNetworks:
         """See `Family`."""
         with seeded(seed):
             net = load_body(
-                self.folder,
+                self.network,
                 len(task.label_names),
                 dropout=self.dropout,
                 pad_token_id=self.encoder.pad_token_id,
@@ -96,8 +100,5 @@ class FolderNetworks:
 
 
 def _own_pooling(folder: Path) -> str | None:
-    """ "mean" where `folder` is of a sentence encoder that pools so; None: nothing is said."""
-    for path in sorted(folder.glob("*_Pooling/config.json")):
-        with suppress(OSError, ValueError):
-            return "mean" if json.loads(path.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens") else None
-    return None
+    """ "mean" where `folder` is of a sentence encoder that pools so; None: what is usual for the network."""
+    return "mean" if is_sentence_folder(folder) and pooling_of(folder) == ("mean",) else None
