@@ -10,7 +10,7 @@ from rung.errors import RunFolderError, did_you_mean
 FAMILIES: dict[str, tuple[str, ...]] = {
     "encoders": ("bert", "roberta", "distilbert"),
     "decoders": ("llama", "mistral", "qwen2", "qwen3", "gpt2"),
-    "encoder-decoders": ("t5", "bart", "marian"),
+    "encoder-decoders": ("t5", "mt5", "bart", "marian"),
     "Rung's own classifiers": ("rung-cnn", "rung-rnn", "rung-lstm", "rung-gru"),
     "Rung's own language models": ("rung-lm-rnn", "rung-lm-lstm", "rung-lm-gru", "rung-lm-feedforward", "rung-ngram"),
     "Rung's own encoder-decoders": ("rung-lstm-attention",),

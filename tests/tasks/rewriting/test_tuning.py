@@ -146,7 +146,7 @@ def test_a_t5_is_tuned_with_its_prefix_and_opens_in_transformers(
     t5: Path, files: dict[str, list[Path]], tmp_path: Path
 ) -> None:
     done = start(
-        t5, files, tmp_path / "run", prefix="rewrite : ", steps=100, overrides={"training.learning_rate": 0.02}
+        t5, files, tmp_path / "run", prefix="rewrite : ", steps=150, overrides={"training.learning_rate": 0.01}
     )
     assert value_of(done, "bleu_gained") > 10
     rewriter = load_rewriter(tmp_path / "run")

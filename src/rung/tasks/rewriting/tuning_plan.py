@@ -18,7 +18,7 @@ from rung.nets.encoder_decoder_folder import SequenceNet
 from rung.objectives.sequence_to_sequence import SequenceToSequence
 from rung.tasks.rewriting.preparation import fitting_pairs
 from rung.tasks.rewriting.tuning_base import TuningBase
-from rung.tasks.rewriting.tuning_recipe import RewriteTuningRecipe
+from rung.tasks.rewriting.tuning_recipe import RewriteTuningRecipe, usual_rate
 from rung.tasks.tuning.method import apply_method, rate_of
 from rung.training.contracts import LoopSettings
 from rung.training.gradients import autocast, to_device
@@ -102,7 +102,7 @@ class RewriteTuningPlan:
             f"{self.trained:,} of {self.parameters:,} parameters are trained ({self.recipe.tuning.kind}).",
             f"{training.steps:,} steps of about {training.tokens_per_batch:,} tokens a side "
             f"({self.epochs:.1f} times over {self.pairs:,} pairs) in {training.precision}, learning rate "
-            f"{self.recipe.learning_rate:g}{taken}.",
+            f"{training.learning_rate:g}{taken}.",
             f"Measured before and after on {training.measured:,} test pairs with {self.recipe.beam.num_beams} beams.",
         ]
 
@@ -133,7 +133,7 @@ def make_plan(
         {
             "training.precision": training.precision or ("bf16" if has_bf16 else "fp32"),
             "training.threads": training.threads or usable_cores(),
-            "training.learning_rate": recipe.learning_rate,
+            "training.learning_rate": training.learning_rate or usual_rate(recipe.tuning, base.config.hidden_size),
             "beam.num_beams": beam.num_beams,
             "beam.length_penalty": beam.length_penalty,
         }
@@ -189,7 +189,7 @@ def optimizer_of(net: SequenceNet, recipe: RewriteTuningRecipe) -> Optimizer:
     return build_optimizer(
         net,
         name="adamw",
-        learning_rate=recipe.learning_rate,
+        learning_rate=recipe.training.learning_rate or 0.0,
         weight_decay=recipe.training.weight_decay,
         betas=(0.9, 0.999),
         rate_of=rate_of(net, recipe.tuning),
