@@ -13,7 +13,7 @@ import transformers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Library
 
-from rung.data.special_tokens import with_special_tokens
+from rung.data.special_tokens import encode_with_special, with_special_tokens
 from rung.data.tokenizer import StreamDecoder, Tokenizer
 from rung.errors import TokenizerError
 
@@ -104,6 +104,15 @@ def test_ids_are_those_of_transformers(both: tuple[Tokenizer, Any]) -> None:
     assert ours.start_token_id == ours.bos_token_id == theirs.bos_token_id
     assert ours.eos_token_id == theirs.eos_token_id
     assert ours.vocab_size == len(theirs)
+
+
+def test_special_tokens_that_a_template_spells_are_those_tokens(both: tuple[Tokenizer, Any]) -> None:
+    ours, theirs = both
+    first, last = theirs.bos_token, theirs.eos_token
+    for text in (f"{first}the lark{last}", f"the {last} lark\n{last}\n", f"{first}{first} é", "", "no mark"):
+        expected = theirs(text, add_special_tokens=False)["input_ids"]
+        assert ours.encode_marked(text) == expected, text
+        assert encode_with_special(text, ours) == expected, text
 
 
 def test_a_text_that_goes_on_keeps_its_spaces(both: tuple[Tokenizer, Any]) -> None:

@@ -39,6 +39,8 @@ _FOUND: WeakKeyDictionary[Tokenizer, SpecialTokens] = WeakKeyDictionary()
 
 def encode_with_special(text: str, tokenizer: Tokenizer) -> list[int]:
     """Token ids of `text`, in which the spelling of a special token is that token, as in transformers."""
+    if tokenizer.adds_space:
+        return tokenizer.encode_marked(text)
     specials = special_tokens_of(tokenizer)
     ids: list[int] = []
     for number, piece in enumerate(specials.pattern.split(text)):

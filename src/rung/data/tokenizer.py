@@ -91,6 +91,7 @@ class Tokenizer:
             self._tokenizer: tokenizers.Tokenizer = tokenizers.Tokenizer.from_str(definition)
         except Exception as error:  # the Rust library raises plain `Exception` for every broken definition
             raise TokenizerError(f"{TOKENIZER_FILE} is not valid: {error}", where=where, hint=DAMAGED) from error
+        self._marked: tokenizers.Tokenizer | None = None  # the same, reading special tokens out of text
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -190,6 +191,27 @@ class Tokenizer:
         """
         start = [] if self.bos_token_id is None else [self.bos_token_id]
         return [*start, *self.encode(text)] or [self.eos_token_id]
+
+    def encode_marked(self, text: str) -> list[int]:
+        """Token ids of `text`, in which the spelling of a special token is that token; nothing is put before it.
+
+        That is what transformers does with any text. It is for text that a template made, never for a user's.
+        """
+        if self._marked is None:
+            self._marked = type(self._tokenizer).from_str(self._definition)
+            self._marked.no_truncation()
+            self._marked.no_padding()
+        self._refuse_unwritable([text])
+        try:
+            ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise _unencodable([text]) from error
+        return ids
+
+    @property
+    def adds_space(self) -> bool:
+        """Whether a text is encoded with a space before it: then parts of a text cannot be encoded one by one."""
+        return self._spelling.adds_space
 
     @property
     def start_token_id(self) -> int:
