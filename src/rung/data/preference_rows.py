@@ -34,7 +34,7 @@ class PairRows(PackedRows):
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Pairs as tokens: `kept[i]` is the number of the pair that row i is; `left_out` of them did not fit the context."""
+    """Pairs as tokens: `kept[i]` is the number of the pair that row i is; `left_out` did not fit the context."""
 
     rows: PairRows
     kept: list[int]
@@ -84,11 +84,15 @@ class PairBatches:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def locate(self, sample_numbers: Ints) -> Ints:
+        """The row of each sample."""
+        numbers = np.asarray(sample_numbers)
+        return numbers if self._order is None else self._order.locate(numbers)[1]
+
     def batch(self, sample_numbers: Ints) -> dict[str, Tensor]:
         """The rows of these samples; see `rung.data.packing.PackedRows`."""
         import torch
 
-        numbers = np.asarray(sample_numbers)
-        chosen = numbers if self._order is None else self._order.locate(numbers)[1]
+        chosen = self.locate(sample_numbers)
         reference = torch.from_numpy(self._reference[chosen].astype(np.float32))
         return {**self._rows.collate(chosen.tolist()), "reference": reference}

@@ -36,19 +36,25 @@ def answer_logprobs(net: Any, batch: Mapping[str, torch.Tensor], documents: int)
     Both (rows, `documents`): column k - 1 is the k-th conversation of a row, 0 and 0 where there are fewer. Gradients
     flow where they are enabled.
     """
-    hidden, targets, places = _labelled(net, batch)
-    weight = net.lm_head.weight.to(hidden.dtype)
-    parts = [
-        (rows @ weight.T).float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
-        for rows, wanted in zip(torch.split(hidden, _CHUNK), torch.split(targets, _CHUNK), strict=True)
-    ]
-    logprobs = torch.cat(parts)
-    row, time = places
+    logprobs, row, time = answer_token_logprobs(net, batch)
     where = row * documents + batch["mask"][row, time] - 1
     size = len(batch["labels"]) * documents
     sums = logprobs.new_zeros(size).index_add(0, where, logprobs)
     counts = torch.bincount(where, minlength=size)
     return sums.view(-1, documents), counts.view(-1, documents)
+
+
+def answer_token_logprobs(
+    net: Any, batch: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The log-probability of each labelled token, and its row and place (time); all (n,). Gradients flow."""
+    hidden, targets, (row, time) = _labelled(net, batch)
+    weight = net.lm_head.weight.to(hidden.dtype)
+    parts = [
+        (rows @ weight.T).float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
+        for rows, wanted in zip(torch.split(hidden, _CHUNK), torch.split(targets, _CHUNK), strict=True)
+    ]
+    return torch.cat(parts), row, time
 
 
 def _labelled(

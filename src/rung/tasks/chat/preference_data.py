@@ -67,7 +67,10 @@ class PreparedPairs:
 
 
 def prepare_pairs(recipe: PreferenceRecipe, progress: Progress) -> tuple[PreferenceRecipe, PreparedPairs]:
-    """Read, split and render; and the recipe with the date it was done with. Raises DataError, TokenizerError, RunFolderError, UsageError."""
+    """Read, split and render; and the recipe with the date it was done with.
+
+    Raises DataError, TokenizerError, RunFolderError or UsageError.
+    """
     data = recipe.data
     recipe, base = dated(recipe, open_base(recipe.base, template=data.template))
     require_learnable(base, recipe.tuning)
@@ -92,20 +95,32 @@ def prepare_pairs(recipe: PreferenceRecipe, progress: Progress) -> tuple[Prefere
 
 @torch.no_grad()
 def pair_scores(
-    net: Any, rows: PairRows, *, length_normalised: bool, batch_size: int, progress: Progress, label: str
+    net: Any,
+    rows: PairRows,
+    numbers: NDArray[np.int64],
+    *,
+    length_normalised: bool,
+    batch_size: int,
+    progress: Progress,
+    label: str,
 ) -> NDArray[np.float64]:
-    """(pairs, 2) ln P of chosen and rejected answers under `net`, as the objective scores them."""
+    """(pairs, 2) ln P of the chosen and rejected answers of the pairs `numbers` under `net`; NaN for all others.
+
+    As the objective scores them; pairs of like length are read together.
+    """
     was_training = net.training
     net.eval()
     device = next(net.parameters()).device
-    found = np.empty((len(rows), 2))
-    with progress.task(label, len(rows), "pairs") as advance:
-        for start in range(0, len(rows), batch_size):
-            numbers = range(start, min(start + batch_size, len(rows)))
-            batch = {name: tensor.to(device) for name, tensor in rows.collate(numbers).items()}
+    found = np.full((len(rows), 2), np.nan)
+    lengths = rows.examples.lengths.reshape(-1, 2).sum(1)
+    by_length = numbers[np.argsort(lengths[numbers], kind="stable")]
+    with progress.task(label, len(numbers), "pairs") as advance:
+        for start in range(0, len(numbers), batch_size):
+            some = by_length[start : start + batch_size]
+            batch = {name: tensor.to(device) for name, tensor in rows.collate(some.tolist()).items()}
             scores = scores_of_pairs(net, batch, length_normalised=length_normalised)
-            found[numbers.start : numbers.stop] = scores.double().cpu().numpy()
-            advance(len(numbers))
+            found[some] = scores.double().cpu().numpy()
+            advance(len(some))
     net.train(was_training)
     return found
 

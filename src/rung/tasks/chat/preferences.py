@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rung.data.chat_template import RenderedTokens
 from rung.data.conversation_split import PARTS
 from rung.data.packing import PackedRows, TokenExamples
+from rung.data.preference_rows import PairBatches
 from rung.errors import PlanError
 from rung.generation.engine import Engine
 from rung.generation.options import SamplingOptions
@@ -321,7 +322,7 @@ class _Tuning:
     def go(self, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> PreferenceTuned:
         """Tune from `checkpoint` or from the base until the schedule ends."""
         recipe, prepared = self.recipe, self.prepared
-        reference = self._reference()
+        reference = self._reference(every_pair=deadline is not None)
         net = tuned_network(prepared.base, recipe)
         objective = DirectPreference(recipe.beta, length_normalised=recipe.preference.length_normalised)
         held_out = batches(prepared, reference, "valid", None)
@@ -358,8 +359,11 @@ class _Tuning:
             load_trained(net, best, recipe.tuning)
         return self._publish(net, best, result, reference["test"])
 
-    def _reference(self) -> Scores:
-        """What the base gives the answers of all pairs: computed once a run, and kept in its folder."""
+    def _reference(self, *, every_pair: bool) -> Scores:
+        """What the base gives the answers of pairs: computed once a run, and kept in its folder.
+
+        Of the training pairs, those that the schedule will read; `every_pair` where a clock may lengthen it.
+        """
         parent = self.run.header["parent"]["weights_sha256"]
         form = self.recipe.preference.length_normalised
         identity = f"{parent} {self.prepared.sha256} {form} {self.recipe.training.precision}"
@@ -367,14 +371,20 @@ class _Tuning:
         if kept is not None:
             return kept
         net = base_network(self.prepared.base, self.recipe)
-        found = {part: self._scores(net, part, f"scoring {part} pairs by the base") for part in PARTS}
+        numbers = {part: np.arange(len(self.prepared.rows(part))) for part in PARTS}
+        if not every_pair:
+            samples = np.arange((self.recipe.training.steps or 0) * (self.recipe.training.batch_size or 1))
+            order = PairBatches(self.prepared.rows("train"), np.empty((0, 2)), seed=self.recipe.seed)
+            numbers["train"] = np.unique(order.locate(samples))
+        found = {part: self._scores(net, part, numbers[part], f"scoring {part} pairs by the base") for part in PARTS}
         keep_reference(self.run.folder, found, identity)
         return found
 
-    def _scores(self, net: CausalLM, part: str, label: str) -> NDArray[np.float64]:
+    def _scores(self, net: CausalLM, part: str, numbers: NDArray[np.int64], label: str) -> NDArray[np.float64]:
         return pair_scores(
             net,
             self.prepared.rows(part),
+            numbers,
             length_normalised=self.recipe.preference.length_normalised,
             batch_size=self.recipe.training.micro_batch_size or 1,
             progress=self.session.progress,
@@ -389,7 +399,7 @@ class _Tuning:
         records, scores = preference_records(
             [pair.id for pair in pairs],
             before=reference,
-            after=self._scores(net, "test", "scoring test pairs"),
+            after=self._scores(net, "test", np.arange(len(pairs)), "scoring test pairs"),
             beta=self.recipe.beta,
             drift=self._drift(net),
             data_sha256=self.prepared.split.test.sha256,

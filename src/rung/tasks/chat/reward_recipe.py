@@ -1,0 +1,33 @@
+"""The recipe of learning by rewards: that of a chat model, with what sampling and checking answers adds."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rung.recipe import Section
+from rung.tasks.chat.recipe import ChatRecipe
+
+_RATES = {"full": 1e-5, "lora": 1e-4}
+DEFAULT_STEPS = 50
+
+
+class RewardSection(Section):
+    """How answers are sampled, and what they earn."""
+
+    answers: int = Field(default=8, ge=2, le=256, description="answers to a prompt, which are compared")
+    max_tokens: int = Field(default=64, ge=1, description="tokens after which an answer is cut off")
+    temperature: float = Field(default=1.0, gt=0, le=5, description="of the sampling")
+    ended: float = Field(default=0.1, ge=0, le=1, description="what an answer earns by ending its turn; 1: being right")
+    beta: float = Field(default=0.0, ge=0, description="how dear distance from the base is; 0 needs no second network")
+    normalised: bool = Field(default=False, description="advantages over their group's standard deviation")
+
+
+class RewardRecipe(ChatRecipe):
+    """What to make of which chat model by rewards that can be checked."""
+
+    reward: RewardSection = RewardSection()
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that is asked for, or the usual one of the method."""
+        return self.training.learning_rate or _RATES[self.tuning.kind]
