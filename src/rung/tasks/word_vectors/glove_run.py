@@ -11,6 +11,9 @@ from rung.tasks.word_vectors.word2vec_run import METRICS, MadeVectors
 from rung.training.glove.trainer import Epoch, GloVeSettings, train_glove
 from rung.training.metrics_log import MetricsLog
 
+# 100 is for billions of words (Pennington et al. 2014, section 4.2); on 4 M words 10 is better (LOG.md).
+_X_MAX, _X_MAX_OF_LARGE, _LARGE = 10.0, 100.0, 10**8
+
 
 def train_glove_vectors(
     run: Path, state: Path, recipe: WordVectorsRecipe, words: WordCorpus, progress: Progress
@@ -23,6 +26,7 @@ def train_glove_vectors(
     settings = GloVeSettings(
         vector_size=net.vector_size,
         window=net.window or 10,
+        x_max=net.x_max or (_X_MAX_OF_LARGE if words.raw_words >= _LARGE else _X_MAX),
         epochs=training.epochs or 25,
         learning_rate=training.learning_rate or 0.05,
         seed=recipe.seed,

@@ -32,6 +32,9 @@ class VectorsSection(Section):
     subsample: float = Field(default=1e-3, ge=0, lt=1, description="frequency from which words are left out; 0: none")
     min_n: int = Field(default=3, ge=1, le=20, description="shortest character n-gram of fasttext-vectors")
     max_n: int = Field(default=6, ge=1, le=20, description="longest one")
+    x_max: float | None = Field(
+        default=None, gt=0, description="GloVe: pairs of words met so often weigh in full; 10, from 100 M words on 100"
+    )
     buckets: int = Field(default=200_000, ge=1, le=10_000_000, description="rows that n-grams share")
 
     @model_validator(mode="after")
