@@ -32,6 +32,7 @@ TINY: dict[str, Any] = {
     "training.micro_batch_size": 4,
     "training.validate_every": 50,
     "training.checkpoint_every": 50,
+    "training.optimizer": "muon",
     "training.learning_rate": 1e-2,
     "training.precision": "fp32",
     "training.threads": 1,

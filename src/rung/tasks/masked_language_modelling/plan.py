@@ -24,7 +24,7 @@ from rung.tasks.masked_language_modelling.recipe import MaskedRecipe
 from rung.training.contracts import Batches, LoopSettings, Precision
 from rung.training.distributed import World
 from rung.training.gradients import BatchGradient
-from rung.training.optimizers import DEFAULTS, build_optimizer
+from rung.training.optimizers import DEFAULTS, build_optimizer, rate_like_adamw
 from rung.training.schedule import Schedule
 
 # (hidden_size, num_hidden_layers), the last of them BERT's base size.
@@ -33,7 +33,8 @@ TOKENS_PER_PARAMETER = 10
 """Tokens to read for each parameter of the layers. A decoder wants about as many (Hoffmann et al. 2022: 20)."""
 _CONTEXT = 128  # BERT took nine tenths of its steps at this length (Devlin et al. 2019, A.2)
 _WINDOWS = {"cpu": 32, "cuda": 256}
-_USUAL_WIDTH, _USUAL_BATCH = 192, 2048  # for which the usual rates of the optimisers hold; tokens a step
+_USUAL_WIDTH, _USUAL_BATCH = 192, 2048  # tokens a step; for these, and AdamW, the rate below holds
+_ADAMW_RATE = 0.0014  # post-norm bears half of what a decoder bears (LOG.md, "BERT on little time")
 _DROPOUT_FROM_EPOCHS = 8.0
 _FEWEST_STEPS = 20
 _VALIDATIONS = 16
@@ -248,7 +249,6 @@ class _Draft:
             final=training.final_learning_rate_fraction,
         )
         period = max(_SHORTEST_PERIOD, steps // _VALIDATIONS)
-        usual = DEFAULTS[training.optimizer]
         batch = self._batch_size * self._tokens_per_window / _USUAL_BATCH
         scale = math.sqrt(_USUAL_WIDTH / max(config.hidden_size, _USUAL_WIDTH) * min(batch, 16.0))
         recipe = self.wanted.with_overrides(
@@ -265,8 +265,8 @@ class _Draft:
                 "training.steps": steps,
                 "training.batch_size": self._batch_size,
                 "training.micro_batch_size": self._micro_batch_size(self._batch_size),
-                "training.learning_rate": _unless(training.learning_rate, float(f"{usual.learning_rate * scale:.3g}")),
-                "training.weight_decay": _unless(training.weight_decay, usual.weight_decay),
+                "training.learning_rate": _unless(training.learning_rate, float(f"{rate_like_adamw(training.optimizer, _ADAMW_RATE * scale):.3g}")),
+                "training.weight_decay": _unless(training.weight_decay, DEFAULTS[training.optimizer].weight_decay),
                 "training.warmup_steps": warmup,
                 "training.schedule": _unless(training.schedule, schedule.to_json()),
                 "training.precision": training.precision or precision,

@@ -45,7 +45,7 @@ class EncoderTrainingSection(Section):
     steps: int | None = Field(default=None, ge=1, description="optimiser steps; plans without a clock")
     batch_size: int | None = Field(default=None, ge=1, description="windows per optimiser step, over all ranks")
     micro_batch_size: int | None = Field(default=None, ge=1, description="windows per forward pass and rank")
-    optimizer: OptimizerName = "muon"
+    optimizer: OptimizerName = "adamw"
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float | None = Field(default=None, ge=0)
     warmup_steps: int | None = Field(default=None, ge=0)
