@@ -22,6 +22,7 @@ from rung.nets.gguf_file import GgufFile
 from rung.nets.gguf_layout import interleave_heads, separate_heads
 from rung.nets.gguf_weights import GgufWeights
 from rung.nets.language_models import load_language_model
+from rung.nets.rope import RopeScaling
 from rung.runfolder import write_json
 
 HIDDEN, INNER, HEADS, KEYS, DIM, VOCABULARY = 256, 256, 4, 2, 64, 40
@@ -145,7 +146,7 @@ def test_llama3_scaling_is_found_from_its_tensor(tmp_path: Path) -> None:
     )  # fmt: skip
     slowed = transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].double().numpy()
     plain = 500_000.0 ** (-np.arange(0, DIM, 2) / DIM)
-    factors = llama3_factors(scaling, 500_000.0, DIM)
+    factors = llama3_factors(RopeScaling(**scaling), 500_000.0, DIM)  # type: ignore[arg-type]
     np.testing.assert_allclose(plain / factors, slowed, rtol=1e-5)
 
     def change(writer: gguf.GGUFWriter) -> None:

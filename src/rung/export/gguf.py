@@ -154,7 +154,7 @@ def _rope_factors(source: Source) -> np.ndarray | None:
     scaling = config.rope_scaling
     if scaling is None or scaling.rope_type != "llama3":
         return None
-    return llama3_factors(scaling.to_hf(), config.rope_theta, config.head_dim).astype(np.float32)
+    return llama3_factors(scaling, config.rope_theta, config.head_dim).astype(np.float32)
 
 
 def _add_metadata(writer: Any, source: Source, dtype: str) -> None:

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]
+# Its converter takes every byte-level BPE for GPT-2's or Qwen's by the architecture and never reads `ggml.pre`.
+_SPLIT_IGNORED = "transformers 5.23 does not look at how a GGUF file splits text; llama.cpp does"
 _DECODED = 8  # target tokens that an encoder-decoder is asked about
 
 
@@ -65,8 +67,8 @@ class TransformersReader:
         gguf_file: str | None = None,
         config_of: Path | None = None,
     ) -> None:
-        """Open `folder`. `config_of`: the Hugging Face folder with the configuration of what is in the GGUF file, of
-        which transformers 5.23 leaves out keys (the size of a head of qwen3).
+        """Open `folder`. `config_of`: a folder with the `config.json` of what is in the GGUF file, because transformers
+        5.23 leaves out some of it (scaled positions, the size of a head of qwen3).
         """
         transformers = importlib.import_module("transformers")
         self.name = f"transformers {version('transformers')}"
@@ -80,6 +82,7 @@ class TransformersReader:
         model_class = getattr(transformers, architecture, transformers.AutoModel)
         self._net = model_class.from_pretrained(folder, dtype=torch.float32, **given).eval()
         self._targets = pipeline == "text2text-generation"
+        self.token_remark = _SPLIT_IGNORED if gguf_file else ""
 
     def tokens(self, text: str) -> list[int]:
         """See `Reader`."""

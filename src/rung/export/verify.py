@@ -107,7 +107,8 @@ def _compare_tokens(own: Reader, other: Reader | LlamaEncoder) -> tuple[int, int
     texts = strings(TOKENISED)
     others = [text for text in texts if own.tokens(text) != other.tokens(text)]
     composed = all(own.tokens(unicodedata.normalize("NFC", text)) == other.tokens(text) for text in others)
-    return len(texts) - len(others), len(texts), _COMPOSED if others and composed else ""
+    why = _COMPOSED if composed else getattr(other, "token_remark", "")
+    return len(texts) - len(others), len(texts), why if others else ""
 
 
 def _scores_of_both(own: Reader, other: Reader) -> list[tuple[Scores, Scores]]:
@@ -145,14 +146,17 @@ def _gguf_readers(source: Source, folder: Path) -> _Readers:
     readers: _Readers = [("Rung", lambda: _RungOnGguf(file, source))]
     decodes, context = source.pipeline == "text-generation", 2 * _LONGEST
     if decodes:
-        # what is in the file decides the class: Mistral is llama there
-        config = source.folder if source.model_type == "qwen3" else None
-        opened = lambda: TransformersReader(  # noqa: E731
-            folder, source.pipeline, "AutoModelForCausalLM", gguf_file=GGUF_WEIGHTS, config_of=config
-        )
+        opened = lambda: _transformers_on_gguf(file, source.pipeline)  # noqa: E731
         readers.append(("transformers", opened if installed("transformers") else "not installed"))
     llama = lambda: LlamaDecoder(file, context) if decodes else LlamaEncoder(file, context)  # noqa: E731
     return [*readers, ("llama.cpp", llama if installed("llama_cpp") else "llama-cpp-python is not installed")]
+
+
+def _transformers_on_gguf(file: Path, pipeline: str) -> TransformersReader:
+    with _unpacked(file) as unpacked:
+        return TransformersReader(
+            file.parent, pipeline, "AutoModelForCausalLM", gguf_file=file.name, config_of=unpacked
+        )
 
 
 class _RungOnGguf(RungReader):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from rung.errors import RunFolderError
 from rung.nets.architectures import unsupported
 from rung.nets.gguf_file import GgufFile
 from rung.nets.gguf_layout import LAYOUTS, Layout
+from rung.nets.rope import RopeScaling, llama3_frequencies
 
 ARCHITECTURE = "general.architecture"
 ROPE_FACTORS = "rope_freqs.weight"
 """What Llama 3.1 and later carry instead of a key: how much slower each pair of a head turns."""
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_LLAMA3: dict[str, Any] = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _HF_ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
@@ -104,23 +109,16 @@ def _rope_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any]
 def _llama3_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any]:
     """The settings of `llama3` scaling that give the stored factors; the file itself does not tell them."""
     stored = file.values(ROPE_FACTORS)
-    scaling = {"rope_type": "llama3", "factor": _short(float(stored.max())), **_LLAMA3}
+    scaling = RopeScaling("llama3", _short(float(stored.max())), **_LLAMA3)
     if stored.shape != (head_dim // 2,) or not np.allclose(stored, llama3_factors(scaling, theta, head_dim), rtol=1e-4):
         raise _refusal(file, f"{ROPE_FACTORS} is not what Llama 3 scales its positions by")
-    return scaling
+    return scaling.to_hf()
 
 
-def llama3_factors(scaling: dict[str, Any], theta: float, head_dim: int) -> np.ndarray:
-    """How much slower each pair turns (head_dim / 2,): transformers' `_compute_llama3_parameters`."""
-    turns = theta ** (-np.arange(0, head_dim, 2) / head_dim)
-    original = scaling["original_max_position_embeddings"]
-    low, high, factor = scaling["low_freq_factor"], scaling["high_freq_factor"], scaling["factor"]
-    wavelength = 2 * math.pi / turns
-    smooth = (original / wavelength - low) / (high - low)
-    between = 1 / ((1 - smooth) / factor + smooth)
-    factors: np.ndarray = np.where(
-        wavelength < original / high, 1.0, np.where(wavelength > original / low, factor, between)
-    )
+def llama3_factors(scaling: RopeScaling, theta: float, head_dim: int) -> np.ndarray:
+    """How much slower each pair of a head turns: (head_dim / 2,), what `ROPE_FACTORS` holds."""
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    factors: np.ndarray = (frequencies / llama3_frequencies(frequencies, scaling)).numpy()
     return factors
 
 

@@ -107,13 +107,14 @@ def _slowed(frequencies: torch.Tensor, theta: float, scaling: RopeScaling) -> tu
     if scaling.rope_type == "linear":
         return frequencies / scaling.factor, 1.0
     if scaling.rope_type == "llama3":
-        return _llama3(frequencies, scaling), 1.0
+        return llama3_frequencies(frequencies, scaling), 1.0
     if scaling.rope_type == "yarn":
         return _yarn(frequencies, theta, scaling), _yarn_attention_factor(scaling)
     return frequencies, 1.0
 
 
-def _llama3(frequencies: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
+def llama3_frequencies(frequencies: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
+    """The frequencies (head_dim / 2,) as Llama 3.1 slows them."""
     low, high, context = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_max_position_embeddings
     assert low is not None and high is not None and context is not None  # noqa: S101, PT018 - `from_hf` sees to it
     turns = context * frequencies / (2 * math.pi)
