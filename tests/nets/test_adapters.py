@@ -90,6 +90,32 @@ FAMILIES = {
         "CAUSAL_LM",
         targets=("q_proj", "down_proj"),
     ),
+    "gpt2": Family(
+        lambda: transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32),
+        transformers.GPT2LMHeadModel,
+        load_language_model,
+        "CAUSAL_LM",
+        targets=("c_attn", "mlp.c_proj"),
+    ),
+    "t5": Family(
+        lambda: transformers.T5Config(
+            vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
+        ),
+        transformers.T5ForConditionalGeneration,
+        load_encoder_decoder,
+        "SEQ_2_SEQ_LM",
+        targets=("q", "wo"),
+    ),
+    "bart": Family(
+        lambda: transformers.BartConfig(
+            vocab_size=64, d_model=32, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=48, decoder_ffn_dim=48,
+            encoder_attention_heads=4, decoder_attention_heads=4, max_position_embeddings=32,
+        ),
+        transformers.BartForConditionalGeneration,
+        load_encoder_decoder,
+        "SEQ_2_SEQ_LM",
+        targets=("q_proj", "fc2"),
+    ),
     "bert": _encoder("bert", ("classifier", "bert.pooler"), ("query", "output.dense"), **_ENCODER),
     "roberta": _encoder("roberta", ("classifier",), ("query", "value"), **_ENCODER),
     "distilbert": _encoder(
@@ -228,9 +254,9 @@ def test_tensors_of_another_network_are_refused(adapter: tuple[Path, Path]) -> N
 def test_pickles_and_missing_files_are_refused(adapter: tuple[Path, Path]) -> None:
     base, folder = adapter
     (folder / ADAPTER_WEIGHTS).rename(folder / "adapter_model.bin")
-    with pytest.raises(RunFolderError, match="has no adapter_model.safetensors") as caught:
+    with pytest.raises(RunFolderError, match=r"has no adapter_model\.safetensors") as caught:
         load_adapter(load_language_model(base), folder)
     assert "pickle" in str(caught.value)
     (folder / ADAPTER_CONFIG).write_text("{")
-    with pytest.raises(RunFolderError, match="cannot read adapter_config.json"):
+    with pytest.raises(RunFolderError, match=r"cannot read adapter_config\.json"):
         load_adapter(load_language_model(base), folder)
