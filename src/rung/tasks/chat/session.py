@@ -71,8 +71,7 @@ class ChatSession:
     def load(self, path: Path) -> None:
         """Go on with a conversation that `save` wrote. DataError when there is none; what was said then stays."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            rows = values["messages"]
+            rows = list(json.loads(path.read_text(encoding="utf-8"))["messages"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"this is no saved conversation ({type(error).__name__})"
             raise DataError(problem, where=str(path), hint="give a file that /save wrote") from error
