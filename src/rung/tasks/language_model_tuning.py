@@ -22,9 +22,12 @@ from rung.evaluation.intervals import compare
 from rung.generation.engine import Engine
 from rung.generation.options import SamplingOptions
 from rung.nets.adapters import load_adapter
+from rung.nets.architectures import FAMILIES, unsupported
 from rung.nets.body import carries_state
 from rung.nets.feedforward_language_model import FeedForwardLM
 from rung.nets.language_models import Net, load_language_model, save_language_model
+from rung.nets.ngram import MODEL_TYPE as NGRAM
+from rung.nets.pretrained import CONFIG, read_config_file
 from rung.nets.recurrent_language_model import RecurrentLM
 from rung.objectives.next_token import NextToken
 from rung.progress import SILENT, Progress
@@ -36,7 +39,14 @@ from rung.tasks.text_reading import TextReading
 from rung.tasks.tuning.folder import CONFIGURATION, TOKENIZER, copy_files, open_language_model, save_tuned
 from rung.tasks.tuning.frame import Job, Session, open_interrupted, require_unchanged, run_loop
 from rung.tasks.tuning.method import TuningMethod, apply_method, gradual_unfreezing
-from rung.tasks.tuning.text_plan import TextTuningPlan, compute_dtype, loop_settings, make_plan, optimizer_of
+from rung.tasks.tuning.text_plan import (
+    VALIDATION_ROWS,
+    TextTuningPlan,
+    compute_dtype,
+    loop_settings,
+    make_plan,
+    optimizer_of,
+)
 from rung.tasks.tuning.text_recipe import TextTuningRecipe, wished
 from rung.tasks.tuning.text_summary import BEFORE, GAIN, TextTuned, card
 from rung.tasks.tuning.tune import TUNED_FOR
@@ -50,7 +60,6 @@ from rung.training.validation import mean_loss
 Files = Sequence[str | Path]
 
 _SAMPLE_TOKENS = 60
-_VALIDATION_WINDOWS = 8
 
 
 def tune(
@@ -88,7 +97,7 @@ def tune(
     session = _session(progress, display, began)
     deadline = session.deadline(recipe.training.minutes)
     opened = _Opened.open(recipe, progress)
-    made = _planned(recipe, opened, deadline)
+    net, made = _planned(recipe, opened, deadline)
     for line in made.lines():
         progress.say(line)
     record = base_record(opened.folder)
@@ -96,7 +105,7 @@ def tune(
     run.header[TUNED_FOR] = "text"
     run.write("planned")
     latest = None if deadline is None else deadline - made.seconds_after
-    return _Tuning(run, made.recipe, opened, session).go(deadline=latest)
+    return _Tuning(run, made.recipe, opened, session, net).go(deadline=latest)
 
 
 def plan(
@@ -119,7 +128,7 @@ def plan(
     began = time.monotonic() if started is None else started
     recipe = _recipe(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
     session = _session(progress, SILENT_DISPLAY, began)
-    return _planned(recipe, _Opened.open(recipe, progress), session.deadline(recipe.training.minutes))
+    return _planned(recipe, _Opened.open(recipe, progress), session.deadline(recipe.training.minutes))[1]
 
 
 def resume(
@@ -136,7 +145,8 @@ def resume(
     sha256 = opened.describe()["sha256"]
     require_unchanged(opened_run, base=recipe.base, data_sha256=sha256, files=recipe.text.files)
     checkpoint = latest_good(opened_run.folder, progress.say)
-    return _Tuning(opened_run, recipe, opened, session).go(deadline=None, checkpoint=checkpoint)
+    tuning = _Tuning(opened_run, recipe, opened, session, opened.prepared(recipe))
+    return tuning.go(deadline=None, checkpoint=checkpoint)
 
 
 def _recipe(  # noqa: PLR0917 - the arguments of `tune`, one by one
@@ -169,12 +179,12 @@ def _session(progress: Progress, display: Display, began: float) -> Session:
     return Session(progress, display, began)
 
 
-def _planned(recipe: TextTuningRecipe, opened: _Opened, deadline: float | None) -> TextTuningPlan:
+def _planned(recipe: TextTuningRecipe, opened: _Opened, deadline: float | None) -> tuple[Net, TextTuningPlan]:
+    """The network, ready to be tuned, and the plan; timing moves no weight."""
     train = opened.text.train
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    net = opened.network(recipe)
-    apply_method(net, recipe.tuning, seed=recipe.seed)
-    return make_plan(recipe, net, tokens=train.num_tokens, bytes_per_token=train.bytes_per_token, seconds=left)
+    net = opened.prepared(recipe)
+    return net, make_plan(recipe, net, tokens=train.num_tokens, bytes_per_token=train.bytes_per_token, seconds=left)
 
 
 @dataclass(frozen=True)
@@ -189,7 +199,7 @@ class _Opened:
     def open(cls, recipe: TextTuningRecipe, progress: Progress) -> _Opened:
         """Read all of it; a base that is no language model is refused before any text is read."""
         folder = resolve_base(recipe.base)
-        open_language_model(folder)
+        _require_network(folder)
         tokenizer = Tokenizer.load(folder)
         text = prepare_text(recipe.reading, progress, tokenizer=tokenizer)
         measured = text.valid
@@ -199,11 +209,15 @@ class _Opened:
             measured = tokenise_corpus(corpus, tokenizer, cache_dir=cache, progress=progress)["valid"]
         return cls(folder, text, measured)
 
-    def network(self, recipe: TextTuningRecipe) -> Net:
-        """The base, in the dtype to compute in and where it shall compute."""
-        net = open_language_model(self.folder)
-        net.compute_dtype = compute_dtype(recipe)
-        return net.to("cuda" if torch.cuda.is_available() else "cpu")
+    def network(self) -> Net:
+        """The base, where it shall compute."""
+        return open_language_model(self.folder).to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def prepared(self, recipe: TextTuningRecipe) -> Net:
+        """The base, ready to be tuned."""
+        net = self.network()
+        apply_method(net, recipe.tuning, seed=recipe.seed)
+        return net
 
     def describe(self) -> dict[str, Any]:
         """What `rung.json` says about the data."""
@@ -221,23 +235,30 @@ class _Opened:
         }
 
 
+def _require_network(folder: Path) -> None:
+    """Raise RunFolderError when `folder` holds no language model that is a network."""
+    kind = str(read_config_file(folder).get("model_type"))
+    known = {*FAMILIES["decoders"], *FAMILIES["Rung's own language models"]} - {NGRAM}
+    if kind not in known:
+        raise unsupported(kind, str(folder / CONFIG))
+
+
 class _Tuning:
     """Tunes a run by its recipe, measures it, and makes its folder a model: the same path for new and resumed runs."""
 
-    def __init__(self, run: Run, recipe: TextTuningRecipe, opened: _Opened, session: Session) -> None:
-        """Take a run whose recipe has no gaps, its base and text."""
-        self.run, self.recipe, self.opened, self.session = run, recipe, opened, session
+    def __init__(self, run: Run, recipe: TextTuningRecipe, opened: _Opened, session: Session, net: Net) -> None:
+        """Take a run whose recipe has no gaps, its base and text, and the network, ready to be tuned."""
+        self.run, self.recipe, self.opened, self.session, self.net = run, recipe, opened, session, net
         self.method = recipe.tuning
+        net.compute_dtype = compute_dtype(recipe)
 
     def go(self, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> TextTuned:
         """Tune from `checkpoint` or from the base until the schedule ends."""
         torch.set_num_threads(self.recipe.training.threads or torch.get_num_threads())
-        net = self.opened.network(self.recipe)
-        apply_method(net, self.method, seed=self.recipe.seed)
-        job = self._job(net)
+        job = self._job(self.net)
         result, _ = run_loop(self.run, self.recipe, job, self.session, deadline=deadline, checkpoint=checkpoint)
         summary = self._summary(result)
-        return summary if result.ended == "interrupted" else self._publish(result, net, summary)
+        return summary if result.ended == "interrupted" else self._publish(result, summary)
 
     def _job(self, net: Net) -> Job:
         recipe = self.recipe
@@ -265,7 +286,7 @@ class _Tuning:
             training = self.recipe.training
             rows = {"training.batch_size": training.batch_size, "training.micro_batch_size": training.micro_batch_size}
             recipe, world = self.recipe.reading.with_overrides(rows), alone(next(net.parameters()).device)
-            tokens = _VALIDATION_WINDOWS * (training.batch_size or 1) * net.config.window
+            tokens = VALIDATION_ROWS * (training.batch_size or 1) * net.config.window
             return TextReading(net, recipe, self.opened.text, world, validation_tokens=tokens)
         return _Rows(net, self.opened.text, self.recipe)
 
@@ -288,13 +309,13 @@ class _Tuning:
         else:
             net.load_state_dict(load_language_model(folder).state_dict())
 
-    def _publish(self, result: LoopResult, net: Net, summary: TextTuned) -> TextTuned:
+    def _publish(self, result: LoopResult, summary: TextTuned) -> TextTuned:
         """Measure base and tuned network on the same held-out text, and make the run folder the tuned model."""
-        before, scores_before = self._measured(self.opened.network(self.recipe))
-        after, scores = self._measured(net.eval())
+        after, scores = self._measured(self.net.eval())
+        before, scores_before = self._measured(self._untuned())
         gain = compare(scores_before, scores, name=NAME, unit=UNIT)
         options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=_SAMPLE_TOKENS, seed=self.recipe.seed)
-        (sample,) = Engine(net, self.opened.text.tokenizer).generate("", options)
+        (sample,) = Engine(self.net, self.opened.text.tokenizer).generate("", options)
         summary = replace(
             summary,
             before=before.model_copy(update={"name": BEFORE}),
@@ -307,6 +328,12 @@ class _Tuning:
         by_item = {NAME: scores, BEFORE: scores_before}
         self.run.publish(result.checkpoint, card=text, records=summary.records, scores=by_item)
         return summary
+
+    def _untuned(self) -> Net:
+        """The base as it was."""
+        net = self.opened.network()
+        net.compute_dtype = compute_dtype(self.recipe)
+        return net
 
     def _measured(self, net: Net) -> tuple[Record, ItemScores]:
         training = self.recipe.training
@@ -353,7 +380,7 @@ class _Rows:
             self._net,
             self.objective,
             self._held_out,
-            samples=min(self._held_out.num_windows, _VALIDATION_WINDOWS),
+            samples=min(self._held_out.num_windows, VALIDATION_ROWS),
             batch_size=self._rows,
             world=alone(next(self._net.parameters()).device),
         )

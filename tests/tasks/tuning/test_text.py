@@ -216,9 +216,10 @@ def test_an_adapter_on_another_base_is_refused(base: Path, texts: tuple[Path, Pa
 
 def test_a_tuned_run_is_a_base_itself(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:
     start(base, texts[1], tmp_path / "first", LORA, steps=2)
-    done = start(tmp_path / "first", texts[1], tmp_path / "second", TuningMethod(), steps=2)
+    start(tmp_path / "first", texts[1], tmp_path / "second", LORA, steps=2)
+    done = start(tmp_path / "second", texts[1], tmp_path / "third", TuningMethod(), steps=1)
     assert done.ended == "finished"
-    assert (tmp_path / "second" / "model.safetensors").is_file()
+    assert (tmp_path / "third" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("family", ["lstm", "feedforward"])
@@ -253,6 +254,15 @@ def test_a_test_text_of_ones_own_is_measured(base: Path, texts: tuple[Path, Path
     assert done.after is not None
     assert done.after.n == 5
     assert done.after.data_sha256 == rung.evaluate(tmp_path / "run", [own]).bits_per_byte.data_sha256
+
+
+def test_a_base_that_is_no_language_model_is_refused(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = copied(base, tmp_path / "copy")
+    for kind in ("bert", "rung-ngram", "unheard-of"):
+        (copy / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+        with pytest.raises(RunFolderError, match=kind):
+            start(copy, texts[1], tmp_path / "run", LORA)
+    assert not (tmp_path / "run").exists()
 
 
 def test_wishes_without_sense_are_refused(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def copy_files(base: Path, folder: Path, names: Sequence[str]) -> None:
 
 def open_language_model(folder: Path) -> LanguageNet:
     """The language model of a model folder: a whole one, or an adapter merged into its base. Errors as for either."""
-    return open_adapted(folder, load_language_model) if is_adapted(folder) else load_language_model(folder)
+    return open_adapted(folder, open_language_model) if is_adapted(folder) else load_language_model(folder)
 
 
 def is_adapted(folder: Path) -> bool:

@@ -28,11 +28,13 @@ _MICRO_TOKENS = 2048  # of a forward pass: enough for products to be fast
 _FEWEST_STEPS = 60  # a short run takes fewer rows a step until it has so many
 _MOST_EPOCHS = 4.0  # more readings of a text bring little (Muennighoff et al. 2023, arXiv 2305.16264)
 _CHECKPOINTS = 4
-_FORWARD_SHARE = 0.35  # of a training step, to read as many tokens
 _EVALUATION_SHARE = 0.12  # of the time, for each of the two measurements on held-out text
 _EVALUATION_BYTES = 100_000  # without a clock
 _FILES_SECONDS = 4.0
 _TIMED = 3
+_TIMED_TOKENS = 512
+VALIDATION_ROWS = 8
+_LOOKED_AT = 200  # steps from which on vital signs are worth their first look, which takes as long as a few steps
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,12 @@ def make_plan(
     rows, per_epoch = training.batch_size or _ROWS, math.ceil(tokens / context)
     left, after, most_bytes = None, 0.0, training.evaluation_bytes or _EVALUATION_BYTES
     if seconds is not None:
-        row = _seconds_of_row(recipe, net, context, micro, precision)
+        row, reading = _seconds_of_row(recipe, net, context, precision)
         measuring = _EVALUATION_SHARE * seconds
-        read = measuring / (_FORWARD_SHARE * row) * context / 2  # windows overlap by half
+        read = measuring / reading * context / 2  # windows overlap by half
         most_bytes = training.evaluation_bytes or max(1, round(read * bytes_per_token))
         after = 2 * measuring + _FILES_SECONDS
-        left = (seconds - after) / row
+        left = (seconds - after - _CHECKPOINTS * VALIDATION_ROWS * reading) / row
         rows = training.batch_size or max(1, min(_ROWS, int(left / _FEWEST_STEPS)))
         left = min(left, _MOST_EPOCHS * per_epoch)
         steps = int(left / rows)
@@ -119,6 +121,7 @@ def make_plan(
     if carries_state(net):
         micro = rows
     schedule = training.schedule or _schedule(recipe, steps).to_json()
+    vital = training.vital_signs_every
     every = training.validate_every or max(1, math.ceil(steps / _CHECKPOINTS))
     filled = recipe.with_overrides(
         {
@@ -133,6 +136,7 @@ def make_plan(
             "training.epochs": None,
             "training.validate_every": every,
             "training.evaluation_bytes": most_bytes,
+            "training.vital_signs_every": 0 if vital is None and steps < _LOOKED_AT else vital,
         }
     )
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
@@ -191,13 +195,13 @@ def _precision(device: torch.device, *, clock: bool) -> str:
     return "bf16" if has and (not clock or bf16_is_faster(device)) else "fp32"
 
 
-def _seconds_of_row(recipe: TextTuningRecipe, net: Net, context: int, micro: int, precision: str) -> float:
-    """Seconds to train on one row of `context` tokens, with its share of the optimiser's step."""
-    device = next(net.parameters()).device
+def _seconds_of_row(recipe: TextTuningRecipe, net: Net, context: int, precision: str) -> tuple[float, float]:
+    """Seconds to train on one row of `context` tokens, with its share of the optimiser's step; those to read it."""
+    device, rows = next(net.parameters()).device, max(1, _TIMED_TOKENS // context)
     torch.set_num_threads(recipe.training.threads or usable_cores())
     before, net.compute_dtype = net.compute_dtype, torch.bfloat16 if precision == "bf16" else torch.float32
     optimizer, objective = optimizer_of(net, recipe), NextToken()
-    tokens = torch.randint(net.config.vocab_size, (micro, context + 1), device=device)
+    tokens = torch.randint(net.config.vocab_size, (rows, context + 1), device=device)
     batch = {"input_ids": tokens[:, :-1].contiguous(), "labels": tokens[:, 1:].contiguous()}
     was_training = net.training
     net.train()
@@ -207,8 +211,13 @@ def _seconds_of_row(recipe: TextTuningRecipe, net: Net, context: int, micro: int
         objective(net, batch).total.backward()  # type: ignore[no-untyped-call]
         computed = time.perf_counter()
         optimizer.step(0.0)  # moves nothing
-        times.append((computed - began) / micro + (time.perf_counter() - computed) / _ROWS)
+        times.append((computed - began) / rows + (time.perf_counter() - computed) / _ROWS)
         optimizer.zero_grad()
+    net.eval()
+    began = time.perf_counter()
+    with torch.no_grad():
+        objective(net, batch)
+    reading = (time.perf_counter() - began) / rows
     net.train(was_training)
     net.compute_dtype = before
-    return median(times[1:])
+    return median(times[1:]), reading
