@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +104,7 @@ class TargetSettings:
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
     max_tokens: int | None = None
-    stored: Mapping[str, Any] | None = None
+    stored: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_target_settings(folder: Path, config: SequenceConfig) -> TargetSettings:

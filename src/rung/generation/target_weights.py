@@ -245,7 +245,8 @@ class _Affine:
 def _output(attention: Attention, make: Make, dtype: torch.dtype) -> _Affine:
     """The output projection, with what the values' bias becomes behind it."""
     out, values = attention.out_proj, attention.v_proj
-    return _Affine(make, dtype, (out.weight,), out.bias + out.weight @ values.bias)
+    bias = out.bias.float() + out.weight.float() @ values.bias.float()  # the base of an adapter may be in bfloat16
+    return _Affine(make, dtype, (out.weight,), bias)
 
 
 class _Norm:

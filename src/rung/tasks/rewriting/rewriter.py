@@ -151,11 +151,12 @@ def load_rewriter(folder: str | Path, *, precision: Precision = "fp32") -> Rewri
     path = model_folder(folder)
     header = read_header(Path(folder)) if (Path(folder) / HEADER_NAME).is_file() else {}
     net = open_encoder_decoder(path).eval()
-    settings, recipe = read_target_settings(path, net.config), header.get("recipe")
-    if recipe is None:
-        beam = BeamSection(num_beams=settings.num_beams, length_penalty=settings.length_penalty)
-    else:  # a target may be as long as its source suggests
-        beam, settings = BeamSection(**recipe.get("beam", {})), replace(settings, max_tokens=None)
-    prefix = (recipe or {}).get("pairs", {}).get("prefix") or ""
+    settings, recipe = read_target_settings(path, net.config), header.get("recipe", {})
+    beam = BeamSection(num_beams=settings.num_beams, length_penalty=settings.length_penalty)
+    if header:  # Rung's own: a target may be as long as its source suggests
+        named = "num_beams" in settings.stored
+        beam = BeamSection(**recipe["beam"]) if "beam" in recipe else beam if named else BeamSection()
+        settings = replace(settings, max_tokens=None)
+    prefix = recipe.get("pairs", {}).get("prefix") or ""
     tokenizer = PairTokenizer.load(path)
     return Rewriter(path, net, tokenizer, beam, header, precision=precision, settings=settings, prefix=prefix)

@@ -25,6 +25,7 @@ class TuningBase:
 
     folder: Path
     config: SequenceConfig
+    parameters: int
     tokenizer: PairTokenizer
     settings: TargetSettings
 
@@ -33,8 +34,9 @@ class TuningBase:
         """Read it. Raises UsageError for a base of another kind, RunFolderError or TokenizerError for a broken one."""
         folder = resolve_base(base)
         _require_encoder_decoder(folder)
-        config = open_encoder_decoder(folder).config
-        return cls(folder, config, PairTokenizer.load(folder), read_target_settings(folder, config))
+        net = open_encoder_decoder(folder)
+        parameters, settings = sum(p.numel() for p in net.parameters()), read_target_settings(folder, net.config)
+        return cls(folder, net.config, parameters, PairTokenizer.load(folder), settings)
 
     def network(self, *, dropout: float) -> SequenceNet:
         """The base's network, an adapter of an earlier tuning merged into it."""
@@ -43,7 +45,7 @@ class TuningBase:
     def beam(self, recipe: RewriteTuningRecipe) -> BeamSection:
         """How targets are searched for: as the recipe has it, else as the base's folder, else as Rung usually does."""
         asked, usual = recipe.beam, BeamSection()
-        stored = self.settings.stored or {}
+        stored = self.settings.stored
         return BeamSection(
             num_beams=asked.num_beams or stored.get("num_beams") or usual.num_beams,
             length_penalty=self.settings.length_penalty if asked.length_penalty is None else asked.length_penalty,
@@ -69,8 +71,15 @@ def generation_config(settings: TargetSettings, beam: BeamSection, *, longest: i
 
     `longest`: tokens of the longest target that transformers shall write.
     """
-    dropped = ("min_new_tokens", "max_new_tokens", "early_stopping", "length_penalty")
-    kept = {key: value for key, value in (settings.stored or {}).items() if key not in dropped}
+    dropped = (
+        "_from_model_config",
+        "transformers_version",
+        "min_new_tokens",
+        "max_new_tokens",
+        "early_stopping",
+        "length_penalty",
+    )
+    kept = {key: value for key, value in settings.stored.items() if key not in dropped}
     return {
         **kept,
         "decoder_start_token_id": settings.rules.start,

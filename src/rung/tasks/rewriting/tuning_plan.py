@@ -167,7 +167,7 @@ def make_plan(
     )
     return RewriteTuningPlan(
         recipe,
-        parameters=sum(parameter.numel() for parameter in base.network(dropout=0.0).parameters()),
+        parameters=base.parameters,
         trained=sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad),
         pairs=len(pairs.train),
         epochs=steps / per_epoch,
