@@ -128,6 +128,18 @@ def test_an_export_that_nobody_checked_says_so(make_model: Any, tmp_path: Path) 
     assert "**Not verified:**" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_reader_that_fails_is_told_and_proves_nothing(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: Any, **_options: Any) -> None:
+        raise ValueError("unknown architecture")
+
+    monkeypatch.setattr(verify, "TransformersReader", fails)
+    report = export_model(make_model("qwen3"), tmp_path / "out", to="hf")
+    assert not report.verified
+    assert "transformers: not compared (it does not open the export: ValueError: unknown" in "\n".join(report.lines())
+
+
 def test_a_wrong_export_is_refused_and_leaves_nothing(
     make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,8 @@ def test_a_model_with_its_own_tokenizer_writes_the_same_text(
     report = export_model(folder, tmp_path / "out", to="gguf", dtype=dtype)
     (found,) = (comparison for comparison in report.comparisons if comparison.reader.startswith("llama.cpp"))
     assert found.same_tokens == found.tokenised == TOKENISED
-    assert found.relative_difference < (1e-4 if dtype == "f32" else 5e-3)
+    exact = 1e-4 if model_type != "gpt2" else 1e-3  # llama.cpp looks GELU up in a table of half precision
+    assert found.relative_difference < (exact if dtype == "f32" else 5e-3)
     model = load(folder)
     for prompt in ("the cat sat", "na\u00efve"):
         ids = model.tokenizer.encode(prompt)

@@ -56,6 +56,8 @@ _RANGES = (
 _ALPHABETS = (*("".join(map(chr, range(*ends))) for ends in _RANGES), " \t\n", "   ", "\n\n", ".,;:!?'\"()-")
 
 
+# Other programs do not say which errors they raise. Whatever it is, the export counts as not read by them.
+_READERS_OWN_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 _Open = Callable[[], Reader | LlamaEncoder]
 _Readers = list[tuple[str, _Open | str]]
 
@@ -86,7 +88,10 @@ def compare_export(source: Source, folder: Path, to: str, dtype: str) -> tuple[C
 def _compare(own: Reader, name: str, open_reader: _Open | str) -> Comparison:
     if isinstance(open_reader, str):
         return Comparison(name, remark=open_reader)
-    other = open_reader()
+    try:
+        other = open_reader()
+    except _READERS_OWN_ERRORS as error:
+        return Comparison(name, remark=f"it does not open the export: {type(error).__name__}: {str(error)[:200]}")
     same_tokens, tokenised, remark = _compare_tokens(own, other)
     pairs = _vectors_of_both(own, other) if isinstance(other, LlamaEncoder) else _scores_of_both(own, other)
     same = np.concatenate([first.argmax(1) == second.argmax(1) for first, second in pairs])
