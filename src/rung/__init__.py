@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rung.comparison.language_models.result import LanguageLadder
     from rung.comparison.pairs_command import compare_pairs
     from rung.comparison.result import Comparison
+    from rung.export.exporting import export_model
     from rung.nets.word_vectors import WordVectors
     from rung.recipe import Recipe
     from rung.tasks.classification.classifier import Classifier
@@ -56,6 +57,10 @@ if TYPE_CHECKING:
     from rung.tasks.loading import load
     from rung.tasks.masked_language_modelling.model import MaskedModel
     from rung.tasks.rewriting.rewriter import Rewriter
+    from rung.tasks.similarity.encoder import SentenceEncoder
+    from rung.tasks.tagging.tagger import Tagger
+    from rung.tasks.tuning.method import TuningMethod
+    from rung.tasks.tuning.tune import tune
 
 _HOMES = {
     "Classifier": "rung.tasks.classification.classifier",
@@ -66,18 +71,23 @@ _HOMES = {
     "MaskedModel": "rung.tasks.masked_language_modelling.model",
     "Recipe": "rung.recipe",
     "Rewriter": "rung.tasks.rewriting.rewriter",
+    "SentenceEncoder": "rung.tasks.similarity.encoder",
+    "Tagger": "rung.tasks.tagging.tagger",
     "TextClassifier": "rung.tasks.classification.estimator",
     "TrainSummary": "rung.tasks.language_modelling",
+    "TuningMethod": "rung.tasks.tuning.method",
     "WordVectors": "rung.nets.word_vectors",
     "compare": "rung.comparison.command",
     "compare_pairs": "rung.comparison.pairs_command",
     "compare_texts": "rung.comparison.language_models.command",
     "evaluate": "rung.tasks.language_modelling",
+    "export_model": "rung.export.exporting",
     "extend": "rung.tasks.language_modelling",
     "load": "rung.tasks.loading",
     "plan": "rung.tasks.language_modelling",
     "resume": "rung.tasks.language_modelling",
     "train": "rung.tasks.language_modelling",
+    "tune": "rung.tasks.tuning.tune",
 }
 
 __all__ = [
@@ -97,10 +107,13 @@ __all__ = [
     "Rewriter",
     "RunFolderError",
     "RungError",
+    "SentenceEncoder",
+    "Tagger",
     "TextClassifier",
     "TokenizerError",
     "TrainSummary",
     "TrainingError",
+    "TuningMethod",
     "UsageError",
     "WordVectors",
     "__version__",
@@ -108,11 +121,13 @@ __all__ = [
     "compare_pairs",
     "compare_texts",
     "evaluate",
+    "export_model",
     "extend",
     "load",
     "plan",
     "resume",
     "train",
+    "tune",
 ]
 
 
