@@ -2,7 +2,6 @@
 
     python bench/lora.py                      # a random base of SmolLM2's width, six layers
     python bench/lora.py --base smollm2       # the real one, all thirty layers (minutes)
-    python bench/lora.py --quality            # what 8 and 4 bits do to the base's bits per byte
 
 Ours and peft's adapters lie on the same base with the same weights and learn from the same rows in alternating runs in
 one process; every figure is a median. peft runs in whichever of its own ways is fastest here. Memory is the peak of a
