@@ -21,8 +21,8 @@ from rung.tasks.loading import load_predictor
 from rung.tasks.task import AskedPredictor, FitReport
 
 PROBED_ITEMS = 100
-_VARIED_ITEMS, _VARIED_LOCALLY = 10, 3
-_ASKED_AGAIN = 20
+_VARIED_ITEMS, _VARIED_LOCALLY = 10, 2
+_ASKED_AGAIN = 10
 _NOT_OURS = (
     ("bytes_on_disk", "bytes"),
     ("peak_memory", "bytes"),
