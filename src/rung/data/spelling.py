@@ -77,3 +77,15 @@ def _adds_space(step: Mapping[str, Any]) -> bool:
     if step.get("type") == "Metaspace":
         return bool(step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True))
     return step.get("type") == "Prepend" and step.get("prepend") == _SPACE
+
+
+def characters_begun_by(byte: int) -> str:
+    """The characters whose UTF-8 begins with `byte`, as a range of a regex's character class; empty for none."""
+    if byte < 0x80:
+        return re.escape(chr(byte))
+    for lead, end, bits, lowest in ((0xC2, 0xE0, 6, 0x80), (0xE0, 0xF0, 12, 0x800), (0xF0, 0xF5, 18, 0x10000)):
+        if lead <= byte < end:
+            first = (byte & (0x1F >> (bits // 6 - 1))) << bits
+            last = min(first + (1 << bits) - 1, 0x10FFFF)
+            return f"\\U{max(first, lowest):08x}-\\U{last:08x}"
+    return ""  # no character begins with it

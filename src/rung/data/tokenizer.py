@@ -24,7 +24,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -42,7 +41,8 @@ from rung.data.byte_level import (
     splits_like_ours,
     whole_words,
 )
-from rung.data.spelling import Spelling, spelling_of
+from rung.data.library_encoding import encode_in_library, library_without_split, unencodable
+from rung.data.spelling import Spelling, characters_begun_by, spelling_of
 from rung.data.tokenizer_files import CONFIG_FILE, DAMAGED, TOKENIZER_FILE, read_tokenizer_folder
 from rung.data.words import Ragged, WordTable, is_plain
 from rung.errors import TokenizerError
@@ -103,7 +103,7 @@ class Tokenizer:
         self.eos_token_id: int = eos_token_id
         self.bos_token_id = self._expected_bos(bos_token, adds_bos)
         self._bytes_of = self._byte_table(where)
-        self._words = WordTable(_library_without_split(definition)) if splits_like_ours(definition) else None
+        self._words = WordTable(library_without_split(definition)) if splits_like_ours(definition) else None
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -181,7 +181,7 @@ class Tokenizer:
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError as error:
-            raise _unencodable([text]) from error
+            raise unencodable([text]) from error
         return ids
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -205,7 +205,7 @@ class Tokenizer:
         try:
             ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
         except TypeError as error:
-            raise _unencodable([text]) from error
+            raise unencodable([text]) from error
         return ids
 
     @property
@@ -227,12 +227,12 @@ class Tokenizer:
         """Token ids of all texts in one uint32 array, and an int64 array of how many each has; the fastest way."""
         self._refuse_unwritable(texts)
         if self._words is None:
-            return _encode_in_library(self._tokenizer, texts)
+            return encode_in_library(self._tokenizer, texts)
         plain = [is_plain(text) for text in texts]
         if all(plain):
             return self._words.encode(texts)
         parts = [
-            self._words.encode(list(run)) if key else _encode_in_library(self._tokenizer, list(run))
+            self._words.encode(list(run)) if key else encode_in_library(self._tokenizer, list(run))
             for key, run in _runs(texts, plain)
         ]
         return np.concatenate([ids for ids, _ in parts]), np.concatenate([lengths for _, lengths in parts])
@@ -316,7 +316,7 @@ class Tokenizer:
                 where=where,
                 hint=DAMAGED,
             )
-        begun = "".join(map(_characters_begun_by, sorted(missing)))
+        begun = "".join(map(characters_begun_by, sorted(missing)))
         self._unwritable = re.compile(f"[{begun}]") if begun else None
         table = [b""] * len(vocabulary)
         added = self._tokenizer.get_added_tokens_decoder()
@@ -379,36 +379,6 @@ def train_tokenizer(
     return tokenizer
 
 
-def _characters_begun_by(byte: int) -> str:
-    """The characters whose UTF-8 begins with `byte`, as a range of a regex's character class; empty for none."""
-    if byte < 0x80:
-        return re.escape(chr(byte))
-    for lead, end, bits, lowest in ((0xC2, 0xE0, 6, 0x80), (0xE0, 0xF0, 12, 0x800), (0xF0, 0xF5, 18, 0x10000)):
-        if lead <= byte < end:
-            first = (byte & (0x1F >> (bits // 6 - 1))) << bits
-            last = min(first + (1 << bits) - 1, 0x10FFFF)
-            return f"\\U{max(first, lowest):08x}-\\U{last:08x}"
-    return ""  # no character begins with it
-
-
-def _encode_in_library(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> Ragged:
-    try:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    except TypeError as error:
-        raise _unencodable(texts) from error
-    ids = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
-    return np.concatenate([np.empty(0, np.uint32), *ids]), np.fromiter(map(len, ids), np.int64, len(ids))
-
-
-def _library_without_split(definition: str) -> Callable[[Sequence[str]], Ragged]:
-    from tokenizers import Tokenizer, pre_tokenizers
-
-    tokenizer = Tokenizer.from_str(definition)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.encode_special_tokens = True
-    return partial(_encode_in_library, tokenizer)
-
-
 def _runs(texts: Sequence[str], keys: Sequence[bool]) -> Iterator[tuple[bool, Iterator[str]]]:
     """Stretches of neighbouring texts with the same key."""
     for key, run in groupby(zip(keys, texts, strict=True), key=itemgetter(0)):
@@ -439,16 +409,3 @@ def _spelling(definition: str, where: str) -> Spelling:
 def _without_code(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without the keys by which a folder asks others to run code that it brings along."""
     return {key: value for key, value in config.items() if key != "auto_map"}
-
-
-def _unencodable(texts: Sequence[str]) -> TokenizerError:
-    for number, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            return TokenizerError(
-                f"text {number} holds a lone surrogate (U+{ord(text[error.start]):04X}), which UTF-8 cannot express",
-                where=f"character {error.start:,}",
-                hint="replace it before encoding, for instance by U+FFFD",
-            )
-    return TokenizerError("the texts to encode must be strings")
