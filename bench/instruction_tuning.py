@@ -37,6 +37,7 @@ from rung.tasks.language_modelling import train
 from rung.tasks.tuning.method import TuningMethod
 
 TRAIN_SHARE, TEST_SHARE = 0.85, 0.10
+OWN_RATE = 2e-3  # a small network with new tokens learns at a rate near that of its pretraining, not at a large one's
 NOVELS = 12  # what a few minutes of training can read; to prepare all 92 takes a minute of its own
 
 
@@ -122,7 +123,12 @@ def own(data: Path, files: dict[str, Path], folder: Path, wanted: argparse.Names
         test=[files["test"]],
         minutes=wanted.own_minutes / 2,
         out=folder / "own-chat",
-        overrides={"measuring.prompts": 110, "measuring.max_tokens": wanted.max_tokens, "data.overlong": "drop"},
+        overrides={
+            "measuring.prompts": 110,
+            "measuring.max_tokens": wanted.max_tokens,
+            "data.overlong": "drop",
+            "training.learning_rate": OWN_RATE,
+        },
     )
     print("\n".join(tuned.lines()))
     return {
