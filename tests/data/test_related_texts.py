@@ -101,13 +101,15 @@ def test_parts_of_another_kind_are_refused() -> None:
         split_related(related([(i, i + 100) for i in range(9)]), test=scored, seed=0)
 
 
-@pytest.mark.parametrize("scored", [True, False])
-def test_every_row_comes_once_an_epoch_with_its_texts_side_by_side(scored: bool) -> None:
+@pytest.mark.parametrize(("scored", "compared"), [(True, True), (True, False), (False, True)])
+def test_every_row_comes_once_an_epoch_with_its_texts_side_by_side(scored: bool, compared: bool) -> None:
     lengths = [np.array([(i * place) % 5 + 1 for i in range(10)]) for place in (1, 3)]
     columns = [EncodedTexts(np.repeat(np.arange(10), size).astype(np.int32), size) for size in lengths]
     texts = np.arange(20, dtype=np.uint64).reshape(10, 2)
     scores = np.arange(10.0) if scored else None
-    batches = RelatedBatches(columns, scores=scores, texts=texts, pad_token_id=99, batch_size=5, seed=1)
+    batches = RelatedBatches(
+        columns, scores=scores, texts=texts, pad_token_id=99, batch_size=5, compared=compared, seed=1
+    )
     seen = []
     for start in (0, 5):
         batch = batches.batch(np.arange(start, start + 5))

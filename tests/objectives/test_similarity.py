@@ -22,12 +22,15 @@ class Table:
         self.vectors = torch.randn(ROWS, columns, WIDTH, generator=generator, requires_grad=True)
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        assert batch["input_ids"].shape[0] == ROWS * self.vectors.shape[1]
-        return self.vectors.flatten(0, 1)
+        assert "mask" not in batch or batch["mask"].any(0).all()
+        return self.vectors.flatten(0, 1)[batch["input_ids"][:, 0]]
 
     def batch(self, **further: torch.Tensor) -> dict[str, torch.Tensor]:
-        ids = torch.zeros(ROWS, self.vectors.shape[1], 3, dtype=torch.int64)
-        return {"input_ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool), **further}
+        """Each text is its number, repeated up to its length."""
+        shape = (ROWS, self.vectors.shape[1])
+        numbers = torch.arange(shape[0] * shape[1]).view(*shape, 1).expand(*shape, 6)
+        mask = torch.arange(6) < 1 + numbers * 5 % 6
+        return {"input_ids": numbers.where(mask, 0), "mask": mask, **further}
 
     def columns(self) -> list[torch.Tensor]:
         return list(self.vectors.unbind(1))

@@ -20,8 +20,11 @@ class RelatedBatches:
     """Batches of `input_ids` and `mask` (batch, columns, time), and `scores` (batch,) where there are some.
 
     Without scores, `texts` (batch, columns) has equal numbers for equal texts: two rows with one text in common are no
-    negatives of each other. What is in a batch then decides the loss, so batches are drawn at random; with scores, rows
-    of similar length come together, and less is padded.
+    negatives of each other.
+
+    Batches are drawn at random where `compared`, that is where the loss compares rows with each other: what is in a
+    batch then decides what is learned. (With lengths grouped, long pairs of news would never be ranked against short
+    captions.) Otherwise rows of similar length come together, and less is padded.
     """
 
     def __init__(
@@ -32,12 +35,13 @@ class RelatedBatches:
         texts: NDArray[np.uint64],
         pad_token_id: int,
         batch_size: int,
+        compared: bool,
         seed: int,
     ) -> None:
         self._columns, self._scores, self._pad_token_id = columns, scores, pad_token_id
         self._texts = np.unique(texts, return_inverse=True)[1].reshape(texts.shape)
         longest = np.max([column.lengths for column in columns], axis=0)
-        if scores is None:
+        if compared:
             self._at_random = SampleOrder(len(longest), seed)
             self._grouped = None
         else:

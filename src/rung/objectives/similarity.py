@@ -21,6 +21,7 @@ WHOLE_BATCH: tuple[SimilarityLoss, ...] = ("cosent", "ranking")
 """Losses that need all rows of a batch at once."""
 SCALE = 20.0
 """What cosines are multiplied by, one over the temperature: sentence-transformers' default."""
+_GROUPS = 4
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,22 @@ class MultipleNegatives:
 
 
 def _vectors(net: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Vectors of length 1 in float32, (rows, columns, dimension), from one pass over all texts."""
-    ids, mask = batch["input_ids"], batch["mask"]
-    flat = {"input_ids": ids.flatten(0, 1)}
-    if not bool(mask.all()):
-        flat["mask"] = mask.flatten(0, 1)
-    return F.normalize(net(flat).float(), dim=1).view(*ids.shape[:2], -1)
+    """Vectors of length 1 in float32, (rows, columns, dimension).
+
+    The texts go through the network in a few groups of similar length: rows of a batch are of all lengths.
+    """
+    ids, mask = batch["input_ids"].flatten(0, 1), batch["mask"].flatten(0, 1)
+    lengths = mask.sum(1)
+    order = lengths.argsort(stable=True)
+    found = []
+    for some in torch.split(order, -(-len(order) // _GROUPS)):
+        longest = int(lengths[some].max())
+        group = {"input_ids": ids[some, :longest]}
+        if int(lengths[some].min()) < longest:
+            group["mask"] = mask[some, :longest]
+        found.append(net(group))
+    vectors = torch.cat(found)[order.argsort()]
+    return F.normalize(vectors.float(), dim=1).view(*batch["input_ids"].shape[:2], -1)
 
 
 def _of_rows(mean: torch.Tensor, rows: int) -> Loss:

@@ -13,7 +13,7 @@ from rung.data.related_texts import RelatedSplit, RelatedTexts
 from rung.data.text_encoder import EncodedTexts
 from rung.errors import DataError, PlanError, UsageError
 from rung.nets.sentence_encoder import SentenceNet
-from rung.objectives.similarity import CoSent, CosineRegression, MultipleNegatives
+from rung.objectives.similarity import WHOLE_BATCH, CoSent, CosineRegression, MultipleNegatives
 from rung.tasks.classification.network_training import Training, device, faster_precision, seconds_per_step
 from rung.tasks.similarity.encoder import SentenceEncoder
 from rung.tasks.similarity.tuning_recipe import SimilarityRecipe
@@ -121,6 +121,7 @@ def batches_of(
         texts=rows.comparable(),
         pad_token_id=model.encoder.pad_token_id,
         batch_size=training_of(recipe).batch_of(len(rows)),
+        compared=recipe.training.loss in WHOLE_BATCH,
         seed=recipe.seed,
     )
 
