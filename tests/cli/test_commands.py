@@ -19,7 +19,23 @@ from rung.cli.main import app
 from rung.errors import DataError, UsageError
 from rung.records import Interval, Record
 
-COMMANDS = ["quickstart", "compare", "predict", "train", "plan", "generate", "eval", "doctor", "data check"]
+COMMANDS = [
+    *(
+        "quickstart",
+        "compare",
+        "predict",
+        "train",
+        "tune",
+        "get",
+        "chat",
+        "embed",
+        "prompt",
+        "export",
+        "plan",
+        "generate",
+    ),
+    *("eval", "doctor", "data check", "data cache", "neighbours", "analogy", "vectors", "audit", "learning"),
+]
 
 MEASURED = Record(
     name="bits_per_byte",

@@ -26,7 +26,7 @@ def test_pairs_are_compared_on_what_both_answered() -> None:
     draw = np.random.default_rng(0)
     whole, sampled = draw.integers(0, 2, 200).tolist(), draw.integers(0, 2, 60).tolist()
     small = RungScores("linear", [scores(whole)], [0.5])
-    large = RungScores("prompted", [scores(sampled)], [0.5], is_pretrained_language_model=True)
+    large = RungScores("prompted", [scores(sampled)], [0.5], is_pretrained_language_model=True, is_sampled=True)
     cut = RungScores("linear", [scores(whole[:60])], [0.5])
     (pair,), (expected,) = (judge({"linear": one}, large, margin=0.05).pairs for one in (small, cut))
     assert pair == expected
@@ -36,10 +36,11 @@ def test_pairs_are_compared_on_what_both_answered() -> None:
 
 
 def test_items_that_are_no_sample_of_one_another_are_refused() -> None:
-    first = RungScores("one", [scores([1, 0, 1], ["a", "b", "c"])], [0.5])
-    second = RungScores("other", [scores([1, 0, 1], ["b", "c", "d"])], [0.5])
-    with pytest.raises(EvaluationError, match="different items"):
-        judge({"one": first}, second, margin=0.05)
+    first = RungScores("one", [scores([1, 0, 1], ["a", "b", "c"])], [0.5], is_sampled=True)
+    for ids in (["b", "c", "d"], ["a", "b"]):  # where the sample is of more than the other was asked, something is lost
+        second = RungScores("other", [scores([1, 0, 1][: len(ids)], ids)], [0.5])
+        with pytest.raises(EvaluationError, match="different items"):
+            judge({"one": first}, second, margin=0.05)
 
 
 def test_curves_are_cut_to_the_sample() -> None:

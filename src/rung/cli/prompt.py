@@ -15,7 +15,7 @@ from rung.cli.threads import settle_threads
 
 _EXAMPLES = options.examples(
     "rung prompt smollm2 tickets.csv --target label",
-    "rung prompt smollm2 train.jsonl --test test.jsonl --target label --shots 0,4,8 --draws 3 --limit 200 --chat",
+    "rung prompt smollm2 train.jsonl --test test.jsonl --target label --shots 0,4,8 --limit 200 --chat",
     "rung prompt runs/mine tickets.csv --target label --by generation",
     "rung prompt http://127.0.0.1:8000/v1#MODEL tickets.csv --target label --limit 100",
 )

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from rung.cli.console import duration, print_json, results
 from rung.cli.options import INTERRUPTED
+from rung.runfolder import read_header
+from rung.tasks.tuning.tune import TUNED_FOR
 
 if TYPE_CHECKING:
     from rung.records import Record
@@ -101,7 +103,8 @@ def show_trained(summary: Trained) -> None:
         console.print(line, markup=False)
     console.print(f"\nThe run is in [bold]{summary.run}[/].")
     if summary.ended == "interrupted":
-        console.print(f"Go on with: [cyan]rung train --resume {summary.run}[/]")
+        command = "tune" if TUNED_FOR in read_header(summary.run) else "train"
+        console.print(f"Go on with: [cyan]rung {command} --resume {summary.run}[/]")
 
 
 def show_bits_per_byte(console: Console, measured: Record, floors: Sequence[Record], *, of: str) -> None:

@@ -26,7 +26,7 @@ _EXAMPLES = options.examples(
     "rung train my_texts/ --steps 2000 --set tokenizer.vocab_size=8192 --set training.optimizer=adamw",
     "rung train --resume runs/my_texts                           # after Ctrl-C or a crash",
     "rung train --extend runs/my_texts --minutes 60              # a finished run: the same text for longer",
-    "rung train --from runs/my_texts new_texts/ --replay 0.1     # a finished run: other text, a tenth of it old",
+    "rung train --from runs/my_texts new_texts/ --replay 0.1     # a finished run: other text, 10 % old",
     "torchrun --nproc-per-node 2 -m rung train my_texts/ --minutes 30",
 )
 

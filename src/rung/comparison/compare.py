@@ -149,7 +149,8 @@ def _measure(fits: Fits, climbed: list[Climbed], settings: Settings, progress: P
         for one in climbed:
             test = [fits.scores(fit) for fit in one.fits]
             valid = [fits.validation(fit) for fit in one.fits]
-            scores = RungScores(one.rung.name, test, valid, one.rung.is_pretrained_language_model)
+            is_sampled = "test_items" in one.plan
+            scores = RungScores(one.rung.name, test, valid, one.rung.is_pretrained_language_model, is_sampled)
             best = one.fits[scores.chosen_fit]
             folder = fits.keep(one.rung, best)
             costs = _costs(fits, one.rung, best, settings)

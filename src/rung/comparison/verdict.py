@@ -38,15 +38,16 @@ class RungScores:
     """What the verdict needs to know of one rung: scores of each fit on the test items, and its validation scores.
 
     `test` has one entry for each training seed, all over the same items; larger is better. `ItemScores` for means over
-    items (accuracy), `SummedScores` for metrics such as macro-F1. Where a rung was asked about a sample of the test
-    items only, two rungs are compared on what both were asked. `validation` has the metric of the same fits on the
-    validation items.
+    items (accuracy), `SummedScores` for metrics such as macro-F1. `validation` has the metric of the same fits on the
+    validation items. A rung that `is_sampled` was asked, by its plan, about some of the test items only: it is compared
+    with others on these.
     """
 
     name: str
     test: Sequence[ItemScores | SummedScores]
     validation: Sequence[float]
     is_pretrained_language_model: bool = False
+    is_sampled: bool = False
 
     def __post_init__(self) -> None:
         if not self.test or len(self.test) != len(self.validation):
@@ -156,9 +157,10 @@ def pareto(points: Mapping[str, tuple[float, float]], *, maximise: tuple[bool, b
 
 
 def _on_common_items(rung: RungScores, reference: RungScores) -> tuple[RungScores, RungScores]:
-    """Both on the test items that both were asked about. EvaluationError when neither's items hold the other's."""
+    """Both on the test items that both were asked about. EvaluationError when others are missing than a plan says."""
     ours, theirs = set(rung.test[0].ids), set(reference.test[0].ids)
-    if not (ours <= theirs or theirs <= ours):
+    as_planned = (rung.is_sampled or theirs <= ours) and (reference.is_sampled or ours <= theirs)
+    if not (as_planned and ours & theirs):
         require_same_items(rung.test[0].ids, reference.test[0].ids)
     return rung.among(ours & theirs), reference.among(ours & theirs)
 

@@ -57,7 +57,7 @@ def read_body(folder: Path, config: EncoderConfig, shapes: Mapping[str, torch.Si
 
 
 def read_pooler(folder: Path, config: EncoderConfig) -> dict[str, torch.Tensor]:
-    """`weight` and `bias` of BERT's pooler in float32, or nothing where there is none. RunFolderError as `read_body`."""
+    """`weight` and `bias` of BERT's pooler in float32, or nothing where there is none. Errors as in `read_body`."""
     stored = stored_names(folder)
     prefix = body_prefix(stored, NAMES[config.model_type]) + _POOLER
     if not any(name.startswith(prefix) for name in stored):

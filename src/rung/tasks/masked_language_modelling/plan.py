@@ -265,7 +265,9 @@ class _Draft:
                 "training.steps": steps,
                 "training.batch_size": self._batch_size,
                 "training.micro_batch_size": self._micro_batch_size(self._batch_size),
-                "training.learning_rate": _unless(training.learning_rate, float(f"{rate_like_adamw(training.optimizer, _ADAMW_RATE * scale):.3g}")),
+                "training.learning_rate": _unless(
+                    training.learning_rate, float(f"{rate_like_adamw(training.optimizer, _ADAMW_RATE * scale):.3g}")
+                ),
                 "training.weight_decay": _unless(training.weight_decay, DEFAULTS[training.optimizer].weight_decay),
                 "training.warmup_steps": warmup,
                 "training.schedule": _unless(training.schedule, schedule.to_json()),
