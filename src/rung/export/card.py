@@ -40,8 +40,8 @@ def _front_matter(source: Source, report: ExportReport) -> str:
         language=language[1] if language else None,
         base_model=_base_model(source),
         library_name="sentence-transformers" if sentence else _LIBRARIES[report.to],
-        pipeline_tag=source.pipeline,
-        tags=["rung", *(["gguf"] if report.to == "gguf" else [])],
+        pipeline_tag=source.computes if report.to == "onnx" else source.pipeline,
+        tags=["rung", *([report.to] if report.to in ("gguf", "onnx") else [])],
     )
 
 

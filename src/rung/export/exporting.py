@@ -19,7 +19,7 @@ from rung.tasks.run import CARD, require_empty
 if TYPE_CHECKING:
     from rung.export.source import Source
 
-Format = Literal["hf", "gguf"]
+Format = Literal["hf", "gguf", "onnx"]
 Dtype = Literal["f32", "f16", "bf16", "q8_0"]
 
 
@@ -35,9 +35,9 @@ def export_model(
     """Write the model of `run` - a run folder, a model folder or a base - into the new `folder` in another format.
 
     "hf": a Hugging Face folder without anything of Rung's, weights in `dtype` (default: as they are). "gguf":
-    `model.gguf` for llama.cpp, matrices in `dtype` (default f16). Adapters are merged. With `verify`, every program
-    that can read the result and is installed is compared with Rung on the run; the outcome is in the report and in the
-    card either way.
+    `model.gguf` for llama.cpp, matrices in `dtype` (default f16). "onnx": `model.onnx` for onnxruntime, of encoders and
+    classic networks, in f32. Adapters are merged. With `verify`, every program that can read the result and is
+    installed is compared with Rung on the run; the outcome is in the report and in the card either way.
 
     Raises UsageError for a format that has no place for the network, TokenizerError for its tokenizer, RunFolderError
     when the model is damaged, EvaluationError when the result does not say what the run says: then nothing is written.
@@ -54,10 +54,8 @@ def export_model(
             report = _write(source, writing, folder, to, dtype)
             advance(1)
         if verify:
-            from rung.export.verify import compare_export
-
             with progress.task("comparing with other readers", None, "readers") as advance:
-                report = replace(report, comparisons=compare_export(source, writing, to, report.dtype))
+                report = replace(report, comparisons=_compare(source, writing, report))
                 advance(len(report.comparisons))
         write_text(writing / CARD, export_card(source, report))
     return report
@@ -95,6 +93,11 @@ def _write(source: Source, writing: Path, folder: Path, to: Format, dtype: Dtype
 
         written: str = dtype or "f16"
         notes = write_gguf(source, writing, written)
+    elif to == "onnx":
+        from rung.export.onnx import write_onnx
+
+        written = "f32"
+        notes = write_onnx(source, writing, dtype)
     else:
         from rung.export.hugging_face import write_hugging_face
 
@@ -105,6 +108,16 @@ def _write(source: Source, writing: Path, folder: Path, to: Format, dtype: Dtype
         if path.is_file()
     }
     return ExportReport(folder, to, written, files, notes)
+
+
+def _compare(source: Source, writing: Path, report: ExportReport) -> tuple[Comparison, ...]:
+    if report.to == "onnx":
+        from rung.export.onnx_verify import compare_onnx
+
+        return (compare_onnx(source, writing),)
+    from rung.export.verify import compare_export
+
+    return compare_export(source, writing, report.to, report.dtype)
 
 
 @contextmanager

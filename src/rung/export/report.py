@@ -15,9 +15,10 @@ TOLERANCE = {"f32": 1e-3, "f16": 1e-2, "bf16": 1e-1, "q8_0": 1e-1}
 class Comparison:
     """What `reader` makes of the exported model, against Rung on the run itself.
 
-    `largest_difference` is of all scores of all tokens of `scored` strings, `largest_score` the largest score in
-    absolute value; `same_choice` the share of places where both find the same answer likeliest; `same_tokens` the
-    number of strings, of `tokenised`, that became the same tokens. None: not compared, `remark` says why.
+    `largest_difference` is of all scores of all tokens of `scored` inputs (strings; for ONNX random rows of tokens,
+    too), `largest_score` the largest score in absolute value; `same_choice` the share of places where both find the
+    same answer likeliest; `same_tokens` the number of strings, of `tokenised`, that became the same tokens. None: not
+    compared, `remark` says why.
     """
 
     reader: str
@@ -41,7 +42,7 @@ class Comparison:
         if self.largest_difference is not None:
             parts.append(
                 f"largest difference {self.largest_difference:.2g} of scores up to {self.largest_score:.1f}, "
-                f"same first choice at {100 * (self.same_choice or 0):.1f} % of places ({self.scored} strings)"
+                f"same first choice at {100 * (self.same_choice or 0):.1f} % of places ({self.scored} inputs)"
             )
         if self.same_tokens is not None:
             parts.append(f"{self.same_tokens:,} of {self.tokenised:,} strings tokenised equally")

@@ -61,6 +61,17 @@ class Source:
         return _pipeline_of(self.config)
 
     @property
+    def computes(self) -> str:
+        """What it does in Rung: as `pipeline`, but for classifiers that no class of transformers is.
+
+        Those are Rung's own networks, and encoders whose head reads the mean over tokens.
+        """
+        if self.pipeline == "feature-extraction" and "id2label" in self.config:
+            own = self.model_type.startswith("rung-") or "classifier_pooling" in self.config
+            return "text-classification" if own else self.pipeline
+        return self.pipeline
+
+    @property
     def card(self) -> str:
         """The model card beside the model; empty where there is none."""
         path = self.folder / CARD

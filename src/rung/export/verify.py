@@ -29,8 +29,8 @@ from rung.nets.weights import GGUF_WEIGHTS
 
 TOKENISED = 1000
 SCORED = 24
-_LONGEST = 48  # tokens of a string that is scored
-_SEED = 5
+LONGEST = 48  # tokens of a string that is scored
+SEED = 5
 # transformers 5.23 opens every folder of model_type qwen2 with its own Qwen2Tokenizer, whatever the folder says.
 _COMPOSED = "the others only because it composes characters first (NFC)"
 
@@ -59,10 +59,11 @@ _ALPHABETS = (*("".join(map(chr, range(*ends))) for ends in _RANGES), " \t\n", "
 # Other programs do not say which errors they raise. Whatever it is, the export counts as not read by them.
 _READERS_OWN_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 _Open = Callable[[], Reader | LlamaEncoder]
+_Tokens = Callable[[str], list[int]]
 _Readers = list[tuple[str, _Open | str]]
 
 
-def strings(count: int, seed: int = _SEED) -> list[str]:
+def strings(count: int, seed: int = SEED) -> list[str]:
     """`FIXED` strings and random ones, `count` in all, the same for the same seed."""
     draw = random.Random(seed)  # noqa: S311 - texts to compare, no secrets
     found = list(FIXED[:count])
@@ -81,7 +82,7 @@ def compare_export(source: Source, folder: Path, to: str, dtype: str) -> tuple[C
     readers = _gguf_readers(source, folder) if to == "gguf" else _hugging_face_readers(source, folder)
     found = tuple(_compare(own, name, open_reader) for name, open_reader in readers)
     for comparison in found:
-        _require_equal(comparison, dtype, tokens_too=source.pipeline == "text-generation")
+        require_equal(comparison, dtype, tokens_too=source.pipeline == "text-generation")
     return found
 
 
@@ -92,7 +93,7 @@ def _compare(own: Reader, name: str, open_reader: _Open | str) -> Comparison:
         other = open_reader()
     except _READERS_OWN_ERRORS as error:
         return Comparison(name, remark=f"it does not open the export: {type(error).__name__}: {str(error)[:200]}")
-    same_tokens, tokenised, remark = _compare_tokens(own, other)
+    same_tokens, tokenised, remark = compare_tokens(own.tokens, other.tokens, getattr(other, "token_remark", ""))
     pairs = _vectors_of_both(own, other) if isinstance(other, LlamaEncoder) else _scores_of_both(own, other)
     same = np.concatenate([first.argmax(1) == second.argmax(1) for first, second in pairs])
     return Comparison(
@@ -107,23 +108,23 @@ def _compare(own: Reader, name: str, open_reader: _Open | str) -> Comparison:
     )
 
 
-def _compare_tokens(own: Reader, other: Reader | LlamaEncoder) -> tuple[int, int, str]:
+def compare_tokens(own: _Tokens, other: _Tokens, known_difference: str = "") -> tuple[int, int, str]:
     """How many strings become the same tokens, of how many, and why the others do not where that is known."""
     texts = strings(TOKENISED)
-    others = [text for text in texts if own.tokens(text) != other.tokens(text)]
-    composed = all(own.tokens(unicodedata.normalize("NFC", text)) == other.tokens(text) for text in others)
-    why = _COMPOSED if composed else getattr(other, "token_remark", "")
+    others = [text for text in texts if own(text) != other(text)]
+    composed = all(own(unicodedata.normalize("NFC", text)) == other(text) for text in others)
+    why = _COMPOSED if composed else known_difference
     return len(texts) - len(others), len(texts), why if others else ""
 
 
 def _scores_of_both(own: Reader, other: Reader) -> list[tuple[Scores, Scores]]:
-    rows = [own.tokens(text)[:_LONGEST] for text in strings(SCORED)]
+    rows = [own.tokens(text)[:LONGEST] for text in strings(SCORED)]
     return [(own.scores(row), other.scores(row)) for row in rows]
 
 
 def _vectors_of_both(own: Reader, other: LlamaEncoder) -> list[tuple[Scores, Scores]]:
     """Vectors at length 1 of texts that both cut into the same tokens, for the other takes no tokens."""
-    texts = [text for text in strings(TOKENISED) if len(own.tokens(text)) <= _LONGEST]
+    texts = [text for text in strings(TOKENISED) if len(own.tokens(text)) <= LONGEST]
     same = [text for text in texts if own.tokens(text) == other.tokens(text)][:SCORED]
     return [(_unit(own.scores(own.tokens(text))), _unit(other.vectors(text))) for text in same]
 
@@ -149,7 +150,7 @@ def _hugging_face_readers(source: Source, folder: Path) -> _Readers:
 def _gguf_readers(source: Source, folder: Path) -> _Readers:
     file = folder / GGUF_WEIGHTS
     readers: _Readers = [("Rung", lambda: _RungOnGguf(file, source))]
-    decodes, context = source.pipeline == "text-generation", 2 * _LONGEST
+    decodes, context = source.pipeline == "text-generation", 2 * LONGEST
     if decodes:
         opened = lambda: _transformers_on_gguf(file, source.pipeline)  # noqa: E731
         readers.append(("transformers", opened if installed("transformers") else "not installed"))
@@ -191,8 +192,8 @@ def _unpacked(file: Path) -> Iterator[Path]:
         yield folder
 
 
-def _require_equal(comparison: Comparison, dtype: str, *, tokens_too: bool) -> None:
-    """Raise EvaluationError when an export is not the same model."""
+def require_equal(comparison: Comparison, dtype: str, *, tokens_too: bool) -> None:
+    """Raise EvaluationError when an export is not the same model: its scores differ, or its tokens where they count."""
     hint = "this is a defect of Rung: please report it with the configuration of the model"
     if comparison.largest_difference is None:
         return
