@@ -18,12 +18,14 @@ from rung.export.readers import LlamaDecoder
 from rung.export.verify import strings
 from rung.nets.language_models import load_language_model
 from rung.tasks.bases import KNOWN_BASES, base_record, resolve_base
+from rung.tasks.language_model import load
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 PROMPTS = ("The capital of France is", "def fibonacci(n):\n", "<|im_start|>user\nHello!<|im_end|>\n")
+STORY = "Once upon a time there was a little girl who lived with her grandmother"  # it is far from over after 64 tokens
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +54,10 @@ def test_smollm2_has_the_scores_and_the_greedy_tokens_of_transformers(theirs: An
             expected, found = theirs(input_ids=ids).logits, ours(ids)
             assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max())
             assert torch.equal(found.argmax(-1), expected.argmax(-1))
-        ids = torch.tensor([tokenizer.encode(PROMPTS[0])])
-        written = theirs.generate(input_ids=ids, max_new_tokens=64, do_sample=False, eos_token_id=-1, pad_token_id=2)
-        from rung.tasks.language_model import load
-
-        (text,) = load(folder).generate(PROMPTS[0], temperature=0, max_tokens=64)
-        assert text.token_ids == written[0, ids.shape[1] :].tolist()[: len(text.token_ids)]
+        ids = torch.tensor([tokenizer.encode(STORY)])
+        written = theirs.generate(input_ids=ids, max_new_tokens=64, do_sample=False, pad_token_id=2)
+        (text,) = load(folder).generate(STORY, temperature=0, max_tokens=64)
+        assert text.token_ids == written[0, ids.shape[1] :].tolist()
         assert len(text.token_ids) == 64
 
 

@@ -81,7 +81,7 @@ def start(base: Path, sentences: Path, out: Path, **arguments: Any) -> TaggerTun
 
 @pytest.mark.parametrize("method", [TuningMethod(layer_decay=0.9), LORA], ids=["full", "lora"])
 def test_a_tuned_base_finds_the_names(method: TuningMethod, base: Path, sentences: Path, tmp_path: Path) -> None:
-    summary = start(base, sentences, tmp_path / "run", method=method, steps=250 if method.kind == "lora" else 80)
+    summary = start(base, sentences, tmp_path / "run", method=method, steps=400 if method.kind == "lora" else 80)
     found = summary.record("entity_f1")
     assert found.value is not None
     assert found.value > 0.9
