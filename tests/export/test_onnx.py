@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from rung.cli.main import app
+from rung.data.text_encoder import train_words
 from rung.data.wordpiece import train_wordpieces
 from rung.errors import EvaluationError, RunFolderError, UsageError
 from rung.export import onnx as export_onnx
@@ -34,13 +36,18 @@ from rung.nets.convolution import ConvolutionConfig
 from rung.nets.encoder import Encoder
 from rung.nets.encoder_config import ACTIVATIONS, EncoderConfig
 from rung.nets.encoder_folder import save_encoder
+from rung.nets.lora import LoraConfig
 from rung.nets.masked_language_model import MaskedLanguageModel, save_masked_language_model
 from rung.nets.recurrent import Cell, RecurrentConfig
 from rung.nets.sentence_encoder import DenseConfig, SentenceConfig, SentenceNet
 from rung.nets.sentence_folder import save_sentence_net
 from rung.nets.tagger import Tagger, save_tagger
+from rung.progress import SILENT
 from rung.runfolder import write_folder, write_json
-from rung.tasks.bases import KNOWN_BASES
+from rung.tasks.bases import KNOWN_BASES, base_record
+from rung.tasks.classification.sequence_folder import FolderNetworks
+from rung.tasks.classification.tuned_folder import save_tuned_classifier
+from rung.tasks.tuning.method import TuningMethod
 
 LONGEST = 24
 TEXTS = ["the cat sat on the mat, and it was the best of times. " * 9, "na\u00efve caf\u00e9 12345 don't we'll " * 9]
@@ -336,6 +343,38 @@ def test_a_prompt_that_goes_before_texts_is_noted(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == 20
 
 
+def test_a_text_without_a_token_is_a_padding_token_and_that_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    torch.manual_seed(7)
+    MAKERS["lstm"](tmp_path / "tiny")
+    train_words(TEXTS, max_vocabulary=30).save(tmp_path / "tiny", model_max_length=LONGEST)
+    report = export_model(tmp_path / "tiny", tmp_path / "out", to="onnx")
+    assert report.notes == ("a text without any token (white space alone) is one padding token, 0, its mask 1",)
+    (found,) = report.comparisons
+    assert found.same_tokens == found.tokenised
+    assert report.notes[0] in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_adapter_is_merged(model: Callable[[str], Path], tmp_path: Path) -> None:
+    base, method = model("body"), TuningMethod("lora", lora=LoraConfig(r=2))
+    task, family = (
+        SimpleNamespace(label_names=("a", "b", "c")),
+        FolderNetworks.open(base, pooling="mean", method=method),
+    )
+    start = family.start(task, {}, np.arange(0), seed=1, progress=SILENT)
+    for name, parameter in start.net.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.2)
+    (tmp_path / "run").mkdir()
+    save_tuned_classifier(start, tmp_path / "run", task.label_names, LONGEST, method=method, base=base_record(base))
+    report = export_model(tmp_path / "run", tmp_path / "out", to="onnx")
+    assert report.verified
+    ids, mask = batch([4, 9], 9)
+    with torch.inference_mode():
+        adapted = start.net.eval()({"input_ids": torch.from_numpy(ids), "mask": torch.from_numpy(mask)}).numpy()
+    np.testing.assert_allclose(run(session(tmp_path / "out"), ids, mask), adapted, rtol=1e-4, atol=1e-5)
+
+
 def test_the_command_hands_a_classifier_on(model: Callable[[str], Path], tmp_path: Path) -> None:
     made = model("mean-pooled classifier")
     write_folder(
@@ -365,7 +404,7 @@ def test_minilm_gives_the_vectors_of_sentence_transformers(tmp_path: Path) -> No
     sentence_transformers = pytest.importorskip("sentence_transformers")
     report = export_model("minilm", tmp_path / "out", to="onnx")
     assert report.verified
-    opened, reader = session(tmp_path / "out"), onnx_verify.OnnxReader(tmp_path / "out")
+    opened, reader = session(tmp_path / "out"), onnx_verify.OnnxReader(tmp_path / "out", 0)
     texts = verify.strings(64)
     expected = sentence_transformers.SentenceTransformer(str(base.installed), device="cpu").encode(texts)
     rows = [reader.tokens(text)[:256] for text in texts]

@@ -7,7 +7,7 @@ tokenizer.json, tokenizer_config.json
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def write_onnx(source: Source, folder: Path, dtype: str | None) -> tuple[str, ..
     encoder = TextEncoder.load(home)
     encoder.save(folder, model_max_length=longest_text(exported.net, encoder) or _ANY_LENGTH)
     write_json(folder / CONFIG, read_config_file(home))
-    return _notes(exported.net)
+    return tuple(_notes(exported.net, encoder))
 
 
 def open_exported(source: Source) -> Exported:
@@ -107,10 +107,12 @@ def _require_exported(source: Source) -> None:
     raise UsageError(problem, where=str(source.run), hint=hint)
 
 
-def _notes(net: torch.nn.Module) -> tuple[str, ...]:
+def _notes(net: torch.nn.Module, encoder: TextEncoder) -> Iterator[str]:
+    """What Rung does to texts besides what `tokenizer.json` says."""
     if isinstance(net, SentenceNet) and net.config.default_prompt is not None:
-        return (f"put {net.config.prompts[net.config.default_prompt]!r} before every text",)
-    return ()
+        yield f"put {net.config.prompts[net.config.default_prompt]!r} before every text"
+    if encoder.encode([""]).ids.tolist() == [encoder.pad_token_id]:
+        yield f"a text without any token (white space alone) is one padding token, {encoder.pad_token_id}, its mask 1"
 
 
 # Kinds of networks ----------------------------------------------------------------------------------------------------

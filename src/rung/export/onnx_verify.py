@@ -27,9 +27,12 @@ _MOST_TOKENS = 512  # of the longest row
 
 
 class OnnxReader:
-    """onnxruntime and the tokenizers library on an exported folder: all that a program without torch would use."""
+    """onnxruntime and the tokenizers library on an exported folder: all that a program without torch would use.
 
-    def __init__(self, folder: Path) -> None:
+    A text without any token is `pad_token_id`, as the notes of the export say.
+    """
+
+    def __init__(self, folder: Path, pad_token_id: int) -> None:
         runtime, tokenizers = importlib.import_module("onnxruntime"), importlib.import_module("tokenizers")
         self.name = f"onnxruntime {version('onnxruntime')}"
         options = runtime.SessionOptions()
@@ -39,13 +42,14 @@ class OnnxReader:
             str(folder / MODEL), sess_options=options, providers=["CPUExecutionProvider"]
         )
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
+        self._pad_token_id = pad_token_id
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
     def tokens(self, text: str) -> list[int]:
-        """Token ids of `text`, special tokens around it."""
+        """Token ids of `text`, at least one, special tokens around it."""
         ids: list[int] = self._tokenizer.encode(text).ids
-        return ids
+        return ids or [self._pad_token_id]
 
     def outputs(self, ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> Scores:
         """The output of the file for ids and mask, (batch, time) both."""
@@ -63,7 +67,7 @@ def compare_onnx(source: Source, folder: Path) -> Comparison:
     if not installed("onnxruntime"):
         return Comparison("onnxruntime", remark="not installed: pip install 'rung[onnx]'")
     exported, encoder = open_exported(source), TextEncoder.load(body_folder(source.folder))
-    reader = OnnxReader(folder)
+    reader = OnnxReader(folder, encoder.pad_token_id)
     same_tokens, tokenised, remark = compare_tokens(lambda text: _tokens(encoder, text), reader.tokens)
     rows = _rows(encoder, exported.vocab_size, longest_text(exported.net, encoder))
     differences, largest, same = [0.0], [0.0], []

@@ -62,14 +62,11 @@ class Source:
 
     @property
     def computes(self) -> str:
-        """What it does in Rung: as `pipeline`, but for classifiers that no class of transformers is.
+        """What it does in Rung: as `pipeline`, but for classifiers that transformers has no class for.
 
         Those are Rung's own networks, and encoders whose head reads the mean over tokens.
         """
-        if self.pipeline == "feature-extraction" and "id2label" in self.config:
-            own = self.model_type.startswith("rung-") or "classifier_pooling" in self.config
-            return "text-classification" if own else self.pipeline
-        return self.pipeline
+        return _computed(self.config, self.pipeline)
 
     @property
     def card(self) -> str:
@@ -115,7 +112,8 @@ def open_source(run: str | Path) -> Iterator[Source]:
 
     with tempfile.TemporaryDirectory(prefix="rung-merged-") as temporary:
         merged = Path(temporary)
-        write_merged(folder, merged, _pipeline_of(read_config_file(folder)))
+        config = read_config_file(folder)
+        write_merged(folder, merged, _computed(config, _pipeline_of(config)))
         yield Source(Path(run), merged, read_config_file(merged), header)
 
 
@@ -127,3 +125,9 @@ def _architecture_of(config: Mapping[str, Any]) -> str:
 def _pipeline_of(config: Mapping[str, Any]) -> str:
     architecture = _architecture_of(config)
     return next((kind for end, kind in _PIPELINES.items() if architecture.endswith(end)), "feature-extraction")
+
+
+def _computed(config: Mapping[str, Any], pipeline: str) -> str:
+    """`pipeline`, unless that is a bare encoder's, and `config` is of a classifier with labels."""
+    own = str(config.get("model_type")).startswith("rung-") or "classifier_pooling" in config
+    return "text-classification" if pipeline == "feature-extraction" and own and "id2label" in config else pipeline
