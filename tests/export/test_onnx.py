@@ -380,7 +380,7 @@ def test_the_command_hands_a_classifier_on(model: Callable[[str], Path], tmp_pat
     write_folder(
         tmp_path / "run",
         lambda target: [path.rename(target / path.name) for path in made.iterdir()] and None,
-        {"kind": "run", "task": "classification", "state": "finished"},
+        {"rung": "encoder", "task": "classification", "state": "finished"},  # as `rung compare` writes it
     )
     told = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--to", "onnx", "--json"])
     assert told.exit_code == 0, told.output
@@ -391,6 +391,7 @@ def test_the_command_hands_a_classifier_on(model: Callable[[str], Path], tmp_pat
         assert line in card
     assert "- onnxruntime" in card
     assert "largest difference" in card
+    assert str(tmp_path) not in card
     refused = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--to", "onnx", "--dtype", "f16"])
     assert refused.exit_code == 2
 

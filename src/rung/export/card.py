@@ -26,8 +26,7 @@ def export_card(source: Source, report: ExportReport) -> str:
 
 def licence_of_source(source: Source) -> str | None:
     """The licence of the base it was made from, or of the model itself where it is other people's; None: unknown."""
-    parent = _parent(source)
-    named = parent.get("licence") if source.header.get("kind") == "run" else base_record(source.folder)["licence"]
+    named = _parent(source).get("licence")
     return str(named) if named and named != "unknown" else None
 
 
@@ -46,12 +45,15 @@ def _front_matter(source: Source, report: ExportReport) -> str:
 
 
 def _parent(source: Source) -> dict[str, Any]:
+    """The record of what it was made from: nothing for a network that began at random, other people's model itself."""
+    if not source.header or source.header.get("kind") == "base":
+        return base_record(source.folder)
     parent = source.header.get("parent")
     return parent if isinstance(parent, dict) else {}
 
 
 def _base_model(source: Source) -> str | None:
-    name = _parent(source).get("name") if source.header.get("kind") == "run" else base_record(source.folder)["name"]
+    name = _parent(source).get("name")
     if not isinstance(name, str):
         return None
     return KNOWN_BASES[name].hub if name in KNOWN_BASES else name if "/" in name and not Path(name).exists() else None
@@ -59,7 +61,7 @@ def _base_model(source: Source) -> str | None:
 
 def _parents(source: Source) -> str:
     """What it was made from, by name and hash."""
-    parent = _parent(source) if source.header.get("kind") == "run" else base_record(source.folder)
+    parent = _parent(source)
     if not parent:
         return ""
     lines = "\n".join(f"- {key.replace('_', ' ')}: `{value}`" for key, value in parent.items() if value)
