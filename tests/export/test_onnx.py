@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ from rung.nets.tagger import Tagger, save_tagger
 from rung.progress import SILENT
 from rung.runfolder import write_folder, write_json
 from rung.tasks.bases import KNOWN_BASES, base_record
+from rung.tasks.classification.classifier import load_classifier
 from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.classification.tuned_folder import save_tuned_classifier
 from rung.tasks.tuning.method import TuningMethod
@@ -394,6 +396,30 @@ def test_the_command_hands_a_classifier_on(model: Callable[[str], Path], tmp_pat
     assert str(tmp_path) not in card
     refused = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--to", "onnx", "--dtype", "f16"])
     assert refused.exit_code == 2
+
+
+def test_the_program_in_the_card_gives_the_probabilities_of_rung(model: Callable[[str], Path], tmp_path: Path) -> None:
+    made, header = model("bert classifier"), {"rung": "encoder", "task": "classification", "state": "finished"}
+    write_folder(
+        tmp_path / "run", lambda target: [path.rename(target / path.name) for path in made.iterdir()] and None, header
+    )
+    export_model(tmp_path / "run", tmp_path / "out", to="onnx", verify=False)
+    (program,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)
+    texts = [
+        "A cat that sat on the mat.",
+        "Well, it was the best of times: 12345 cats sat on it, and 12345 more did not.",
+    ]
+    program = re.sub(r"encode_batch\(.*\)", f"encode_batch({texts!r})", program)
+    told = subprocess.run(
+        [sys.executable, "-c", f"{program}\nprint(json.dumps(output.tolist()))"],
+        cwd=tmp_path / "out",
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    scores = torch.tensor(json.loads(told.stdout))
+    classifier = load_classifier(tmp_path / "run")
+    np.testing.assert_allclose(scores.softmax(1), classifier.predict(texts).probabilities, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -15,12 +15,33 @@ _LIBRARIES = {"hf": "transformers", "gguf": "llama.cpp", "onnx": "onnxruntime"}
 _HEAD = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _LANGUAGE = re.compile(r"^language:\s*(\S+)\s*$", re.MULTILINE)
 
+_ONNX_USE = """## Use
+
+```python
+import json
+from pathlib import Path
+
+import numpy as np
+from onnxruntime import InferenceSession
+from tokenizers import Tokenizer
+
+settings = json.loads(Path("tokenizer_config.json").read_text(encoding="utf-8"))
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_truncation(settings["model_max_length"])
+tokenizer.enable_padding()
+texts = tokenizer.encode_batch(["A first text.", "And a second one, which is longer."])
+ids = np.array([text.ids for text in texts], np.int64)
+mask = np.array([text.attention_mask for text in texts], np.int64)
+(output,) = InferenceSession("model.onnx").run(None, {"input_ids": ids, "attention_mask": mask})
+```"""
+
 
 def export_card(source: Source, report: ExportReport) -> str:
     """The text of `README.md`."""
     body = _HEAD.sub("", source.card).strip() or _own_words(source)
     body = body.replace(str(source.run), report.folder.name)
-    parts = [_front_matter(source, report), body, _parents(source), _export_section(report)]
+    use = _ONNX_USE if report.to == "onnx" else ""
+    parts = [_front_matter(source, report), body, use, _parents(source), _export_section(report)]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 

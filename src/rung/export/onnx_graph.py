@@ -28,7 +28,7 @@ INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
 MODEL = "model.onnx"
 EXTERNAL = "model.onnx_data"  # what optimum calls it
 _LARGEST_FILE = 1_900_000_000  # bytes of weights: protobuf, which ONNX files are written in, ends at 2 GiB
-_LOWEST = np.finfo(np.float32).min  # for masked scores: a row that is padding alone gives numbers and no NaN
+_LOWEST = np.finfo(np.float32).min  # for masked scores: finite, so that no softmax over padding alone is 0 / 0
 
 Value = str
 """The name of a value in the graph."""
