@@ -43,6 +43,7 @@ from rung.nets.recurrent import Cell, RecurrentConfig
 from rung.nets.sentence_encoder import DenseConfig, SentenceConfig, SentenceNet
 from rung.nets.sentence_folder import save_sentence_net
 from rung.nets.tagger import Tagger, save_tagger
+from rung.nets.word_vectors import WordVectors
 from rung.progress import SILENT
 from rung.runfolder import write_folder, write_json
 from rung.tasks.bases import KNOWN_BASES, base_record
@@ -326,6 +327,13 @@ def test_what_is_not_written_is_told(config: Mapping[str, Any], expected: str, t
     told = " ".join(str(caught.value).split())
     assert re.search(expected, told), told
     assert not (tmp_path / "out").exists()
+
+
+def test_word_vectors_are_sent_to_their_own_format(tmp_path: Path) -> None:
+    vectors = WordVectors(["a", "b"], torch.randn(2, 3).numpy(), model_type="rung-word2vec", where="test")
+    write_folder(tmp_path / "run", vectors.save, {"task": "word-vectors", "state": "finished"})
+    with pytest.raises(UsageError, match="--to word2vec"):
+        export_model(tmp_path / "run", tmp_path / "out", to="onnx")
 
 
 def test_other_precisions_are_refused(model: Callable[[str], Path], tmp_path: Path) -> None:

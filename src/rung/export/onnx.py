@@ -1,8 +1,10 @@
 """An ONNX folder of an encoder or a classic network, laid out as optimum does, for onnxruntime.
 
-model.onnx                              token ids and their mask to scores, vectors or states
-config.json                             shape and labels, as in the source
-tokenizer.json, tokenizer_config.json
+    model.onnx                             token ids and their mask to scores, vectors or states
+    config.json                            shape and labels, as in the source
+    tokenizer.json, tokenizer_config.json
+
+The one output is called `logits`, `sentence_embedding` or `last_hidden_state`.
 """
 
 from __future__ import annotations
