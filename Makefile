@@ -34,7 +34,7 @@ check: $(VENV)/.installed-dev  ## lint, formatting, types, and the rule that imp
 	$(VENV)/bin/python -m pytest tests/test_floors.py
 
 test: $(VENV)/.installed-dev  ## run the tests, without the slow ones
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-all: $(VENV)/.installed-slow $(VENV)/.installed-weights  ## run every test
 	$(VENV)/bin/python -m pytest
