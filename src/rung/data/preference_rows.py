@@ -1,4 +1,4 @@
-"""Pairs of answers as rows of tokens: a pair is a row, its chosen answer document 1, its rejected one document 2."""
+"""Pairs of answers as rows of tokens: two rows a pair, the prompt with its chosen and with its rejected answer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,26 @@ Ints = NDArray[np.int64]
 
 
 class PairRows(PackedRows):
-    """Rows of two examples each, 2 n and 2 n + 1: the prompt of pair n with its chosen and with its rejected answer."""
+    """Examples 2 n and 2 n + 1, a row each: the prompt of pair n with its chosen and with its rejected answer.
+
+    Its length is that in pairs, and batches are asked for by pair.
+    """
 
     def __init__(self, examples: TokenExamples, *, pad_token_id: int) -> None:
-        pairs = examples.lengths.reshape(-1, 2) - 1
-        super().__init__(examples, context_length=int(pairs.sum(1).max()), pad_token_id=pad_token_id)
-        self.rows = [[2 * number, 2 * number + 1] for number in range(len(pairs))]
+        super().__init__(examples, context_length=int(examples.lengths.max()), pad_token_id=pad_token_id)
+        self.rows = [[number] for number in range(len(examples))]
+
+    def __len__(self) -> int:
+        return len(self.rows) // 2
+
+    def collate(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The batch of these pairs: (2 x pairs, time), chosen and rejected by turns."""
+        return super().collate([row for pair in rows for row in (2 * pair, 2 * pair + 1)])
 
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Pairs as tokens: `kept[i]` is the number of the pair that row i is; `left_out` did not fit the context."""
+    """Pairs as tokens: `kept[i]` is the number of the i-th in `rows`; `left_out` did not fit the context."""
 
     rows: PairRows
     kept: list[int]
@@ -72,9 +81,9 @@ def encode_pairs(
 
 
 class PairBatches:
-    """Rows of pairs with `reference` (rows, 2), what the reference network gives each answer.
+    """Pairs with `reference` (pairs, 2), what the reference network gives each answer.
 
-    Drawn anew each epoch by (`seed`, epoch); without a seed, sample n is row n.
+    Drawn anew each epoch by (`seed`, epoch); without a seed, sample n is pair n.
     """
 
     def __init__(self, rows: PairRows, reference: NDArray[np.float64], *, seed: int | None = None) -> None:
@@ -85,12 +94,12 @@ class PairBatches:
         return len(self._rows)
 
     def locate(self, sample_numbers: Ints) -> Ints:
-        """The row of each sample."""
+        """The pair of each sample."""
         numbers = np.asarray(sample_numbers)
         return numbers if self._order is None else self._order.locate(numbers)[1]
 
     def batch(self, sample_numbers: Ints) -> dict[str, Tensor]:
-        """The rows of these samples; see `rung.data.packing.PackedRows`."""
+        """The pairs of these samples; see `PairRows`."""
         import torch
 
         chosen = self.locate(sample_numbers)

@@ -17,8 +17,8 @@ from rung.objectives.loss import Loss
 class DirectPreference:
     """DPO (Rafailov et al. 2023, arXiv 2305.18290, equation 7), summed over pairs.
 
-    A batch is that of `rung.data.packing` with one pair a row: its chosen answer is document 1, its rejected one
-    document 2; `reference` (rows, 2) holds what the reference network gives the two, as `scores_of_pairs` does.
+    A batch is that of `rung.data.preference_rows`: two rows a pair, its chosen and its rejected answer, and `reference`
+    (pairs, 2), what the reference network gives the two, as `scores_of_pairs` does.
 
     The implicit reward of an answer is `beta` times how much likelier it is than under the reference. With
     `length_normalised`, log-probabilities are means over tokens instead of sums, so that long answers are not favoured
@@ -40,6 +40,6 @@ class DirectPreference:
 
 
 def scores_of_pairs(net: Any, batch: Mapping[str, torch.Tensor], *, length_normalised: bool) -> torch.Tensor:
-    """ln P of the chosen and the rejected answer of each row (rows, 2), summed over tokens or their mean."""
-    sums, counts = answer_logprobs(net, batch, 2)
-    return sums / counts.clamp(min=1) if length_normalised else sums
+    """ln P of the chosen and the rejected answer of each pair (pairs, 2), summed over tokens or their mean."""
+    sums, counts = answer_logprobs(net, batch, 1)
+    return (sums / counts.clamp(min=1) if length_normalised else sums).view(-1, 2)

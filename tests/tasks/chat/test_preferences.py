@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from rung.data.conversations import Message
 from rung.data.preference_rows import PairBatches, encode_pairs
-from rung.data.preferences import read_preferences
+from rung.data.preferences import Preference, read_preferences
 from rung.errors import DataError, RunFolderError, UsageError
 from rung.nets.lora import LoraConfig
 from rung.objectives.cross_entropy import IGNORED
@@ -91,6 +92,15 @@ def test_the_objective_by_hand(talker: Path, pairs: Path, length_normalised: boo
     assert int(found.count) == 3
     assert int(found.metrics["reward_accuracy"]) == won
     assert bool((batch["labels"] != IGNORED).any(1).all())
+
+
+def test_two_answers_may_be_longer_together_than_the_context(talker: Path) -> None:
+    base = open_base(talker)
+    pair = Preference((Message("user", "sun moon"),), "sun " * 22, "moon " * 18)
+    rows = encode_pairs([pair], base.template, base.tokenizer, context_length=base.context_length).rows
+    assert rows.examples.lengths.sum() > base.context_length
+    batch = PairBatches(rows, np.zeros((1, 2))).batch(np.arange(1))
+    assert torch.isfinite(DirectPreference()(base.network(), batch).total)
 
 
 @pytest.mark.parametrize("form", ["sums", "means"])

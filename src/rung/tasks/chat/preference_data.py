@@ -63,7 +63,7 @@ class PreparedPairs:
     def facts(self) -> dict[str, Any]:
         """What the data come to."""
         found: dict[str, Any] = {f"{part}_pairs": len(one.rows) for part, one in self.encoded.items()}
-        return {**found, "longest_pair": self.rows("train").context_length, "remarks": self.remarks}
+        return {**found, "longest_answer": self.rows("train").context_length, "remarks": self.remarks}
 
 
 def prepare_pairs(recipe: PreferenceRecipe, progress: Progress) -> tuple[PreferenceRecipe, PreparedPairs]:

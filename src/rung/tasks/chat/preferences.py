@@ -243,7 +243,7 @@ def _make_plan(
     """Fill the gaps of `recipe`; with `seconds` for all that is left to do, by timing a step of `net`."""
     training, rows = recipe.training, prepared.rows("train")
     pairs = min(training.batch_size or _BATCH_PAIRS, len(rows))
-    micro = min(training.micro_batch_size or max(1, _MICRO_TOKENS // rows.context_length), pairs)
+    micro = min(training.micro_batch_size or max(1, _MICRO_TOKENS // (2 * rows.context_length)), pairs)
     on_gpu = next(net.parameters()).device.type == "cuda"
     recipe = recipe.with_overrides(
         {
