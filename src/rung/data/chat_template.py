@@ -159,7 +159,7 @@ class ChatTemplate:
         """The tokens of `prompt` and one answer to it, which alone counts as the assistant's. Errors as above."""
         rendered = self.render_tokens([*prompt, Message("assistant", answer)], tokenizer)
         said = [place for place, is_said in enumerate(rendered.assistant) if is_said]
-        first = max((place for place in said if place - 1 not in set(said)), default=len(rendered))
+        first = max((place for place in said if place == 0 or not rendered.assistant[place - 1]), default=len(rendered))
         return RenderedTokens(rendered.ids, [place >= first and one for place, one in enumerate(rendered.assistant)])
 
     def _proved_pieces(self, rendered: str, messages: Sequence[Message]) -> list[tuple[str, bool]]:

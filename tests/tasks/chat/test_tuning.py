@@ -26,7 +26,7 @@ from rung.progress import Highlighted, SilentProgress
 from rung.tasks.chat.measuring import ANSWER_LOSS, TURNS_ENDED, answer_losses
 from rung.tasks.chat.preflight import preflight
 from rung.tasks.chat.preparation import open_base, prepare
-from rung.tasks.chat.recipe import ChatRecipe, wanted_recipe
+from rung.tasks.chat.recipe import ChatRecipe, Wish
 from rung.tasks.chat.summary import BEFORE, GAIN, ChatTuned
 from rung.tasks.chat.tuning import base_network, plan, resume, tune
 from rung.tasks.tuning.folder import open_language_model
@@ -202,7 +202,7 @@ def test_masked_labels_are_refused(base: Path) -> None:
 
 
 def rows_of(base: Path, talks: Path) -> tuple[Any, PackedRows, list[str]]:
-    recipe = wanted_recipe(ChatRecipe, str(base), (str(talks),), TuningMethod(), {}, SETTINGS, example="")
+    recipe = Wish(base, [talks], overrides=SETTINGS).as_recipe(ChatRecipe, budget={"training.epochs": 1}, example="")
     recipe, prepared = prepare(recipe, SilentProgress())
     net = base_network(prepared.base, recipe)
     for parameter in net.parameters():

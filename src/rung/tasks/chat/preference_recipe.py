@@ -9,7 +9,6 @@ from rung.tasks.chat.recipe import ChatRecipe
 
 # A tenth of the rates of instruction tuning: DPO moves away from a model that is good already (Tülu 3, table 20).
 _RATES = {"full": 1e-5, "lora": 1e-4}
-DEFAULT_EPOCHS = 1.0
 
 
 class PreferenceSection(Section):

@@ -24,7 +24,7 @@ from rung.nets.decoder import CausalLM
 from rung.objectives.preference import DirectPreference
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores
-from rung.tasks.bases import base_record, resolve_base
+from rung.tasks.bases import base_record
 from rung.tasks.chat.folder import save_chat_model
 from rung.tasks.chat.measuring import answer_losses
 from rung.tasks.chat.plan import compute_dtype, loop_settings, optimizer_of
@@ -36,9 +36,9 @@ from rung.tasks.chat.preference_data import (
     pair_scores,
     prepare_pairs,
 )
-from rung.tasks.chat.preference_recipe import DEFAULT_EPOCHS, PreferenceRecipe
+from rung.tasks.chat.preference_recipe import PreferenceRecipe
 from rung.tasks.chat.preference_summary import PreferenceTuned, card, preference_records
-from rung.tasks.chat.recipe import wanted_recipe
+from rung.tasks.chat.recipe import Wish
 from rung.tasks.chat.tuning import base_network, load_trained, tuned_network
 from rung.tasks.run import Run, free_folder, require_empty
 from rung.tasks.tuning.frame import Job, Session, open_interrupted, require_unchanged, run_loop
@@ -54,6 +54,8 @@ from rung.training.schedule import Schedule
 from rung.training.validation import mean_loss
 
 Files = Sequence[str | Path]
+_BUDGET = {"training.epochs": 1.0}
+_EXAMPLE = "rung tune runs/my_chat pairs.jsonl --task prefer"
 Scores = dict[str, NDArray[np.float64]]
 _BATCH_PAIRS, _MICRO_TOKENS = 16, 2048
 _VALIDATIONS = 4
@@ -129,7 +131,8 @@ def tune(
     Raises UsageError, RecipeError, DataError, TokenizerError, PlanError, TrainingError or RunFolderError.
     """
     session = _session(progress, display, started)
-    recipe = _recipe(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    wish = Wish(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    recipe = wish.as_recipe(PreferenceRecipe, budget=_BUDGET, example=_EXAMPLE)
     out = out or free_folder(f"{Path(recipe.data.files[0]).name.split('.')[0]}-{Path(base).name.split('.')[0]}")
     require_empty(out)
     deadline = session.deadline(recipe.training.minutes)
@@ -165,7 +168,8 @@ def plan(
 ) -> PreferencePlan:
     """Do all that `tune` does before tuning, and return what it would do. Arguments and errors as in `tune`."""
     session = _session(progress, SILENT_DISPLAY, started)
-    recipe = _recipe(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    wish = Wish(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    recipe = wish.as_recipe(PreferenceRecipe, budget=_BUDGET, example=_EXAMPLE)
     return _planned(recipe, progress, session.deadline(recipe.training.minutes))[0]
 
 
@@ -183,40 +187,6 @@ def resume(
     require_unchanged(opened, base=recipe.base, data_sha256=prepared.sha256, files=recipe.data.files)
     checkpoint = latest_good(opened.folder, progress.say)
     return _Tuning(opened, recipe, prepared, session).go(deadline=None, checkpoint=checkpoint)
-
-
-def _recipe(  # noqa: PLR0917 - the arguments of `tune`, one by one
-    base: str | Path,
-    data: Files,
-    method: TuningMethod | None,
-    minutes: float | None,
-    epochs: float | None,
-    steps: int | None,
-    seed: int | None,
-    threads: int | None,
-    valid: Files,
-    test: Files,
-    overrides: Mapping[str, Any] | None,
-) -> PreferenceRecipe:
-    given = {
-        "training.minutes": minutes,
-        "training.epochs": epochs,
-        "training.steps": steps,
-        "training.threads": threads,
-        "seed": seed,
-        "data.valid": tuple(map(str, valid)),
-        "data.test": tuple(map(str, test)),
-    }
-    return wanted_recipe(
-        PreferenceRecipe,
-        base_record(resolve_base(base))["origin"],
-        tuple(map(str, data)),
-        method or TuningMethod(),
-        given,
-        overrides or {},
-        example="rung tune runs/my_chat pairs.jsonl --task prefer",
-        epochs=DEFAULT_EPOCHS,
-    )
 
 
 def _session(progress: Progress, display: Display, started: float | None) -> Session:

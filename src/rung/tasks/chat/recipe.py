@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -10,9 +12,9 @@ from pydantic import Field, model_validator
 from rung.data.packing import Overlong
 from rung.errors import UsageError
 from rung.recipe import AnyRecipe, OptimizerName, Section
+from rung.tasks.bases import base_record, resolve_base
 from rung.tasks.tuning.method import TuningMethod
 
-DEFAULT_EPOCHS = 2.0
 # Full: the rate of nanochat's and SmolLM2's instruction tuning lies between 1e-5 and 1e-3, the smaller the model the
 # higher; LoRA learns at about ten times the rate (Schulman 2025, "LoRA without regret").
 _RATES = {"full": 1e-4, "lora": 5e-4}
@@ -93,30 +95,47 @@ class ChatRecipe(AnyRecipe):
 AnyChatRecipe = TypeVar("AnyChatRecipe", bound=ChatRecipe)
 
 
-def wanted_recipe(  # noqa: PLR0917 - what `tune` was given, in its order
-    kind: type[AnyChatRecipe],
-    base: str,
-    files: tuple[str, ...],
-    method: TuningMethod,
-    given: Mapping[str, Any],
-    overrides: Mapping[str, Any],
-    *,
-    example: str,
-    epochs: float = DEFAULT_EPOCHS,
-) -> AnyChatRecipe:
-    """One recipe of all that a caller asked for: `given` (dotted keys; None for what was not) over `overrides`.
+@dataclass(frozen=True)
+class Wish:
+    """What a caller of `tune` asked for: single arguments over `overrides`; None for what was not asked for."""
 
-    `example` shows the command as it should be; `epochs` is how long to tune where no budget is given. Raises
-    RecipeError or UsageError for what is unknown, contradictory or missing.
-    """
-    if not files:
-        raise UsageError("there is nothing to tune on", hint=example)
-    if method.kind == "frozen":
-        raise UsageError("a chat model has no new head that could be trained alone", hint="tune all of it, or --lora")
-    changes = {key: value for key, value in given.items() if value not in (None, (), False)}
-    recipe = kind(base=base, method=method.to_json()).with_overrides(overrides)
-    recipe = recipe.with_overrides({"data.files": files, **changes})
-    training = recipe.training
-    if training.minutes is None and training.epochs is None and training.steps is None:
-        recipe = recipe.with_overrides({"training.epochs": epochs})
-    return recipe
+    base: str | Path
+    data: Sequence[str | Path]
+    method: TuningMethod | None = None
+    minutes: float | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    seed: int | None = None
+    threads: int | None = None
+    valid: Sequence[str | Path] = ()
+    test: Sequence[str | Path] = ()
+    overrides: Mapping[str, Any] | None = None
+
+    def as_recipe(self, kind: type[AnyChatRecipe], *, budget: Mapping[str, float], example: str) -> AnyChatRecipe:
+        """One recipe of it all. `budget` is how long to tune where nothing says it; `example` shows the command.
+
+        Raises RecipeError or UsageError for what is unknown, contradictory or missing, RunFolderError without a base.
+        """
+        method = self.method or TuningMethod()
+        if not self.data:
+            raise UsageError("there is nothing to tune on", hint=example)
+        if method.kind == "frozen":
+            raise UsageError(
+                "a chat model has no new head that could be trained alone", hint="tune all of it, or --lora"
+            )
+        given = {
+            "data.files": tuple(map(str, self.data)),
+            "data.valid": tuple(map(str, self.valid)),
+            "data.test": tuple(map(str, self.test)),
+            "training.minutes": self.minutes,
+            "training.epochs": self.epochs,
+            "training.steps": self.steps,
+            "training.threads": self.threads,
+            "seed": self.seed,
+        }
+        origin = base_record(resolve_base(self.base))["origin"]
+        recipe = kind(base=origin, method=method.to_json()).with_overrides(self.overrides or {})
+        recipe = recipe.with_overrides({key: value for key, value in given.items() if value not in (None, ())})
+        training = recipe.training
+        unlimited = training.minutes is None and training.epochs is None and training.steps is None
+        return recipe.with_overrides(budget) if unlimited else recipe

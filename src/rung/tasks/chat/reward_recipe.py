@@ -8,7 +8,6 @@ from rung.recipe import Section
 from rung.tasks.chat.recipe import ChatRecipe
 
 _RATES = {"full": 1e-5, "lora": 1e-4}
-DEFAULT_STEPS = 50
 
 
 class RewardSection(Section):

@@ -19,12 +19,12 @@ from rung.evaluation.proportions import wilson
 from rung.generation.matrices import Precision
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores, Record
-from rung.tasks.bases import base_record, resolve_base
+from rung.tasks.bases import base_record
 from rung.tasks.chat.folder import save_chat_model
 from rung.tasks.chat.plan import compute_dtype, loop_settings, optimizer_of
 from rung.tasks.chat.preparation import ChatBase, dated, open_base, require_learnable
-from rung.tasks.chat.recipe import wanted_recipe
-from rung.tasks.chat.reward_recipe import DEFAULT_STEPS, RewardRecipe
+from rung.tasks.chat.recipe import Wish
+from rung.tasks.chat.reward_recipe import RewardRecipe
 from rung.tasks.chat.reward_summary import BEFORE, SOLVED, RewardTuned, card
 from rung.tasks.chat.rollouts import ProblemBatches, Rollouts, solved_shares
 from rung.tasks.chat.tuning import base_network, load_trained, tuned_network
@@ -41,6 +41,8 @@ from rung.training.precision import tune_allocator
 from rung.training.schedule import Schedule
 
 Files = Sequence[str | Path]
+_BUDGET = {"training.steps": 50}
+_EXAMPLE = "rung tune smollm2 problems.jsonl --task reward"
 _BATCH_PROMPTS = 4
 _VALIDATIONS = 4
 _FILES_SECONDS = 4.0
@@ -76,23 +78,8 @@ def tune(
     """
     tune_allocator()
     session = Session(progress, display, time.monotonic() if started is None else started)
-    given = {
-        "training.minutes": minutes,
-        "training.steps": steps if minutes is not None else steps or DEFAULT_STEPS,
-        "training.threads": threads,
-        "seed": seed,
-        "data.valid": tuple(map(str, valid)),
-        "data.test": tuple(map(str, test)),
-    }
-    recipe = wanted_recipe(
-        RewardRecipe,
-        base_record(resolve_base(base))["origin"],
-        tuple(map(str, data)),
-        method or TuningMethod(),
-        given,
-        overrides or {},
-        example="rung tune smollm2 problems.jsonl --task reward",
-    )
+    wish = Wish(base, data, method, minutes, None, steps, seed, threads, valid, test, overrides)
+    recipe = wish.as_recipe(RewardRecipe, budget=_BUDGET, example=_EXAMPLE)
     out = out or free_folder(f"{Path(recipe.data.files[0]).name.split('.')[0]}-{Path(base).name.split('.')[0]}")
     require_empty(out)
     recipe, prepared = _prepare(recipe, progress)

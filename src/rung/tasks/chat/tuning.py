@@ -19,7 +19,7 @@ from rung.nets.language_models import load_language_model
 from rung.objectives.answers import AnswerTokens
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores, Record
-from rung.tasks.bases import base_record, resolve_base
+from rung.tasks.bases import base_record
 from rung.tasks.chat.folder import save_chat_model
 from rung.tasks.chat.measuring import (
     ANSWER_LOSS,
@@ -32,7 +32,7 @@ from rung.tasks.chat.measuring import (
 from rung.tasks.chat.plan import ChatPlan, compute_dtype, facts_of, loop_settings, make_plan, optimizer_of
 from rung.tasks.chat.preflight import preflight
 from rung.tasks.chat.preparation import ChatBase, PreparedChat, prepare
-from rung.tasks.chat.recipe import ChatRecipe, wanted_recipe
+from rung.tasks.chat.recipe import ChatRecipe, Wish
 from rung.tasks.chat.summary import BEFORE, ChatTuned, card
 from rung.tasks.run import Run, free_folder, require_empty
 from rung.tasks.tuning.frame import Job, Session, open_interrupted, require_unchanged, run_loop
@@ -46,6 +46,8 @@ from rung.training.precision import tune_allocator
 from rung.training.validation import mean_loss
 
 Files = Sequence[str | Path]
+_BUDGET = {"training.epochs": 2.0}
+_EXAMPLE = "rung tune smollm2 talks.jsonl --task chat"
 _SHOWN_ANSWERS = 3
 
 
@@ -78,7 +80,8 @@ def tune(
     Raises UsageError, RecipeError, DataError, TokenizerError, PlanError, TrainingError or RunFolderError.
     """
     began = time.monotonic() if started is None else started
-    recipe = _recipe(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    wish = Wish(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    recipe = wish.as_recipe(ChatRecipe, budget=_BUDGET, example=_EXAMPLE)
     out = out or free_folder(f"{Path(recipe.data.files[0]).name.split('.')[0]}-{Path(base).name.split('.')[0]}")
     require_empty(out)
     session = _session(progress, display, began)
@@ -115,7 +118,8 @@ def plan(
 ) -> ChatPlan:
     """Do all that `tune` does before tuning, and return what it would do. Arguments and errors as in `tune`."""
     began = time.monotonic() if started is None else started
-    recipe = _recipe(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    wish = Wish(base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides)
+    recipe = wish.as_recipe(ChatRecipe, budget=_BUDGET, example=_EXAMPLE)
     session = _session(progress, SILENT_DISPLAY, began)
     return _planned(recipe, progress, session.deadline(recipe.training.minutes))[0]
 
@@ -156,34 +160,6 @@ def load_trained(net: CausalLM, folder: Path, method: TuningMethod) -> None:
         load_adapter(net, folder)
     else:
         net.load_state_dict(load_language_model(folder).state_dict())
-
-
-def _recipe(  # noqa: PLR0917 - the arguments of `tune`, one by one
-    base: str | Path,
-    data: Files,
-    method: TuningMethod | None,
-    minutes: float | None,
-    epochs: float | None,
-    steps: int | None,
-    seed: int | None,
-    threads: int | None,
-    valid: Files,
-    test: Files,
-    overrides: Mapping[str, Any] | None,
-) -> ChatRecipe:
-    given = {
-        "training.minutes": minutes,
-        "training.epochs": epochs,
-        "training.steps": steps,
-        "training.threads": threads,
-        "seed": seed,
-        "data.valid": tuple(map(str, valid)),
-        "data.test": tuple(map(str, test)),
-    }
-    origin = base_record(resolve_base(base))["origin"]
-    example = "rung tune smollm2 talks.jsonl --task chat"
-    files = tuple(map(str, data))
-    return wanted_recipe(ChatRecipe, origin, files, method or TuningMethod(), given, overrides or {}, example=example)
 
 
 def _session(progress: Progress, display: Display, began: float) -> Session:
