@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,11 @@ class PairRows(PackedRows):
 
     def __len__(self) -> int:
         return len(self.rows) // 2
+
+    @cached_property
+    def answer_tokens(self) -> Ints:
+        """(pairs, 2) how many tokens of each answer are judged."""
+        return np.add.reduceat(self.examples.learned, self.examples.starts, dtype=np.int64).reshape(-1, 2)
 
     def collate(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """The batch of these pairs: (2 x pairs, time), chosen and rejected by turns."""

@@ -21,7 +21,7 @@ from rung.nets.lora import LoraConfig
 from rung.objectives.cross_entropy import IGNORED
 from rung.objectives.preference import DirectPreference
 from rung.tasks.chat.preference_data import REFERENCE
-from rung.tasks.chat.preference_summary import ACCURACY, BEFORE, GAIN, PreferenceTuned
+from rung.tasks.chat.preference_summary import LIKELIER, LIKELIER_BY_TOKEN, PreferenceTuned, before, gain
 from rung.tasks.chat.preferences import plan, resume, tune
 from rung.tasks.chat.preparation import open_base
 from rung.tasks.chat.tuning import tune as tune_chat
@@ -84,7 +84,8 @@ def test_the_objective_by_hand(talker: Path, pairs: Path, length_normalised: boo
             scores = net(torch.tensor([rendered.ids])).log_softmax(-1)[0]
             said = [place for place, one in enumerate(rendered.assistant) if one]
             total = torch.stack([scores[place - 1, rendered.ids[place]] for place in said]).sum()
-            gains.append((total / len(said) if length_normalised else total) - float(reference[number, side]))
+            apart = total - float(reference[number, side])
+            gains.append(apart / len(said) if length_normalised else apart)
         margin = 0.3 * (gains[0] - gains[1])
         won += int(margin > 0)
         expected = expected - F.logsigmoid(margin)
@@ -109,11 +110,12 @@ def test_a_model_changes_its_mind(talker: Path, pairs: Path, tmp_path: Path, for
         talker, pairs, tmp_path / "run", steps=40, overrides={"preference.length_normalised": form == "means"}
     )
     assert summary.ended == "finished"
-    before, after, gain = (summary.record(name) for name in (BEFORE, ACCURACY, GAIN))
-    assert (before.value or 0) < 0.3
-    assert (after.value or 0) > 0.8
-    assert gain.interval is not None
-    assert gain.interval.low > 0
+    for name in (LIKELIER, LIKELIER_BY_TOKEN) if form == "sums" else (LIKELIER_BY_TOKEN,):
+        assert (summary.record(name).value or 0) > 0.8
+        difference = summary.record(gain(name)).interval
+        assert difference is not None
+        assert difference.low > 0
+    assert (summary.record(before(LIKELIER)).value or 0) < 0.3
     assert (summary.record("reward_accuracy").value or 0) > 0.8
     assert (summary.record("reward_margin").value or 0) > 0
     assert (summary.record("kl").value or 0) > 0

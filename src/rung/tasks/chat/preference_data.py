@@ -95,18 +95,11 @@ def prepare_pairs(recipe: PreferenceRecipe, progress: Progress) -> tuple[Prefere
 
 @torch.no_grad()
 def pair_scores(
-    net: Any,
-    rows: PairRows,
-    numbers: NDArray[np.int64],
-    *,
-    length_normalised: bool,
-    batch_size: int,
-    progress: Progress,
-    label: str,
+    net: Any, rows: PairRows, numbers: NDArray[np.int64], *, batch_size: int, progress: Progress, label: str
 ) -> NDArray[np.float64]:
     """(pairs, 2) ln P of the chosen and rejected answers of the pairs `numbers` under `net`; NaN for all others.
 
-    As the objective scores them; pairs of like length are read together.
+    Pairs of like length are read together.
     """
     was_training = net.training
     net.eval()
@@ -118,8 +111,7 @@ def pair_scores(
         for start in range(0, len(numbers), batch_size):
             some = by_length[start : start + batch_size]
             batch = {name: tensor.to(device) for name, tensor in rows.collate(some.tolist()).items()}
-            scores = scores_of_pairs(net, batch, length_normalised=length_normalised)
-            found[some] = scores.double().cpu().numpy()
+            found[some] = scores_of_pairs(net, batch)[0].double().cpu().numpy()
             advance(len(some))
     net.train(was_training)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from rung.objectives.preference import DirectPreference
 from rung.recipe import Section
 from rung.tasks.chat.recipe import ChatRecipe
 
@@ -32,3 +33,8 @@ class PreferenceRecipe(ChatRecipe):
     def beta(self) -> float:
         """The one that is asked for; else 0.1 for sums (Rafailov et al. 2023), 5 for means (Tülu 3)."""
         return self.preference.beta or (5.0 if self.preference.length_normalised else 0.1)
+
+    @property
+    def objective(self) -> DirectPreference:
+        """What is minimised."""
+        return DirectPreference(self.beta, length_normalised=self.preference.length_normalised)

@@ -8,66 +8,79 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rung.evaluation.intervals import compare, interval
 from rung.evaluation.proportions import wilson
+from rung.objectives.preference import DirectPreference
 from rung.records import ItemScores, Record
 from rung.tasks.card_parts import record_row
 from rung.tasks.chat.preference_recipe import PreferenceRecipe
 from rung.tasks.run import Run
 
-ACCURACY = "preference_accuracy"
-BEFORE = f"{ACCURACY}_before"
-GAIN = f"difference in {ACCURACY}"
+Floats = NDArray[np.float64]
+REWARD_ACCURACY, REWARD_MARGIN = "reward_accuracy", "reward_margin"
+LIKELIER, LIKELIER_BY_TOKEN = "likelihood_accuracy", "likelihood_accuracy_by_token"
+_WHAT = {
+    LIKELIER: "share of pairs whose chosen answer is the likelier one",
+    LIKELIER_BY_TOKEN: "share of pairs whose chosen answer is the likelier one by token",
+}
+
+
+def before(name: str) -> str:
+    """The name of the base's record."""
+    return f"{name}_before"
+
+
+def gain(name: str) -> str:
+    """The name of the difference to the base."""
+    return f"difference in {name}"
 
 
 def preference_records(
     ids: Sequence[str],
     *,
-    before: NDArray[np.float64],
-    after: NDArray[np.float64],
-    beta: float,
+    base: Floats,
+    tuned: Floats,
+    tokens: NDArray[np.int64],
+    objective: DirectPreference,
     drift: ItemScores | None,
     data_sha256: str,
 ) -> tuple[list[Record], dict[str, ItemScores]]:
-    """How often the chosen answer is the likelier one, before and after; rewards; how far the model has moved.
+    """How often the chosen answer of a pair is preferred, by three measures; and how far the model has moved.
 
-    `before` and `after`: (pairs, 2) scores of chosen and rejected answers; `drift` as `_Tuning._drift` gives it.
+    `base` and `tuned`: (pairs, 2) ln P of the chosen and the rejected answer, `tokens` their lengths. Rewards are those
+    of DPO, gains over the base; all are 0 for the base, so chance decides. Plain likelihood asks more: the chosen
+    answer must have overtaken the other. Summed over tokens that is mostly a question of which is shorter; by token it
+    is not (Meng et al. 2024, arXiv 2405.14734, section 2.2). `drift`: see `_Tuning._drift`.
     """
     ones = np.ones(len(ids))
-
-    def items(values: NDArray[Any]) -> ItemScores:
-        return ItemScores(list(ids), values.astype(np.float64), ones)
-
-    margins = beta * ((after - before)[:, 0] - (after - before)[:, 1])
-    scores = {
-        ACCURACY: items(after[:, 0] > after[:, 1]),
-        BEFORE: items(before[:, 0] > before[:, 1]),
-        "reward_accuracy": items(margins > 0),
-        "reward_margin": items(margins),
-    }
+    margins = objective.margins(torch.from_numpy(tuned - base), torch.from_numpy(tokens)).numpy()
+    scores = {REWARD_ACCURACY: margins > 0, REWARD_MARGIN: margins}
     how = {
-        ACCURACY: "share of pairs whose chosen answer is the likelier one",
-        BEFORE: "the same of the base",
-        "reward_accuracy": "share of pairs whose chosen answer has gained more over the base",
-        "reward_margin": f"beta {beta:g} x (gain of the chosen - gain of the rejected answer)",
+        REWARD_ACCURACY: "share of pairs whose chosen answer gained more over the base, where it is 0.5 by definition",
+        REWARD_MARGIN: f"beta {objective.beta:g} x (gain of the chosen - gain of the rejected answer)",
     }
+    for name, over in ((LIKELIER, 1), (LIKELIER_BY_TOKEN, tokens)):
+        for one, found in ((before(name), base / over), (name, tuned / over)):
+            scores[one], how[one] = found[:, 0] > found[:, 1], _WHAT[name]
+    items = {name: ItemScores(list(ids), one.astype(np.float64), ones) for name, one in scores.items()}
     records = [
         Record(
             name=name,
             value=one.mean,
-            unit="nats" if name == "reward_margin" else "share",
+            unit="nats" if name == REWARD_MARGIN else "share",
             n=len(ids),
-            interval=interval(one) if name == "reward_margin" else wilson(int(one.values.sum()), len(ids)),
+            interval=interval(one) if name == REWARD_MARGIN else wilson(int(one.values.sum()), len(ids)),
             signature=how[name],
             data_sha256=data_sha256,
         )
-        for name, one in scores.items()
+        for name, one in items.items()
     ]
-    records.append(compare(scores[ACCURACY], scores[BEFORE], name=ACCURACY, unit="share"))
+    records += [compare(items[name], items[before(name)], name=name, unit="share") for name in _WHAT]
     if drift is not None:
-        scores["kl"] = drift
+        items["kl"] = drift
         records.append(
             Record(
                 name="kl",
@@ -79,7 +92,7 @@ def preference_records(
                 data_sha256=data_sha256,
             )
         )
-    return records, scores
+    return records, items
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from rung.data.preference_rows import PairBatches
 from rung.generation.engine import Engine
 from rung.generation.options import SamplingOptions
 from rung.nets.decoder import CausalLM
-from rung.objectives.preference import DirectPreference
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores
 from rung.tasks.bases import base_record
@@ -176,7 +175,7 @@ class _Tuning:
         recipe, prepared = self.recipe, self.prepared
         reference = self._reference(every_pair=deadline is not None)
         net = tuned_network(prepared.base, recipe)
-        objective = DirectPreference(recipe.beta, length_normalised=recipe.preference.length_normalised)
+        objective = recipe.objective
         held_out = batches(prepared, reference, "valid", None)
 
         def validate() -> Validation:
@@ -217,8 +216,7 @@ class _Tuning:
         Of the training pairs, those that the schedule will read; `every_pair` where a clock may lengthen it.
         """
         parent = self.run.header["parent"]["weights_sha256"]
-        form = self.recipe.preference.length_normalised
-        identity = f"{parent} {self.prepared.sha256} {form} {self.recipe.training.precision}"
+        identity = f"{parent} {self.prepared.sha256} {self.recipe.training.precision}"
         kept = kept_reference(self.run.folder, identity)
         if kept is not None:
             return kept
@@ -237,7 +235,6 @@ class _Tuning:
             net,
             self.prepared.rows(part),
             numbers,
-            length_normalised=self.recipe.preference.length_normalised,
             batch_size=self.recipe.training.micro_batch_size or 1,
             progress=self.session.progress,
             label=label,
@@ -250,9 +247,10 @@ class _Tuning:
         pairs = self.prepared.kept("test")
         records, scores = preference_records(
             [pair.id for pair in pairs],
-            before=reference,
-            after=self._scores(net, "test", np.arange(len(pairs)), "scoring test pairs"),
-            beta=self.recipe.beta,
+            base=reference,
+            tuned=self._scores(net, "test", np.arange(len(pairs)), "scoring test pairs"),
+            tokens=self.prepared.rows("test").answer_tokens,
+            objective=self.recipe.objective,
             drift=self._drift(net),
             data_sha256=self.prepared.split.test.sha256,
         )
