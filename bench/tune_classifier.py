@@ -32,10 +32,10 @@ from rung.data.labelled import LabelledItems, item_ids
 from rung.objectives.classification import Classification
 from rung.tasks.bases import resolve_base
 from rung.tasks.classification.network_predictor import NetworkPredictor
-from rung.tasks.classification.network_training import course_of, optimizer_of, threads_of
+from rung.tasks.classification.network_training import course_of, optimizer_of, threads_of, training_of
 from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.classification.task import ClassificationTask
-from rung.tasks.classification.tuning_plan import encoded, loop_settings, make_plan, start_of, training_of
+from rung.tasks.classification.tuning_plan import encoded, loop_settings, make_plan, start_of
 from rung.tasks.classification.tuning_recipe import ClassifyRecipe
 from rung.tasks.tuning.method import TuningMethod
 from rung.training import loop
@@ -149,11 +149,9 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     with threads_of(threads):
         recipe = make_plan(recipe, family, task, seconds=None).recipe
         start, items = start_of(recipe, family, task), task.items["train"]
-        train, nothing = (
-            encoded(start, task.items[part], recipe.training.max_length or 0) for part in ("train", "valid")
-        )
-        training, settings = training_of(recipe), loop_settings(recipe, len(items), validated=False)
-        settings = replace(settings, checkpoint_every=None)
+        train, nothing = (encoded(start, task.items[part], recipe) for part in ("train", "valid"))
+        training = training_of(recipe.training, recipe.learning_rate)
+        settings = replace(loop_settings(recipe, len(items), validated=False), checkpoint_every=None)
         steps = settings.schedule.steps
         course = course_of(start.net, train, nothing, training, pad_token_id=start.encoder.pad_token_id, seed=0)
         plain = Plain(folder, task, batch=settings.batch_size, steps=steps, rate=recipe.learning_rate, seed=0)

@@ -17,7 +17,8 @@ from rung.data.wordpiece import train_wordpieces
 from rung.nets.encoder import Encoder
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import save_encoder
-from rung.tasks.tuning.tune import TASKS, home_of, task_of, tune
+from rung.tasks.tuning.table import TASKS, task_of
+from rung.tasks.tuning.tune import tune
 
 WORDS = {"animal": ["cat", "dog", "owl"], "dish": ["soup", "cake", "stew"]}
 
@@ -68,7 +69,7 @@ def test_the_whole_way(folder: Path, tmp_path: Path) -> None:
     measured = CliRunner().invoke(app, ["eval", str(out), str(folder / "topics.jsonl")])
     assert "accuracy: " in measured.stdout
     assert task_of(out) == "classify"
-    assert trainer_of(out).module == home_of("classify"), "rung train --resume finds the way too"
+    assert trainer_of(out).module == "rung.tasks.tuning.tune", "rung train --resume finds the way too"
 
 
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:

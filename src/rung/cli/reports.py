@@ -15,7 +15,7 @@ from rich.text import Text
 from rung.cli.console import duration, print_json, results
 from rung.cli.options import INTERRUPTED
 from rung.runfolder import read_header
-from rung.tasks.tuning.tune import TUNED_FOR
+from rung.tasks.tuning.table import TUNED_FOR
 
 if TYPE_CHECKING:
     from rung.records import Record

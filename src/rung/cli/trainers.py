@@ -22,6 +22,7 @@ MASKED = ("bert",)
 REWRITING = ("transformer", "lstm")
 _LANGUAGE_MODELLING = "rung.tasks.language_modelling"
 _REWRITING = "rung.tasks.rewriting.training"
+_TUNING = "rung.tasks.tuning.tune"
 _BY_NET = {
     **dict.fromkeys(LANGUAGE_MODELS, _LANGUAGE_MODELLING),
     **dict.fromkeys(WORD_VECTORS, "rung.tasks.word_vectors"),
@@ -84,11 +85,11 @@ def trainer_for(*, net: str | None, task: str | None) -> Trainer:
 def trainer_of(run: Path) -> Trainer:
     """The trainer of a run that goes on. RunFolderError when `run` is none, UsageError where nothing is trained."""
     from rung.runfolder import read_header
-    from rung.tasks.tuning.tune import TUNED_FOR, home_of
+    from rung.tasks.tuning.table import TUNED_FOR
 
     header = read_header(run)
     if TUNED_FOR in header:
-        return Trainer(home_of(header[TUNED_FOR]), "a run of `rung tune`")
+        return Trainer(_TUNING, "a run of `rung tune`")
     task = header.get("task")
     if task not in _BY_HEADER:
         raise UsageError(f"a folder of the task '{task}' cannot be trained on", where=str(run))

@@ -162,30 +162,30 @@ def tune(
             f"{'a base' if base is None else 'data' if not data else '--task'} is missing",
             hint="for example: rung tune minilm questions.csv --task classify --target topic",
         )
-    from rung.cli.trainers import Trainer
     from rung.recipe import parse_assignment
-    from rung.tasks.tuning.tune import home_of
 
-    trainer = Trainer(home_of(task.value), f"--task {task.value}")
     wanted |= {"overrides": dict(map(parse_assignment, set_ or ())), "threads": threads}
     given = {name: value for name, value in wanted.items() if value not in (None, False, [], {})}
-    if dry_run:
-        given.pop("out", None)  # nothing is written
     settle_threads()
     if any(value not in (None, False) for value in method.values()):
         given["method"] = _method(**method)
     from rung.cli.console import print_json, watching
     from rung.cli.reports import end_training, show_plan, show_trained
+    from rung.tasks.tuning import tune as tuning
 
+    given |= {"task": task.value, "started": options.command_started()}
     with watching(as_json=as_json) as watcher:
-        common = {"progress": watcher, "display": watcher, "started": options.command_started()}
-        done = trainer.call("plan" if dry_run else "tune", base, data, **given, **common)
+        if not dry_run:
+            tuned = tuning.tune(base, data, **given, progress=watcher, display=watcher)
+        else:
+            given.pop("out", None)  # nothing is written
+            planned = tuning.plan(base, data, **given, progress=watcher)
     if not dry_run:
-        end_training(done, show_trained, as_json=as_json)
+        end_training(tuned, show_trained, as_json=as_json)
     elif as_json:
-        print_json(done.to_json())
+        print_json(planned.to_json())
     else:
-        show_plan(done)
+        show_plan(planned)
 
 
 def _go_on(run: Path, *, as_json: bool) -> None:

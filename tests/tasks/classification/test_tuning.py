@@ -27,9 +27,9 @@ from rung.progress import SILENT
 from rung.tasks.classification.classifier import Classifier, load_classifier
 from rung.tasks.classification.frozen import States, solve_head, states_of
 from rung.tasks.classification.network_training import LabelledTexts
-from rung.tasks.classification.tuning import plan, resume, tune
 from rung.tasks.classification.tuning_summary import ClassifierTuned
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.tune import plan, resume, tune
 from rung.training.meter import SilentDisplay, StepReport
 
 LABELS = ("animal", "dish", "place")
@@ -118,7 +118,9 @@ def _as_sentence_encoder(folder: Path) -> None:
 
 def start(base: Path, table: Path, out: Path, **arguments: Any) -> ClassifierTuned:
     arguments["overrides"] = FAST | arguments.get("overrides", {})
-    return tune(base, [table], target="label", text=["text"], out=out, **arguments)
+    tuned = tune(base, [table], task="classify", target="label", text=["text"], out=out, **arguments)
+    assert isinstance(tuned, ClassifierTuned)
+    return tuned
 
 
 def accuracy(summary: ClassifierTuned) -> float:
@@ -286,17 +288,17 @@ def test_an_adapter_is_not_put_on_other_weights(bases: dict[str, Path], table: P
 
 
 def test_the_plan_tells_what_would_be_done(bases: dict[str, Path], table: Path) -> None:
-    made = plan(bases["bert"], [table], target="label", epochs=2, overrides=FAST)
+    made = plan(bases["bert"], [table], task="classify", target="label", epochs=2, overrides=FAST)
     assert made.seconds is None
     assert any("2.0 times over" in line for line in made.lines())
     assert made.recipe.training.max_length is not None
-    solved = plan(bases["bert"], [table], target="label", method=TuningMethod(kind="frozen"))
+    solved = plan(bases["bert"], [table], task="classify", target="label", method=TuningMethod(kind="frozen"))
     assert solved.to_json()["steps"] == 0
-    timed = plan(bases["bert"], [table], target="label", minutes=0.5, overrides=FAST)
+    timed = plan(bases["bert"], [table], task="classify", target="label", minutes=0.5, overrides=FAST)
     assert timed.seconds is not None
     assert timed.seconds < 30
     with pytest.raises(PlanError, match="no step of training fits"):
-        plan(bases["bert"], [table], target="label", minutes=0.001, overrides=FAST)
+        plan(bases["bert"], [table], task="classify", target="label", minutes=0.001, overrides=FAST)
 
 
 def test_what_cannot_be_done_is_refused_before_training(bases: dict[str, Path], table: Path, tmp_path: Path) -> None:
@@ -314,7 +316,7 @@ def test_what_cannot_be_done_is_refused_before_training(bases: dict[str, Path], 
     with pytest.raises(RecipeError, match=r"did you mean 'training\.learning_rate'"):
         start(base, table, tmp_path / "e", steps=2, overrides={"training.learning_rat": 1e-3})
     with pytest.raises(DataError):
-        tune(base, [table], target="text", steps=2, out=tmp_path / "f")
+        tune(base, [table], task="classify", target="text", steps=2, out=tmp_path / "f")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(UsageError, match="not empty"):

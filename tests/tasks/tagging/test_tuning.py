@@ -20,10 +20,10 @@ from rung.data.tagged_sentences import read_tagged
 from rung.data.wordpiece import train_wordpieces
 from rung.errors import DataError, EvaluationError, RunFolderError, UsageError
 from rung.nets.lora import LoraConfig
-from rung.tasks.tagging.summary import TaggerTuned
 from rung.tasks.tagging.tagger import Tagger, load
-from rung.tasks.tagging.tuning import plan, resume, tune
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.summary import Tuned
+from rung.tasks.tuning.tune import plan, resume, tune
 from rung.training.meter import SilentDisplay, StepReport
 
 FIRST, LAST = ("ada", "alan", "grace", "kurt", "emmy"), ("turing", "hopper", "noether", "byron")
@@ -74,9 +74,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(base: Path, sentences: Path, out: Path, **arguments: Any) -> TaggerTuned:
+def start(base: Path, sentences: Path, out: Path, **arguments: Any) -> Tuned:
     arguments["overrides"] = FAST | arguments.get("overrides", {})
-    return tune(base, [sentences], out=out, **arguments)
+    return tune(base, [sentences], task="tag", out=out, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -172,12 +172,12 @@ def test_the_command_line(base: Path, sentences: Path, tmp_path: Path) -> None:
 
 def test_refusals(base: Path, sentences: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no sentences"):
-        tune(base, [], out=tmp_path / "run")
+        tune(base, [], task="tag", out=tmp_path / "run")
     with pytest.raises(RunFolderError, match="no base"):
-        plan("nowhere", [sentences])
+        plan("nowhere", [sentences], task="tag")
     (tmp_path / "a.jsonl").write_text('{"text": ["a"]}\n')
     with pytest.raises(DataError, match="no words column"):
-        plan(base, [tmp_path / "a.jsonl"])
+        plan(base, [tmp_path / "a.jsonl"], task="tag")
     start(base, sentences, tmp_path / "run", steps=1)
     (tmp_path / "other.conll").write_text("mr\tO\nada\tB-LOC\n")
     with pytest.raises(EvaluationError, match="does not know: B-LOC"):
@@ -185,7 +185,7 @@ def test_refusals(base: Path, sentences: Path, tmp_path: Path) -> None:
 
 
 def test_the_plan_tells_what_would_be_done(base: Path, sentences: Path) -> None:
-    made = plan(base, [sentences], epochs=2, method=LORA)
+    made = plan(base, [sentences], task="tag", epochs=2, method=LORA)
     assert made.steps == -(-2 * made.sentences // made.batch_size)
     assert "(lora)" in made.lines()[0]
-    assert plan(base, [sentences], minutes=0.5, seed=3).steps >= 1
+    assert plan(base, [sentences], task="tag", minutes=0.5, seed=3).steps >= 1

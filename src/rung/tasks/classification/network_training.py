@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -20,6 +20,7 @@ from rung.data.label_batches import HeldOut, LabelBatches
 from rung.data.text_encoder import EncodedTexts
 from rung.objectives.classification import Classification
 from rung.progress import Progress
+from rung.tasks.tuning.recipe import ItemsSection
 from rung.training import loop
 from rung.training.contracts import Batches, LoopResult, LoopSettings, Objective, Optimizer, Precision, Validation
 from rung.training.distributed import alone
@@ -87,6 +88,22 @@ class Training:
             # A loss near zero is the aim here, and the rare hard text is worth the most.
             guard=GuardSettings(spike_threshold=None),
         )
+
+
+def training_of(section: ItemsSection, learning_rate: float) -> Training:
+    """How a recipe of tuning wants items to be trained on."""
+    return Training(
+        epochs=section.epochs or 0.0,
+        batch_size=section.batch_size,
+        learning_rate=learning_rate,
+        weight_decay=section.weight_decay,
+        least_steps=1,
+        warmup_share=section.warmup_share,
+        decay_share=section.decay_share,
+        patience=None,
+        precision=section.precision or "fp32",
+        steps=section.steps,
+    )
 
 
 @dataclass(frozen=True)
@@ -317,3 +334,23 @@ def faster_precision(seconds: Callable[[Precision], float]) -> tuple[Precision, 
         times["bf16"] = seconds("bf16")
     best: Precision = "bf16" if times.get("bf16", math.inf) < _CLEARLY * times["fp32"] else "fp32"
     return best, times[best]
+
+
+def timed_step(
+    net: nn.Module,
+    objective: Objective,
+    batches: Batches,
+    training: Training,
+    *,
+    asked: Precision | None,
+    samples: int,
+    seed: int,
+) -> tuple[Precision, float]:
+    """The precision that is `asked` for, else the faster one, and its seconds a step."""
+
+    def timed(precision: Precision) -> float:
+        wanted = replace(training, precision=precision, steps=1)
+        settings = wanted.settings(samples, seed=seed, validated=False)
+        return seconds_per_step(net, objective, batches, settings, wanted, samples=samples)
+
+    return faster_precision(timed) if asked is None else (asked, timed(asked))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -22,6 +22,8 @@ from rung.training.distributed import alone
 from rung.training.meter import Display
 from rung.training.schedule import Schedule
 
+R = TypeVar("R", bound=AnyRecipe)
+
 _FINISH_SHARE = 0.03  # of the minutes, for what no estimate foresees
 
 
@@ -36,6 +38,11 @@ class Session:
     def deadline(self, minutes: float | None) -> float | None:
         """The reading of the clock by which everything must be done; None without minutes."""
         return None if minutes is None else self.began + 60 * minutes * (1 - _FINISH_SHARE)
+
+    @staticmethod
+    def left(deadline: float | None) -> float | None:
+        """Seconds until `deadline`; None without one."""
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
 
     @property
     def seconds(self) -> float:
@@ -63,8 +70,8 @@ class Job:
 
 
 def run_loop(
-    run: Run, recipe: AnyRecipe, job: Job, session: Session, *, deadline: float | None, checkpoint: Checkpoint | None
-) -> tuple[LoopResult, AnyRecipe]:
+    run: Run, recipe: R, job: Job, session: Session, *, deadline: float | None, checkpoint: Checkpoint | None
+) -> tuple[LoopResult, R]:
     """Train `job` inside `run`, from `checkpoint` or from its start; and the recipe with the schedule it ended by.
 
     `recipe.training` has `steps`, `epochs` and `schedule`. Whenever the deadline moves the end, the header is written
@@ -79,7 +86,7 @@ def run_loop(
     if stored is not None:
         settings = replace(settings, schedule=Schedule.from_json(stored))
 
-    def store(schedule: Schedule) -> AnyRecipe:
+    def store(schedule: Schedule) -> R:
         changed = {"training.steps": schedule.steps, "training.epochs": None, "training.schedule": schedule.to_json()}
         resolved = recipe.with_overrides(changed)
         run.header["recipe"] = resolved.to_json()
@@ -133,6 +140,12 @@ def require_unchanged(run: Run, *, base: str, data_sha256: str, files: Any) -> N
     folder = resolve_base(base)
     _require_same("base", weights_sha256(folder), run.header["parent"]["weights_sha256"], str(folder))
     _require_same("data", data_sha256, run.header["data"]["sha256"], ", ".join(map(str, files)))
+
+
+def require_same(run: Run, parent: Mapping[str, Any], data_sha256: str, *, files: Sequence[str]) -> None:
+    """Raise RunFolderError when the base of record `parent` or the data are not those that `run` was planned with."""
+    _require_same("base", parent["weights_sha256"], run.header["parent"]["weights_sha256"], parent["origin"])
+    _require_same("data", data_sha256, run.header["data"]["sha256"], ", ".join(files))
 
 
 def _require_same(what: str, found: str, planned: str, where: str) -> None:

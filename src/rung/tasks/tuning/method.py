@@ -64,6 +64,20 @@ class TuningMethod:
         """Plain values, for a run's header."""
         return asdict(self)
 
+    def in_words(self) -> str:
+        """How a base is tuned, for people."""
+        if self.kind == "frozen":
+            return "A new head on the frozen body"
+        layers = "" if self.layer_decay is None else f", each layer at {self.layer_decay:g} times the rate of the next"
+        if self.lora is None:
+            return f"All weights{layers}{', thawed from the top layer down' if self.gradual else ''}"
+        targets = self.lora.target_modules
+        named = targets if isinstance(targets, str) else ", ".join(targets)
+        return (
+            f"{'DoRA' if self.lora.use_dora else 'LoRA'} of rank {self.lora.r}, alpha {self.lora.lora_alpha:g}, on "
+            f"{named}, base in {self.base_precision}{layers}"
+        )
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Read what `to_json` gave, also after a way through JSON."""

@@ -1,93 +1,149 @@
-"""`rung.tune`: another model's weights, tuned to a task. The table of the tasks, and who tunes for each.
-
-A module that tunes has `tune(base, data, *, method, minutes, epochs, steps, out, seed, threads, valid, test, overrides,
-progress, display, started, ...)`, without those that mean nothing to it, `resume(run, ...)`, and perhaps `plan`, which
-takes what `tune` takes. It writes the name of its task into the run's header under `TUNED_FOR`, so that a run that was
-interrupted finds the way back to it.
-"""
+"""`rung.tune`: another model's weights, tuned to a task; `plan` and `resume` beside it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from rung.errors import RunFolderError, UsageError, did_you_mean
-from rung.runfolder import read_header
+from rung.nets.sentence_folder import body_folder
+from rung.progress import SILENT, Progress
+from rung.tasks.bases import base_record, resolve_base
+from rung.tasks.classification.network_training import threads_of
+from rung.tasks.run import Run, free_folder, require_empty
+from rung.tasks.tuning.frame import Session, open_interrupted, require_same
+from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.plan import TuningPlan
+from rung.tasks.tuning.summary import Tuned
+from rung.tasks.tuning.table import TUNED_FOR, home_of, task_of
+from rung.tasks.tuning.tuner import Request, Tuner
+from rung.training.checkpoint import latest_good
+from rung.training.machine import usable_cores
+from rung.training.meter import SILENT_DISPLAY, Display
 
-TUNED_FOR = "tuned_for"
-"""The key of a run's header that holds the name of the tuning task."""
-
-TASKS: Mapping[str, str] = {
-    "classify": "rung.tasks.classification.tuning",
-    "tag": "rung.tasks.tagging.tuning",
-    "similarity": "rung.tasks.similarity.tuning",
-    "rewrite": "rung.tasks.rewriting.tuning",
-    "chat": "rung.tasks.chat.tuning",
-    "text": "rung.tasks.language_model_tuning",
-    "prefer": "rung.tasks.chat.preferences",
-    "reward": "rung.tasks.chat.rewards",
-}
-"""What can be tuned for, and the module that does it."""
-
-
-class Tuned(Protocol):
-    """How tuning went."""
-
-    @property
-    def run(self) -> Path:
-        """The run folder."""
-        ...
-
-    @property
-    def ended(self) -> str:
-        """`finished`, `stopped early` or `interrupted`."""
-        ...
-
-    def lines(self) -> list[str]:
-        """What was tuned and how good it is, for people."""
-        ...
-
-    def to_json(self) -> dict[str, Any]:
-        """The same for machines."""
-        ...
+Files = Sequence[str | Path]
 
 
-def tune(base: str | Path, data: Sequence[str | Path], *, task: str, **wishes: Any) -> Tuned:
-    """Tune the model `base` - a folder, a run, a .gguf file, or a name such as "minilm" - on `data` for `task`.
+def tune(
+    base: str | Path,
+    data: Files,
+    *,
+    task: str,
+    method: TuningMethod | None = None,
+    minutes: float | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    out: Path | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    valid: Files = (),
+    test: Files = (),
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+    display: Display = SILENT_DISPLAY,
+    started: float | None = None,
+    **columns: Any,
+) -> Tuned:
+    """Tune the model `base` to `task` on `data`, and leave a run folder that the ecosystem opens too.
 
-    `wishes` are those of the task's module (see `TASKS`): `method` (a `TuningMethod`: full, frozen body or LoRA),
-    `minutes`, `epochs` or `steps`, `out`, `seed`, `valid`, `test`, `overrides`, columns of the data.
+    `base` is a folder, a run, a .gguf file, or a name such as "minilm"; `task` one of `rung.tasks.tuning.table.TASKS`,
+    which say what `data` they take and what `columns` they know (`target`, `text`, `source`, ...). Validation and test
+    data are split off, unless `valid` and `test` bring them. `method` (default: full) says which weights move.
+    `minutes` is the wall time of it all, counted from `started` (a reading of `time.monotonic()`; default: now);
+    `epochs` or `steps` read no clock; with none of them the task has a usual number. `overrides` are single settings
+    of the recipe.
 
         rung.tune("minilm", ["questions.csv"], task="classify", target="label", epochs=3)
 
-    Raises UsageError for an unknown task, and what the task raises. TypeError names a wish that the task does not know.
+    Raises UsageError, RecipeError, DataError, TokenizerError, PlanError, TrainingError, GenerationError,
+    EvaluationError or RunFolderError, each saying what to do.
     """
-    tuned: Tuned = import_module(home_of(task)).tune(base, data, **wishes)
-    return tuned
+    home = import_module(home_of(task))
+    if not hasattr(home, "TUNER"):  # not converted yet
+        wishes = {
+            name: value
+            for name, value in dict(locals()).items()
+            if name not in ("base", "data", "task", "columns", "home")
+        }
+        return home.tune(base, data, **wishes, **columns)  # type: ignore[no-any-return]
+    session = Session(progress, display, time.monotonic() if started is None else started)
+    asked = Request(
+        task, base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides, columns
+    )  # fmt: skip
+    tuner = tuner_of(task)
+    tuner.require_sense(asked)
+    parent = _parent_of(base)
+    recipe = tuner.recipe_of(asked, parent)
+    out = out or free_folder(f"{Path(data[0]).name.split('.')[0]}-{Path(base).name.split('.')[0]}")
+    require_empty(out)
+    with threads_of(recipe.training.threads or usable_cores()):
+        deadline = session.deadline(recipe.training.minutes)
+        tuning = tuner.open(recipe, session)
+        made = tuning.plan(session.left(deadline))
+        for line in made.lines():
+            progress.say(line)
+        tuning.recipe = made.recipe
+        described = tuning.describe()
+        run = Run.create(out, recipe=made.recipe, plan=made.to_json(), data=described, parent=parent, task=tuner.kind)
+        run.header |= {TUNED_FOR: task, **tuning.header()}
+        run.write("planned")
+        tuned: Tuned = tuning.go(run, deadline=None if deadline is None else deadline - made.seconds_after)
+        return tuned
 
 
-def resume(run: str | Path, **wishes: Any) -> Tuned:
-    """Go on with a run that was interrupted, exactly as if it had not been. RunFolderError when `run` is none."""
-    tuned: Tuned = import_module(home_of(task_of(Path(run)))).resume(run, **wishes)
-    return tuned
+def plan(
+    base: str | Path,
+    data: Files,
+    *,
+    task: str,
+    progress: Progress = SILENT,
+    started: float | None = None,
+    **wishes: Any,
+) -> TuningPlan[Any]:
+    """Do all that `tune` does before tuning, and return what it would do. `wishes` and errors as in `tune`."""
+    home = import_module(home_of(task))
+    if not hasattr(home, "TUNER"):  # not converted yet
+        return home.plan(base, data, progress=progress, started=started, **wishes)  # type: ignore[no-any-return]
+    session = Session(progress, SILENT_DISPLAY, time.monotonic() if started is None else started)
+    asked = Request.of(task, base, data, wishes)
+    tuner = tuner_of(task)
+    tuner.require_sense(asked)
+    recipe = tuner.recipe_of(asked, _parent_of(base))
+    with threads_of(recipe.training.threads or usable_cores()):
+        return tuner.open(recipe, session).plan(session.left(session.deadline(recipe.training.minutes)))
 
 
-def home_of(task: str) -> str:
-    """The module that tunes for `task`. UsageError for an unknown one."""
-    if task not in TASKS:
-        raise UsageError(
-            f"nothing is tuned for '{task}'{did_you_mean(task, list(TASKS))}", hint=f"there are {', '.join(TASKS)}"
-        )
-    return TASKS[task]
+def resume(
+    run: str | Path, *, threads: int | None = None, progress: Progress = SILENT, display: Display = SILENT_DISPLAY
+) -> Tuned:
+    """Go on with an interrupted run, exactly as if it had not been interrupted (bit for bit on CPU).
+
+    Raises RunFolderError when the run is none of `tune`, finished or damaged, or its base or data have changed since.
+    """
+    home = import_module(home_of(task_of(Path(run))))
+    if not hasattr(home, "TUNER"):  # not converted yet
+        return home.resume(run, threads=threads, progress=progress, display=display)  # type: ignore[no-any-return]
+    session = Session(progress, display, time.monotonic())
+    tuner = tuner_of(task_of(Path(run)))
+    opened = open_interrupted(run, threads=threads)
+    recipe = tuner.recipe.parse(opened.header["recipe"], where=str(opened.folder / "rung.json"))
+    with threads_of(recipe.training.threads or usable_cores()):
+        tuning = tuner.open(recipe, session)
+        require_same(opened, _parent_of(recipe.base), tuning.describe()["sha256"], files=tuner.files_of(recipe))
+        tuned: Tuned = tuning.go(opened, deadline=None, checkpoint=latest_good(opened.folder, progress.say))
+        return tuned
 
 
-def task_of(run: Path) -> str:
-    """The task that `run` is being tuned for. RunFolderError when it is no such run."""
-    task = read_header(run).get(TUNED_FOR)
-    if task not in TASKS:
-        raise RunFolderError(
-            "this folder is no run of `rung tune`", where=str(run), hint="name the folder that `rung tune` printed"
-        )
-    return str(task)
+def tuner_of(task: str) -> Tuner[Any]:
+    """Who tunes for `task`. UsageError for an unknown one."""
+    tuner: Tuner[Any] = import_module(home_of(task)).TUNER
+    return tuner
+
+
+def _parent_of(base: str | Path) -> dict[str, Any]:
+    """The record of a base; where its network lies in a subfolder, of that. RunFolderError when there is none such."""
+    folder = resolve_base(base)
+    network = body_folder(folder)
+    return base_record(network) | ({} if network == folder else {"origin": str(base)})
