@@ -20,12 +20,17 @@ class GroupRelative:
     has nothing to do; what is left is the policy gradient: each token's log-probability times its answer's advantage.
 
     A batch is that of `rung.data.packing`, with `advantages` (rows,) and, where `beta` is above 0, `reference`
-    (rows, time), the reference's log-probabilities of the labels. Advantages are rewards less their group's mean (over
-    their standard deviation where `normalised`: Liu et al. 2025, arXiv 2503.20783, argue against it). The sum runs over
-    answers, each the sum over its tokens over `max_tokens`, so that long answers weigh no less a token (ibid.).
+    (rows, time), the reference's log-probabilities of the labels. Advantages are rewards less their group's mean, over
+    their standard deviation where `normalised`; that weighs prompts the most that are nearly always or nearly never
+    solved (Liu et al. 2025, arXiv 2503.20783, section 3.1). An answer's sum over tokens is divided by `max_tokens`, not
+    by its length, which would make long wrong answers cheap (ibid.).
 
-    `beta` weighs the distance from the reference by the estimator exp(d) - d - 1 with d = ln(reference / policy)
-    (arXiv 2402.03300, equation 4). Metrics are sums over answers: `kl`.
+    `beta` weighs the distance from the reference: half the squared difference of each token's log-probability. On own
+    samples that has the gradient of the Kullback-Leibler divergence (of each token given those before it), and GRPO's
+    estimator, exp(d) - d - 1 with d = ln(reference / policy), has that of the divergence the other way round (Tang and
+    Munos 2025, arXiv 2506.09477). The latter's value is the better estimate, and is the metric.
+
+    Metrics are sums over answers: `kl`, where `beta` is above 0.
     """
 
     max_tokens: int
@@ -34,15 +39,15 @@ class GroupRelative:
     def __call__(self, net: Any, batch: Mapping[str, torch.Tensor]) -> Loss:
         """Return the loss of `net` on `batch`, and the number of its answers."""
         logprobs, row, time = answer_token_logprobs(net, batch)
-        total = -(batch["advantages"][row] * logprobs).sum() / self.max_tokens
-        apart = logprobs.new_zeros(())
+        total = -(batch["advantages"][row] * logprobs).sum()
+        metrics = {}
         if self.beta:
             gap = batch["reference"][row, time] - logprobs
-            distance = (gap.exp() - gap - 1).sum()
-            total = total + self.beta * distance / self.max_tokens
-            apart = distance.detach()
+            total = total + self.beta * (gap**2).sum() / 2
+            apart = gap.detach()
+            metrics["kl"] = (apart.exp() - apart - 1).sum()
         count = torch.tensor(len(batch["labels"]), device=logprobs.device)
-        return Loss(total, count, {"kl": apart})
+        return Loss(total / self.max_tokens, count, metrics)
 
 
 def advantages(rewards: torch.Tensor, *, normalised: bool) -> torch.Tensor:

@@ -27,7 +27,8 @@ from rung.tasks.chat.preparation import ChatBase
 from rung.tasks.chat.reward_recipe import RewardSection
 
 _SEEDS = 2**32
-_WRITTEN_AT_ONCE = 16
+_WRITTEN_AT_ONCE = 64  # answers; a place that becomes free is taken by the next that waits
+_TOLD_EVERY = 4 * _WRITTEN_AT_ONCE
 
 
 class ProblemBatches:
@@ -58,39 +59,50 @@ class Rollouts:
     reference: Any = None
 
     def __call__(self, net: Any, batch: Mapping[str, torch.Tensor]) -> Loss:
-        """Return the loss over all sampled answers, with the sums of `reward`, `solved`, `ended` and `tokens`."""
-        group = self.wanted.answers
-        problems = [self.problems.items[number] for number in batch["problem"].tolist()]
-        seeds = [
-            (self.seed * _SEEDS + draw * group + number) % 2**64
-            for draw in batch["draw"].tolist()
-            for number in range(group)
-        ]
-        asked = [problem for problem in problems for _ in range(group)]
-        options = [
-            SamplingOptions(
-                temperature=self.wanted.temperature,
-                max_tokens=self.wanted.max_tokens,
-                seed=seed,
-                stop_tokens=(self.base.end_of_turn,),
-            )
-            for seed in seeds
-        ]
-        prompts, written = sampled(net, self.base, asked, options, precision=self.precision)
+        """Return the loss over all sampled answers, with the sums of `reward`, `solved`, `ended`, `tokens`, `compared`.
+
+        Where all answers to a prompt earned the same there is nothing to learn (Yu et al. 2025, arXiv 2503.14476,
+        section 3.2): only the others, `compared`, are read again.
+        """
+        asked, prompts, written = self._answers(net, batch)
         solved = torch.tensor([one.solved_by(answer.text) for one, answer in zip(asked, written, strict=True)])
         ended = torch.tensor([has_ended(answer, self.base) for answer in written])
-        earned = solved.float() + self.wanted.ended * ended.float()
-        apart = advantages(earned.view(-1, group), normalised=self.wanted.normalised).flatten()
-        rows = answer_rows(prompts, written, self.base)
+        earned = (solved.float() + self.wanted.ended * ended.float()).view(-1, self.wanted.answers)
+        apart = advantages(earned, normalised=self.wanted.normalised).flatten()
+        differ = (earned.amax(1) > earned.amin(1)).repeat_interleave(self.wanted.answers)
+        # A distance from the reference is kept from all answers; and a loss needs one to have a gradient, if zero.
+        read = differ.nonzero()[:, 0].tolist() if not self.wanted.beta else list(range(len(written)))
+        read = read or [0]
+        rows = answer_rows([prompts[number] for number in read], [written[number] for number in read], self.base)
         device = next(net.parameters()).device
         learned = {name: tensor.to(device) for name, tensor in rows.collate(range(len(rows))).items()}
-        learned["advantages"] = apart.to(device)
+        learned["advantages"] = (apart * differ)[read].to(device)
         if self.reference is not None:
             learned["reference"] = _token_scores(self.reference, learned)
         loss = GroupRelative(self.wanted.max_tokens, self.wanted.beta)(net, learned)
         tokens = torch.tensor(sum(len(answer.token_ids) for answer in written))
-        sums = {"reward": earned.sum(), "solved": solved.sum(), "ended": ended.sum(), "tokens": tokens}
-        return Loss(loss.total, loss.count, loss.metrics | {name: one.to(device) for name, one in sums.items()})
+        sums = {"reward": earned.sum(), "solved": solved.sum(), "ended": ended.sum(), "compared": differ.sum()}
+        metrics = {name: one.to(device) for name, one in {**sums, "tokens": tokens}.items()}
+        return Loss(loss.total, torch.tensor(len(written), device=device), loss.metrics | metrics)
+
+    def _answers(
+        self, net: Any, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[list[Problem], list[list[int]], list[Generation]]:
+        """A group of answers to each problem of a batch: the problem, the prompt's tokens and what was written."""
+        group = self.wanted.answers
+        asked = [self.problems.items[number] for number in batch["problem"].tolist() for _ in range(group)]
+        options = [
+            SamplingOptions(
+                temperature=self.wanted.temperature,
+                max_tokens=self.wanted.max_tokens,
+                seed=(self.seed * _SEEDS + draw * group + number) % 2**64,
+                stop_tokens=(self.base.end_of_turn,),
+            )
+            for draw in batch["draw"].tolist()
+            for number in range(group)
+        ]
+        prompts, written = sampled(net, self.base, asked, options, precision=self.precision)
+        return asked, prompts, written
 
 
 def sampled(
@@ -110,8 +122,8 @@ def sampled(
     each = [options] * len(prompts) if isinstance(options, SamplingOptions) else list(options)
     written: list[Generation] = []
     with progress.task("answering", len(prompts), "answers") as advance:
-        for start in range(0, len(prompts), _WRITTEN_AT_ONCE):
-            stop = start + _WRITTEN_AT_ONCE
+        for start in range(0, len(prompts), _TOLD_EVERY):
+            stop = start + _TOLD_EVERY
             written += engine.generate(prompts[start:stop], each[start:stop])
             advance(len(prompts[start:stop]))
     net.train(was_training)
