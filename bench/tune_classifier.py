@@ -27,9 +27,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rung.data.labelled import LabelledItems, item_ids
+from rung.evaluation.intervals import difference_interval
+from rung.evaluation.summed import SummedScores
 from rung.objectives.classification import Classification
+from rung.records import ItemScores
 from rung.tasks.bases import resolve_base
 from rung.tasks.classification.network_predictor import NetworkPredictor
 from rung.tasks.classification.network_training import course_of, optimizer_of, threads_of, training_of
@@ -124,17 +128,17 @@ class Plain:
         return len(rows)
 
     @torch.inference_mode()
-    def accuracy(self, items: LabelledItems) -> float:
-        """The share of right answers."""
+    def right(self, items: LabelledItems) -> NDArray[np.bool_]:
+        """Which items are answered right."""
         self.net.eval()
         order = sorted(range(len(items)), key=lambda row: len(items.texts[row]))
-        right = 0
+        right = np.zeros(len(items), dtype=np.bool_)
         for start in range(0, len(order), 64):
             rows = order[start : start + 64]
             texts = [items.texts[row] for row in rows]
             inputs = self.tokenizer(texts, truncation=True, max_length=_LONGEST, padding=True, return_tensors="pt")
-            right += int((self.net(**inputs).logits.argmax(1).numpy() == items.labels[rows]).sum())
-        return right / len(items)
+            right[rows] = self.net(**inputs).logits.argmax(1).numpy() == items.labels[rows]
+        return right
 
 
 def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -156,25 +160,22 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         course = course_of(start.net, train, nothing, training, pad_token_id=start.encoder.pad_token_id, seed=0)
         plain = Plain(folder, task, batch=settings.batch_size, steps=steps, rate=recipe.learning_rate, seed=0)
         ours, theirs = _take_turns(start, course, training, settings=settings, plain=plain, options=options)
-        accuracies = [
-            float(
-                (
-                    _predictor(start, recipe).predict(task.inputs("test"), batch_size=64).labels
-                    == task.items["test"].labels
-                ).mean()
-            ),
-            plain.accuracy(task.items["test"]),
-        ]
+        predictor = NetworkPredictor(start.net, start.encoder, max_length=recipe.training.max_length)
+        test = task.items["test"]
+        right = predictor.predict(task.inputs("test"), batch_size=64).labels == test.labels
+        right_by_transformers = plain.right(test)
+    lead = difference_interval(_scores(test, right), _scores(test, right_by_transformers))
     found = {
         "steps": plain.step_number,
         "of_steps": steps,
         "precision": recipe.training.precision,
-        "accuracy": accuracies[0],
-        "accuracy_transformers": accuracies[1],
+        "accuracy": float(right.mean()),
+        "accuracy_transformers": float(right_by_transformers.mean()),
+        "difference_interval": [round(lead.low, 4), round(lead.high, 4)] if lead else None,
         "texts_per_second": statistics.median(ours),
         "texts_per_second_transformers": statistics.median(theirs),
         "ratio": statistics.median(ours) / statistics.median(theirs),
-        "test_items": len(task.items["test"]),
+        "test_items": len(test),
     }
     print(
         f"{name}: "
@@ -185,8 +186,8 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _predictor(start: Any, recipe: ClassifyRecipe) -> NetworkPredictor:
-    return NetworkPredictor(start.net, start.encoder, max_length=recipe.training.max_length)
+def _scores(items: LabelledItems, right: NDArray[np.bool_]) -> SummedScores:
+    return SummedScores.of_items(ItemScores(list(items.ids), right.astype(np.float64), np.ones(len(right))))
 
 
 class _OutOfTime(Exception):  # noqa: N818 - no error: the part that was asked for is done
