@@ -70,7 +70,7 @@ def masked_token_records(
 
     Raises EvaluationError when nothing is hidden or scores are not finite, DataError when there is no text.
     """
-    longest = net.config.max_position_embeddings
+    longest = net.config.max_length
     windows = TextWindows.of_shards(shards, encoder=encoder, max_length=longest, documents=documents)
     held_out = HeldOutMasks(windows, Masking(encoder, seed=seed, share=share, whole_words=whole_words, only_masks=True))
     sums = np.zeros((5, len(documents)))  # hidden tokens, and of each model: right guesses and bits

@@ -68,7 +68,7 @@ def pseudo_log_likelihoods(
     ids, lengths = encoder.encode_ragged(texts)
     logprobs = np.zeros(len(ids))
     if len(ids):
-        windows = TextWindows.of_texts(list(texts), encoder=encoder, max_length=net.config.max_position_embeddings)
+        windows = TextWindows.of_texts(list(texts), encoder=encoder, max_length=net.config.max_length)
         logprobs = _logprobs(net, encoder, windows, progress)
     ends = np.cumsum(lengths)
     return [
@@ -96,7 +96,7 @@ def pseudo_bits_per_byte(
 
     Raises EvaluationError when scores are not finite, DataError when there is no text.
     """
-    longest = net.config.max_position_embeddings
+    longest = net.config.max_length
     windows = TextWindows.of_shards(shards, encoder=encoder, max_length=longest, documents=documents)
     logprobs = _logprobs(net, encoder, windows, progress)
     bits = np.zeros(len(documents))

@@ -13,6 +13,8 @@ from rung.data.text_encoder import TextEncoder
 from rung.nets.adapters import holds_adapter
 from rung.nets.classifier import Classifier
 from rung.nets.classifier_folder import load_classifier
+from rung.nets.decoder_config import DecoderConfig
+from rung.nets.encoder_config import EncoderConfig
 from rung.tasks.classification.predictions import Predictions
 
 
@@ -50,8 +52,11 @@ def load(folder: Path) -> NetworkPredictor:
 
     Raises RunFolderError or TokenizerError when a file is missing, damaged or of an unknown kind.
     """
-    encoder = TextEncoder.load(folder)
-    return NetworkPredictor(_open(folder), encoder, max_length=encoder.model_max_length)
+    net, encoder = _open(folder), TextEncoder.load(folder)
+    lengths = [encoder.model_max_length]
+    if isinstance(net.config, EncoderConfig | DecoderConfig):  # the others have no positions
+        lengths.append(net.config.max_length)
+    return NetworkPredictor(net, encoder, max_length=min(filter(None, lengths), default=None))
 
 
 def _open(folder: Path) -> Classifier:

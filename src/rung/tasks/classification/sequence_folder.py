@@ -10,7 +10,6 @@ from typing import Any, Literal
 from rung.data.text_encoder import TextEncoder
 from rung.errors import RunFolderError
 from rung.nets.classifier_folder import load_body, read_body_config
-from rung.nets.encoder_config import EncoderConfig
 from rung.nets.sentence_folder import body_folder, is_sentence_folder, pooling_of
 from rung.progress import SILENT, Progress
 from rung.runfolder import HEADER_NAME, verify
@@ -73,8 +72,7 @@ class FolderNetworks:
     @cached_property
     def longest(self) -> int:
         """The most tokens of a text: what network and tokenizer allow, and no more than time does."""
-        config = read_body_config(self.network)
-        positions = config.max_length if isinstance(config, EncoderConfig) else config.max_position_embeddings
+        positions = read_body_config(self.network).max_length
         return min(positions, self.encoder.model_max_length or _MOST_TOKENS, _MOST_TOKENS)
 
     def untrained(self, task: Any, items: Indices) -> Start:

@@ -153,7 +153,7 @@ class MaskedModel:
             found += [self._mask_id] * bool(number)
             found += ids[end - length : end].tolist()
         found.append(self.encoder.eos_token_id)
-        longest = self.net.config.max_position_embeddings
+        longest = self.net.config.max_length
         if len(found) > longest:
             raise GenerationError(
                 f"the text has {len(found):,} tokens, and this network reads {longest:,}",
