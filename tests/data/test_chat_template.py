@@ -190,8 +190,12 @@ def test_templates_of_folders(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": 7}))
     with pytest.raises(TokenizerError, match="not a text"):
         find_template(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(TokenizerError, match="not JSON"):
+    for broken in ("{", "[" * 100_000):
+        (tmp_path / "tokenizer_config.json").write_text(broken)
+        with pytest.raises(TokenizerError, match="not JSON"):
+            find_template(tmp_path)
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(TokenizerError, match="cannot be read"):
         find_template(tmp_path)
 
 

@@ -61,6 +61,26 @@ def test_recursion_ends() -> None:
         DOUBLING.replace("START", "'ab'").replace("STEP", "ns.x | replace('b', ns.x)"),
         DOUBLING.replace("START", "'ab'").replace("STEP", "ns.x.join([ns.x, ns.x, ns.x])"),
         "{{ range(900) | list | join('a' * 9000) }}",
+        "{{ range(100000) | join('a' * 9000) }}",
+        "{{ messages[0].items() | join('a' * 1900000) }}",
+        "{{ messages | map('length') | join('a' * 1900000) }}",
+        "{{ ('a' * 2000) | join('b' * 2000) }}",
+        "{{ ('a' * 2000).join('b' * 2000) }}",
+        "{{ [1, 2, 3] | join(attribute='x', d='a' * 1900000) }}",
+        "{{ ('a' * 2000) | replace(new='b' * 2000, old='a') }}",
+        "{{ ('a\\x0b' * 2000) | indent('b' * 2000) }}",
+        "{{ ('a\\n' * 2000) | indent(first=true, width='b' * 2000) }}",
+        "{{ ('{0}' * 900).format('a' * 9000) }}",
+        "{{ (('{0}' * 900) | safe).format('a' * 9000) }}",
+        "{{ ('{:>999}' * 1400).format(*range(900)) }}",
+        "{{ ('%(a)s' * 900) % {'a': 'a' * 9000} }}",
+        "{{ [1, 2, 3, 4] | tojson(separators=('a' * 900000, ':')) }}",
+        "{% set ns = namespace(x=[1] * 900) %}" + LOOP.replace("900", "90") + "{% set ns.x = [ns.x] %}{% endfor %}"
+        "{{ ns.x | tojson(indent=1000) }}",
+        "{% set ns = namespace(x='a' * 9000) %}{{ ([ns] * 900) | join(attribute='x') }}",
+        "{% set x = ['a' * 900000] %}{% set y %}{{ x }}{{ x }}{{ x }}{% endset %}",
+        "{% set x = ['a' * 900000] %}{{ x ~ x ~ x }}",
+        "{{ ('a' * 1900000) | list }}",
     ],
 )
 def test_giants_are_refused_before_they_are_made(source: str) -> None:
@@ -82,6 +102,15 @@ def test_a_text_of_many_pieces_ends() -> None:
         ("{{ '%099999d' % 1 }}", "width"),
         ("{{ '{:099999}'.format(1) }}", "width"),
         ("{{ '%*d' % (99999, 1) }}", "width"),
+        ("{{ '%(a)099999d' % {'a': 1} }}", "width"),
+        ("{{ '{:{w}}'.format('a', w='99999') }}", "width"),
+        ("{{ '{:{a}{b}}'.format('a', a='99', b='99') }}", "width"),
+        ("{{ '{a[}]:99999}'.format(a={'}': 'x'}) }}", "width"),
+        ("{{ ('%s' * 9000) % 1 }}", "more than 10,000 characters"),
+        ("{{ strftime_now('%d' * 200) }}", "form of more than"),
+        ("{{ 'a'.encode() }}", "encode"),
+        ("{{ (5).to_bytes(2, 'big') }}", "bytes"),
+        ("{{ 'a\\t'.expandtabs(900) }}", "expandtabs"),
         ("{{ 2 ** 9999 }}", "power"),
         ("{{ 2 ** 60 * 99 }}", "64 bits"),
         ("{{ 'a'.translate({97: 'b'}) }}", "translate"),
@@ -166,6 +195,24 @@ def test_a_broken_template_names_its_line() -> None:
     assert caught.value.where == "here, line 2"
     with pytest.raises(TokenizerError, match="has 300,000 characters"):
         ChatTemplate("x" * 300_000)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{% break %}", "outside loop"),
+        ("{{ " + "9" * 5000 + " }}", "digits"),
+        ("{% for m in messages %}" * 25 + "{% endfor %}" * 25, "nested blocks"),
+    ],
+)
+def test_what_pythons_compiler_refuses_is_told(source: str, why: str) -> None:
+    with pytest.raises(TokenizerError, match=f"cannot be used: .*{why}"):
+        ChatTemplate(source)
+
+
+def test_comparisons_are_work() -> None:
+    compared = "{% if 1 == 2 %}{% endif %}" * 400
+    assert by_work(stopped(LOOP + compared + "{% endfor %}"))
 
 
 def test_a_deeply_nested_template_is_refused() -> None:

@@ -91,8 +91,9 @@ class ChatTemplate:
         self._sandbox: Sandbox = Sandbox(now=now)
         try:
             self._template: jinja2.Template = self._sandbox.from_string(source)
-        except (jinja2.TemplateError, RecursionError) as error:
-            line = getattr(error, "lineno", None)
+        # jinja2 leaves to Python's compiler what is wrong with `break` and with deep nesting, and to `int` long numbers
+        except (jinja2.TemplateError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            line = error.lineno if isinstance(error, jinja2.TemplateSyntaxError) else None
             raise TokenizerError(
                 f"the chat template cannot be used: {error or type(error).__name__}",
                 where=f"{where}, line {line}" if line else where,
@@ -193,7 +194,15 @@ class ChatTemplate:
         try:
             with self._lock:
                 return self._sandbox.render(self._template, values)
-        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        except (
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             problem = f"the chat template fails: {type(error).__name__}: {error}"
             raise TokenizerError(problem, where=self.where, hint=_TEMPLATE_HINT) from error
         except jinja2.TemplateError as error:
@@ -207,6 +216,8 @@ class ChatTemplate:
             raise TokenizerError(problem, where=self.where, hint=_TEMPLATE_HINT) from error
 
 
+# What a template's own operations raise.
+_OWN_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError)
 _TEMPLATE_HINT = "give the folder a sound template (chat_template in tokenizer_config.json), or use another model"
 
 
@@ -216,7 +227,7 @@ def find_template(folder: Path) -> str | None:
     Of several named ones in the configuration, that called "default". TokenizerError when it is damaged.
     """
     if (folder / TEMPLATE_FILE).is_file():
-        return (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
+        return _read(folder / TEMPLATE_FILE)
     found = _config(folder).get("chat_template")
     if isinstance(found, list):  # [{"name": "default", "template": "..."}, {"name": "tool_use", ...}]
         named = {one.get("name"): one.get("template") for one in found if isinstance(one, Mapping)}
@@ -239,10 +250,17 @@ def _config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{_CONFIG} is not JSON: {error}", where=str(path), hint=_TEMPLATE_HINT) from error
     return value if isinstance(value, dict) else {}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(f"{path.name} cannot be read: {error}", where=str(path), hint=_TEMPLATE_HINT) from error
 
 
 def require_special_tokens(template: ChatTemplate, tokenizer: Tokenizer) -> None:

@@ -2,18 +2,16 @@
 
 A chat template is a program. Jinja's sandbox keeps it from Python's insides (CVE-2024-34359 was a template rendered
 without one) but lets it loop for hours or double a string until memory is gone. So the syntax tree is rewritten before
-it is compiled: every turn of a loop, call, filter, operator and display goes through `Budget`, which counts work and
-refuses values that are too large before they are made. What is not counted (comparing two long texts, say) happens
-between two counts, and there a clock is looked at too.
+it is compiled: every turn of a loop, call, filter, operator, comparison and display goes through `Budget`, which counts
+work and refuses values that are too large before they are made. Of the methods of texts only those are there whose
+result can be foreseen. Behind the count stands a clock.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,21 +21,12 @@ from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 
-MAX_WORK = 300_000
-"""Turns of loops, calls, operators and kilobytes of text that one rendering may cost: about a second."""
-MAX_SECONDS = 5.0
-"""What a rendering may take at most, should its work be of another kind."""
-MAX_SIZE = 2_000_000
-"""Characters of any value and of the rendered text; an item of a list counts as a hundred."""
-_WIDEST = 1_000
-"""The largest number that a call may be given: it could be a width."""
-_CHARACTERS_A_UNIT, _ITEMS_A_UNIT = 1_000, 10
-_ITEM_SIZE = 100
-_LOOKS = 256  # units of work between two looks at the clock
+from rung.data.template_budget import Budget, TemplateLimitError
 
+_LONGEST_DATE = 200  # characters of a date's form; C's own widths are in it
 BEGIN_ASSISTANT, END_ASSISTANT, BREAK = "\ufdd0", "\ufdd1", "\ufdd2"
 """Stand-ins in rendered text: Unicode's noncharacters, which no text may be interchanged with.
 
@@ -49,135 +38,6 @@ _FILTERS = frozenset({
     "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse",
     "round", "safe", "select", "selectattr", "sort", "string", "sum", "title", "trim", "unique", "upper", "wordcount",
 })  # fmt: skip
-
-
-class TemplateLimitError(jinja2.TemplateError):
-    """A template asked for more work, or for a larger value, than any chat template needs."""
-
-
-class Budget:
-    """How much work a rendering has left."""
-
-    def __init__(self) -> None:
-        self._left = self._next_look = 0
-        self._deadline = 0.0
-
-    def renew(self) -> None:
-        """Begin a rendering."""
-        self._left, self._next_look = MAX_WORK, MAX_WORK - _LOOKS
-        self._deadline = time.monotonic() + MAX_SECONDS
-
-    def spend(self, units: int = 1) -> None:
-        """Count work. TemplateLimitError when there is none left."""
-        self._left -= units
-        if self._left < 0:
-            raise TemplateLimitError("it loops or calls without end, or nearly so")
-        if self._left <= self._next_look:
-            self._next_look = self._left - _LOOKS
-            if time.monotonic() > self._deadline:
-                raise TemplateLimitError(f"it takes more than {MAX_SECONDS:g} seconds")
-
-    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
-        """`items`, each of which is work."""
-        for item in items:
-            self.spend()
-            yield item
-
-    def checked(self, value: Any) -> Any:
-        """`value`, if it is not too large. To look at it is work too."""
-        if isinstance(value, str | bytes):
-            self.require(len(value))
-            self.spend(len(value) // _CHARACTERS_A_UNIT)
-        elif isinstance(value, list | tuple | dict):
-            self.require(self.size(value))
-        elif isinstance(value, int) and abs(value) >= 2**63:
-            raise TemplateLimitError("it makes a number of more than 64 bits")
-        return value
-
-    def size(self, value: Any) -> int:
-        """Characters and items (a hundred each) in `value`, counted to `MAX_SIZE`; what is there twice counts twice."""
-        total, looked_at, waiting = 0, 0, [value]
-        while waiting and total <= MAX_SIZE:
-            one = waiting.pop()
-            looked_at += 1
-            total += len(one) if isinstance(one, str | bytes) else _ITEM_SIZE
-            if isinstance(one, Mapping):
-                waiting.extend(one.keys())
-                waiting.extend(one.values())
-            elif isinstance(one, list | tuple):
-                waiting.extend(one)
-        self.spend(looked_at // _ITEMS_A_UNIT)
-        return total
-
-    def require(self, size: int) -> None:
-        """Refuse a value of this size, best before it is made."""
-        if size > MAX_SIZE:
-            raise TemplateLimitError(f"it makes a value of more than {MAX_SIZE:,} characters, or as large a list")
-
-    def before_call(self, function: Any, arguments: Iterable[Any]) -> None:
-        """Refuse a call whose result could be huge, and count it."""
-        self.spend()
-        arguments = list(arguments)
-        for argument in arguments:
-            if isinstance(argument, int) and abs(argument) > _WIDEST:
-                raise TemplateLimitError(f"it gives a function the number {argument}")
-        function = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
-        text = getattr(function, "__self__", None)
-        if isinstance(text, str):
-            self._before_method(function.__name__, text, arguments)
-
-    def _before_method(self, name: str, text: str, arguments: list[Any]) -> None:
-        if name == "join" and arguments:
-            self._before_join(arguments[0], text)
-        elif name == "replace":
-            self._before_replace(text, arguments)
-        elif name in ("format", "format_map"):
-            _require_narrow(text)
-        elif name == "translate" or (name == "expandtabs" and len(text) > _WIDEST):
-            raise TemplateLimitError(f"it calls {name}")
-
-    def before_filter(self, name: str, value: Any, arguments: list[Any]) -> None:
-        """The same for filters, which are functions of what stands before the bar."""
-        self.before_call(None, arguments)
-        if name == "join":
-            self._before_join(value, arguments[0] if arguments else "")
-        elif name == "replace":
-            self._before_replace(str(value), arguments)
-        elif name == "indent" and isinstance(value, str):
-            width = arguments[0] if arguments else 4
-            self.require(len(value) + value.count("\n") * (len(width) if isinstance(width, str) else int(width)))
-
-    def _before_join(self, items: Any, separator: Any) -> None:
-        if isinstance(items, list | tuple | dict):
-            self.require(len(items) * len(str(separator)) + self.size(items))
-
-    def _before_replace(self, text: str, arguments: list[Any]) -> None:
-        if len(arguments) >= 2:
-            self.require(len(text) + text.count(str(arguments[0])) * len(str(arguments[1])))
-
-    def before_operator(self, operator: str, left: Any, right: Any) -> None:
-        """Refuse a product, power or sum that could be huge, and count it."""
-        self.spend()
-        if operator == "**":
-            if not all(isinstance(one, int | float) and abs(one) <= 64 for one in (left, right)):
-                raise TemplateLimitError("it raises a large number to a power")
-        elif operator == "*":
-            for one, times in ((left, right), (right, left)):
-                if isinstance(one, str | bytes | list | tuple) and isinstance(times, int):
-                    self.require(len(one) * times)
-        elif operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
-            self.require(len(left) + len(right))
-        elif operator == "%" and isinstance(left, str):
-            _require_narrow(left)
-            for one in right if isinstance(right, tuple) else (right,):
-                if isinstance(one, int) and abs(one) > _WIDEST and "*" in left:
-                    raise TemplateLimitError("it formats with a width that is an argument")
-
-
-def _require_narrow(text: str) -> None:
-    """A format with a width of many digits makes a giant of a letter."""
-    if re.search(r"%[^%a-zA-Z]*\d{4}|\{[^{}]*:[^{}]*\d{4}", text):
-        raise TemplateLimitError("it formats with a width of more than 999")
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -192,44 +52,34 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.budget = Budget()
         # Not optimised: constant expressions would be computed while compiling, outside of any budget.
         extensions = [_Generation, loopcontrols]
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, optimized=False)
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, optimized=False, finalize=_shown)
         budget = self.budget
 
         def strftime_now(form: str) -> str:
+            if len(form) > _LONGEST_DATE:
+                raise TemplateLimitError(f"it writes the date by a form of more than {_LONGEST_DATE} characters")
             return (now or datetime.now()).strftime(form)
 
         self.globals = {
-            "range": self.globals["range"],
+            "range": safe_range,
             "dict": _plain_dict,
             "namespace": _PlainNamespace,
             "raise_exception": _raise_exception,
             "strftime_now": strftime_now,
         }
         self.filters = {name: _counted_filter(name, self.filters[name], budget) for name in _FILTERS}
-        self.filters["tojson"] = _counted_filter("tojson", _tojson, budget)
-        self.counted, self.checked = budget.counted, budget.checked
-        self._own = (self.counted, self.checked, self.joined)
+        self.filters["tojson"] = _counted_filter("tojson", _tojson_within(budget), budget)
+        self.counted, self.checked, self.compared = budget.counted, budget.checked, budget.compared
+        self._own = (self.counted, self.checked, self.compared, self.joined)
 
     def render(self, template: jinja2.Template, values: Mapping[str, Any]) -> str:
         """Render within the limits. Raises jinja2.TemplateError or what a broken template's own code runs into."""
         self.budget.renew()
-        parts, total = [], 0
-        for part in template.generate(dict(values)):
-            self.budget.spend()
-            total += len(part)
-            self.budget.require(total)
-            parts.append(part)
-        return "".join(parts)
+        return self.budget.collected(template.generate(dict(values)))
 
     def concat(self, parts: Iterable[str]) -> str:
         """What blocks, macros and `{% set %}` collect."""
-        found, total = [], 0
-        for part in parts:
-            total += len(part)
-            self.budget.require(total)
-            self.budget.spend(1 + len(part) // _CHARACTERS_A_UNIT)
-            found.append(part)
-        return "".join(found)
+        return self.budget.collected(parts)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Call within the limits."""
@@ -245,10 +95,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def joined(self, *parts: Any) -> str:
         """Jinja's `~`, within the limits."""
-        texts = [str(part) for part in parts]
-        self.budget.require(sum(map(len, texts)))
-        self.budget.spend(1 + sum(map(len, texts)) // _CHARACTERS_A_UNIT)
-        return "".join(texts)
+        return self.concat(map(str, parts))
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -278,6 +125,8 @@ def _rewritten(node: nodes.Node) -> nodes.Node:
         node.iter = _through("counted", [node.iter], node.lineno)
     elif isinstance(node, nodes.Concat):
         return _through("joined", node.nodes, node.lineno)
+    elif isinstance(node, nodes.Compare):
+        return _through("compared", [node, nodes.Const(len(node.ops), lineno=node.lineno)], node.lineno)
     return _through("checked", [node], node.lineno) if _makes_a_value(node) else node
 
 
@@ -320,6 +169,9 @@ class _PlainNamespace(Namespace):
         _require_plain(name)
         super().__setitem__(name, value)
 
+    def __repr__(self) -> str:  # jinja's shows the values, however large
+        return "<namespace>"
+
 
 def _require_plain(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
@@ -335,24 +187,37 @@ def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _tojson(  # transformers' own, which does not escape HTML as Jinja's does
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+def _tojson_within(budget: Budget) -> Callable[..., str]:
+    """transformers' own filter, which does not escape HTML as Jinja's does."""
+
+    def tojson(
+        value: Any,
+        ensure_ascii: bool = False,
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
+    ) -> str:
+        encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        return budget.collected(encoder.iterencode(value))  # part by part: indents and separators are the template's
+
+    return tojson
+
+
+@jinja2.pass_context  # so that jinja leaves it to the rendering, where the budget is
+def _shown(context: Context, value: Any) -> Any:
+    """What `{{ value }}` writes, counted: blocks and macros keep all of it until they end."""
+    environment = context.environment
+    assert isinstance(environment, Sandbox)  # noqa: S101 - for the type checker
+    return environment.budget.collected([value if isinstance(value, str) else str(value)])
 
 
 def _counted_filter(name: str, function: Callable[..., Any], budget: Budget) -> Callable[..., Any]:
     """The same filter within the limits; jinja's flags on it (who wants the environment first) stay."""
     skipped = 1 if hasattr(function, "jinja_pass_arg") else 0
 
-    @functools.wraps(function)
     def within_limits(*args: Any, **kwargs: Any) -> Any:
         value, *rest = args[skipped:]
-        budget.before_filter(name, value, [*rest, *kwargs.values()])
+        budget.before_filter(name, value, rest, kwargs)
         return budget.checked(function(*args, **kwargs))
 
-    return within_limits
+    return functools.update_wrapper(within_limits, function)
