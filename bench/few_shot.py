@@ -29,9 +29,8 @@ from typing import Any
 from scipy.stats import t as student
 
 from rung.nets.lora import LoraConfig
-from rung.tasks.classification import tuning
-from rung.tasks.similarity import tuning as similarity
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.tune import tune
 from tune_classifier import Data, read_set
 
 Rows = list[tuple[str, str]]
@@ -75,16 +74,17 @@ def write_pairs(folder: Path, rows: Rows, seed: int) -> dict[str, Path]:
 def tuned(base: str, table: Path, test: Path, out: Path, **wishes: Any) -> float:
     """Accuracy on test items after `rung tune --task classify`."""
     wishes = {"allow_leaks": True, **wishes}
-    found = tuning.tune(base, [table], target="label", text=["text"], test=[test], out=out, **wishes)
+    found = tune(base, [table], task="classify", target="label", text=["text"], test=[test], out=out, **wishes)
     return float(found.record("accuracy").value or 0.0)
 
 
 def setfit(base: str, rows: Rows, test: Path, folder: Path, *, seed: int, common: dict[str, Any]) -> float:
     """The recipe of SetFit: the encoder on pairs for one epoch, then logistic regression."""
     pairs = write_pairs(folder, rows, seed)
-    encoder = similarity.tune(
+    encoder = tune(
         base,
         [pairs["train"]],
+        task="similarity",
         valid=[pairs["valid"]],
         test=[pairs["test"]],
         epochs=1.0,

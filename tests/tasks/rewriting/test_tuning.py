@@ -20,9 +20,9 @@ from rung.errors import DataError, PlanError, RunFolderError, UsageError
 from rung.nets.lora import LoraConfig
 from rung.tasks.rewriting.rewriter import load_rewriter
 from rung.tasks.rewriting.training import train
-from rung.tasks.rewriting.tuning import plan, resume, tune
 from rung.tasks.rewriting.tuning_summary import RewritingTuned
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.tune import plan, resume, tune
 from rung.training.meter import SILENT_DISPLAY, Display, SilentDisplay, StepReport
 
 pytest.importorskip("sacrebleu")
@@ -99,9 +99,10 @@ def start(
     base: Path, files: dict[str, list[Path]], out: Path, *, display: Display = SILENT_DISPLAY, **wishes: Any
 ) -> RewritingTuned:
     overrides = {**SETTINGS, **wishes.pop("overrides", {})}
-    return tune(
+    tuned = tune(
         base,
         files["train"],
+        task="rewrite",
         valid=files["valid"],
         test=files["test"],
         source="en",
@@ -112,6 +113,8 @@ def start(
         display=display,
         **{"steps": 60, **wishes},
     )
+    assert isinstance(tuned, RewritingTuned)
+    return tuned
 
 
 def value_of(summary: RewritingTuned, name: str) -> float:
@@ -210,7 +213,7 @@ def test_another_base_or_other_pairs_are_noticed_when_going_on(
 
 
 def test_a_plan_says_what_will_be_done_and_trains_nothing(t5: Path, files: dict[str, list[Path]]) -> None:
-    made = plan(t5, files["train"], source="en", target="de", epochs=2, threads=1, overrides=SETTINGS)
+    made = plan(t5, files["train"], task="rewrite", source="en", target="de", epochs=2, threads=1, overrides=SETTINGS)
     assert made.epochs == pytest.approx(2.0)
     assert made.recipe.training.schedule is not None
     assert any("parameters are trained (full)" in line for line in made.lines())
@@ -219,7 +222,7 @@ def test_a_plan_says_what_will_be_done_and_trains_nothing(t5: Path, files: dict[
 
 def test_no_minutes_no_plan(t5: Path, files: dict[str, list[Path]]) -> None:
     with pytest.raises(PlanError, match="no step of training fits"):
-        plan(t5, files["train"], source="en", target="de", minutes=0.001, threads=1, overrides=SETTINGS)
+        plan(t5, files["train"], task="rewrite", source="en", target="de", minutes=0.001, threads=1, overrides=SETTINGS)
 
 
 def decoder(folder: Path) -> Path:
@@ -248,7 +251,7 @@ def test_what_cannot_be_meant_is_refused(t5: Path, files: dict[str, list[Path]],
     with pytest.raises(UsageError, match="no new head to train on a frozen body"):
         start(t5, files, tmp_path / "run", method=TuningMethod("frozen"))
     with pytest.raises(UsageError, match="no pairs to tune on"):
-        tune(t5, [])
+        tune(t5, [], task="rewrite")
     with pytest.raises(DataError, match="longer than 2 tokens"):
         start(t5, files, tmp_path / "run", overrides={"training.longest": 2})
     (tmp_path / "full").mkdir()

@@ -22,8 +22,8 @@ from rung.nets.sentence_encoder import SentenceConfig, SentenceNet
 from rung.nets.sentence_folder import save_sentence_net
 from rung.tasks.loading import load
 from rung.tasks.similarity.encoder import SentenceEncoder, TruncationWarning, load_sentence_encoder
-from rung.tasks.similarity.tuning import resume, tune
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.tune import resume, tune
 from rung.training.meter import SilentDisplay
 
 WORDS = [
@@ -109,7 +109,16 @@ def test_a_tuned_run_is_a_folder_of_sentence_transformers(kind: Any, base: Path,
     lora = LoraConfig(r=2, target_modules=("query", "value")) if kind == "lora" else None
     method = TuningMethod(kind=kind, lora=lora)
     out = tmp_path / "run"
-    done = tune(base, [scored(tmp_path / "pairs.jsonl")], method=method, steps=6, threads=1, out=out, overrides=QUICK)
+    done = tune(
+        base,
+        [scored(tmp_path / "pairs.jsonl")],
+        task="similarity",
+        method=method,
+        steps=6,
+        threads=1,
+        out=out,
+        overrides=QUICK,
+    )
     assert done.ended == "finished"
     assert {"spearman", "pearson", "spearman before tuning", "difference in spearman"} <= {r.name for r in done.records}
     model = load(out)
@@ -137,8 +146,8 @@ class InterruptedDisplay(SilentDisplay):
 def test_an_interrupted_run_goes_on_bit_for_bit(base: Path, tmp_path: Path) -> None:
     pairs = scored(tmp_path / "pairs.jsonl")
     given: dict[str, Any] = {"steps": 6, "threads": 1, "overrides": QUICK}
-    tune(base, [pairs], out=tmp_path / "whole", **given)
-    stopped = tune(base, [pairs], out=tmp_path / "stopped", display=InterruptedDisplay(3), **given)
+    tune(base, [pairs], task="similarity", out=tmp_path / "whole", **given)
+    stopped = tune(base, [pairs], task="similarity", out=tmp_path / "stopped", display=InterruptedDisplay(3), **given)
     assert stopped.ended == "interrupted"
     assert resume(tmp_path / "stopped").ended == "finished"
     whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
@@ -151,7 +160,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(base: Path, tmp_path: Path) -> N
 def test_pairs_and_triplets_are_judged_by_finding(columns: tuple[str, ...], base: Path, tmp_path: Path) -> None:
     rows = [{"a": LINES[i], "b": f"{LINES[i]} again", "c": f"fish {LINES[(i + 30) % 64]} more {i}"} for i in range(64)]
     table = write(tmp_path / "rows.jsonl", [{name: row[name] for name in columns} for row in rows])
-    done = tune(base, [table], steps=4, threads=1, out=tmp_path / "run", overrides=QUICK)
+    done = tune(base, [table], task="similarity", steps=4, threads=1, out=tmp_path / "run", overrides=QUICK)
     assert done.plan["recipe"]["training"]["loss"] == "ranking"
     found = done.record("recall_at_1").value
     assert found is not None
@@ -172,7 +181,7 @@ def test_wishes_that_cannot_be_met_are_refused(
     given: dict[str, Any], error: type[Exception], said: str, base: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=said):
-        tune(base, [scored(tmp_path / "pairs.jsonl")], out=tmp_path / "run", threads=1, **given)
+        tune(base, [scored(tmp_path / "pairs.jsonl")], task="similarity", out=tmp_path / "run", threads=1, **given)
     assert not (tmp_path / "run").exists()
 
 

@@ -19,12 +19,11 @@ from rung.objectives.sequence_to_sequence import SequenceToSequence
 from rung.tasks.rewriting.preparation import fitting_pairs
 from rung.tasks.rewriting.tuning_base import TuningBase
 from rung.tasks.rewriting.tuning_recipe import RewriteTuningRecipe, usual_rate
-from rung.tasks.tuning.method import apply_method, rate_of
-from rung.training.contracts import LoopSettings
+from rung.tasks.tuning.method import apply_method
+from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.stepping import optimizer_of, with_steps
 from rung.training.gradients import autocast, to_device
-from rung.training.machine import has_bf16_instructions, usable_cores
-from rung.training.optimizers import Optimizer, build_optimizer
-from rung.training.schedule import Schedule
+from rung.training.machine import usable_cores
 
 _CHECKPOINTS = 6
 _MOST_EPOCHS = 8.0  # with a clock: few pairs are soon known by heart
@@ -80,43 +79,28 @@ class TuningPairs:
         )
 
 
-@dataclass(frozen=True)
-class RewriteTuningPlan:
-    """A recipe without gaps, and what it comes to. `seconds` of training are a forecast; None without a clock."""
+@dataclass(frozen=True, kw_only=True)
+class RewriteTuningPlan(TuningPlan[RewriteTuningRecipe]):
+    """The plan of tuning on so many `pairs`."""
 
-    recipe: RewriteTuningRecipe
-    parameters: int
-    trained: int
     pairs: int
     epochs: float
     remarks: tuple[str, ...]
-    seconds: float | None = None
-    seconds_after: float = 0.0
 
     def lines(self) -> list[str]:
         """The plan for people."""
         training = self.recipe.training
-        taken = "" if self.seconds is None else f", about {self.seconds:,.0f} s"
         return [
             *self.remarks,
-            f"{self.trained:,} of {self.parameters:,} parameters are trained ({self.recipe.tuning.kind}).",
-            f"{training.steps:,} steps of about {training.tokens_per_batch:,} tokens a side "
-            f"({self.epochs:.1f} times over {self.pairs:,} pairs) in {training.precision}, learning rate "
-            f"{training.learning_rate:g}{taken}.",
+            f"{self.what_moves}.",
+            f"{self.steps:,} steps of about {training.tokens_per_batch:,} tokens a side ({self.epochs:.1f} times over "
+            f"{self.pairs:,} pairs) {self.how}.",
             f"Measured before and after on {training.measured:,} test pairs with {self.recipe.beam.num_beams} beams.",
         ]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the run folder and `--json`."""
-        return {
-            "parameters": self.parameters,
-            "trained_parameters": self.trained,
-            "pairs": self.pairs,
-            "epochs": self.epochs,
-            "seconds": self.seconds,
-            "remarks": list(self.remarks),
-            "recipe": self.recipe.to_json(),
-        }
+    def facts(self) -> dict[str, Any]:
+        """How many pairs there are, how often they are read, and what was left out."""
+        return {"pairs": self.pairs, "epochs": self.epochs, "remarks": list(self.remarks)}
 
 
 def make_plan(
@@ -128,17 +112,15 @@ def make_plan(
     fits.
     """
     training, beam = recipe.training, base.beam(recipe)
-    has_bf16 = device.type == "cuda" or has_bf16_instructions()
     recipe = recipe.with_overrides(
         {
-            "training.precision": training.precision or ("bf16" if has_bf16 else "fp32"),
+            "training.precision": training.precision or usual_precision(device),
             "training.threads": training.threads or usable_cores(),
             "training.learning_rate": training.learning_rate or usual_rate(recipe.tuning, base.config.hidden_size),
             "beam.num_beams": beam.num_beams,
             "beam.length_penalty": beam.length_penalty,
         }
     )
-    torch.set_num_threads(recipe.training.threads or 1)
     net = new_network(recipe, base, device)
     per_epoch, measured = len(pairs.batches(recipe, base)), len(pairs.split.test)
     after, forecast = 0.0, None
@@ -156,19 +138,12 @@ def make_plan(
             f"no step of training fits into {max(0.0, seconds or 0.0):.0f} s",
             hint="give more --minutes, or --steps 100",
         )
-    recipe = recipe.with_overrides(
-        {
-            "training.schedule": training.schedule or _schedule(recipe, steps).to_json(),
-            "training.steps": steps,
-            "training.epochs": None,
-            "training.validate_every": training.validate_every or max(1, math.ceil(steps / _CHECKPOINTS)),
-            "training.measured": min(training.measured or measured, measured),
-        }
-    )
+    measured = min(training.measured or measured, measured)
+    recipe = with_steps(recipe, steps, validations=_CHECKPOINTS).with_overrides({"training.measured": measured})
     return RewriteTuningPlan(
-        recipe,
+        recipe=recipe,
         parameters=base.parameters,
-        trained=sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad),
+        trained=count(net, trained=True),
         pairs=len(pairs.train),
         epochs=steps / per_epoch,
         remarks=pairs.remarks,
@@ -182,41 +157,6 @@ def new_network(recipe: RewriteTuningRecipe, base: TuningBase, device: torch.dev
     net = base.network(dropout=recipe.training.dropout)
     apply_method(net, recipe.tuning, seed=recipe.seed)
     return net.to(device)
-
-
-def optimizer_of(net: SequenceNet, recipe: RewriteTuningRecipe) -> Optimizer:
-    """AdamW over what is trained."""
-    return build_optimizer(
-        net,
-        name="adamw",
-        learning_rate=recipe.training.learning_rate or 0.0,
-        weight_decay=recipe.training.weight_decay,
-        betas=(0.9, 0.999),
-        rate_of=rate_of(net, recipe.tuning),
-    )
-
-
-def loop_settings(recipe: RewriteTuningRecipe) -> LoopSettings:
-    """What the loop is told by a recipe without gaps."""
-    training = recipe.training
-    return LoopSettings(
-        schedule=Schedule.from_json(training.schedule or {}),
-        batch_size=1,  # a sample is a batch of pairs
-        micro_batch_size=1,
-        seed=recipe.seed,
-        gradient_clip=training.gradient_clip,
-        precision=training.precision or "fp32",
-        validate_every=training.validate_every,
-        checkpoint_every=training.validate_every,
-        keep_last=1,
-        vital_signs_every=training.vital_signs_every,
-    )
-
-
-def _schedule(recipe: RewriteTuningRecipe, steps: int) -> Schedule:
-    training = recipe.training
-    warmup = min(round(steps * training.warmup_share), steps - 1)
-    return Schedule.warmup_flat_decay(steps, warmup=warmup, decay_fraction=training.decay_share, final=0.0)
 
 
 def _seconds_of_text(recipe: RewriteTuningRecipe, base: TuningBase, pairs: TuningPairs, device: torch.device) -> float:
