@@ -31,10 +31,10 @@ from rung.generation.engine import Engine
 from rung.records import ItemScores, Record
 from rung.tasks.chat.measuring import EXACT, ROUGE_L, TURNS_ENDED, answer_prompts, answer_records
 from rung.tasks.chat.preparation import open_base
-from rung.tasks.chat.summary import GAIN, ChatTuned
-from rung.tasks.chat.tuning import tune
+from rung.tasks.chat.tuning_summary import GAIN
 from rung.tasks.language_modelling import train
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.tune import tune
 
 TRAIN_SHARE, TEST_SHARE = 0.85, 0.10
 OWN_RATE = 2e-3  # a small network with new tokens learns at a rate near that of its pretraining, not at a large one's
@@ -82,6 +82,7 @@ def smollm2(files: dict[str, Path], out: Path, wanted: argparse.Namespace) -> di
     tuned = tune(
         "smollm2",
         [files["train"]],
+        task="chat",
         valid=[files["valid"]],
         test=[files["test"]],
         method=TuningMethod(wanted.method),
@@ -117,9 +118,10 @@ def own(data: Path, files: dict[str, Path], folder: Path, wanted: argparse.Names
         novels.write_text("".join(islice(lines, NOVELS)), encoding="utf-8")
     context = {"net.max_position_embeddings": 256}
     trained = train([novels], minutes=wanted.own_minutes, out=folder / "novels", overrides=context)
-    tuned: ChatTuned = tune(
+    tuned = tune(
         folder / "novels",
         [files["train"]],
+        task="chat",
         valid=[files["valid"]],
         test=[files["test"]],
         minutes=wanted.own_minutes / 2,

@@ -20,9 +20,9 @@ from rung.recipe import Recipe
 from rung.records import ItemScores, Record
 from rung.runfolder import HEADER_NAME, read_header
 from rung.tasks.language_model import load
+from rung.tasks.text.tuning_recipe import TextTuningRecipe
 from rung.tasks.text_preparation import prepare_text
 from rung.tasks.tuning.table import TUNED_FOR
-from rung.tasks.tuning.text_recipe import TextTuningRecipe
 
 
 @dataclass(frozen=True)

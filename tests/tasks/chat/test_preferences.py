@@ -21,11 +21,11 @@ from rung.nets.lora import LoraConfig
 from rung.objectives.cross_entropy import IGNORED
 from rung.objectives.preference import DirectPreference
 from rung.tasks.chat.preference_data import REFERENCE
-from rung.tasks.chat.preference_summary import LIKELIER, LIKELIER_BY_TOKEN, PreferenceTuned, before, gain
-from rung.tasks.chat.preferences import plan, resume, tune
+from rung.tasks.chat.preference_summary import LIKELIER, LIKELIER_BY_TOKEN, before, gain
 from rung.tasks.chat.preparation import open_base
-from rung.tasks.chat.tuning import tune as tune_chat
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.summary import Tuned
+from rung.tasks.tuning.tune import plan, resume, tune
 from rung.training.meter import SilentDisplay, StepReport
 
 WORDS = ["sun", "moon", "star", "sea", "wind", "rain", "snow", "fire", "tree", "bird", "fish", "stone"]
@@ -48,7 +48,9 @@ def talker(base: Path, talks: Path, tmp_path_factory: pytest.TempPathFactory) ->
     settings = {"training.learning_rate": 0.01, "training.context_length": 120, "measuring.prompts": 0}
     shared = {name: SETTINGS[name] for name in ("training.precision", "training.threads", "data.test_share")}
     out = tmp_path_factory.mktemp("talker") / "run"
-    return tune_chat(base, [talks], out=out, steps=60, overrides=settings | shared | {"training.batch_size": 4}).run
+    return tune(
+        base, [talks], task="chat", out=out, steps=60, overrides=settings | shared | {"training.batch_size": 4}
+    ).run
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +63,9 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(base: Path, pairs: Path, out: Path, **wishes: Any) -> PreferenceTuned:
+def start(base: Path, pairs: Path, out: Path, **wishes: Any) -> Tuned:
     overrides = SETTINGS | wishes.pop("overrides", {})
-    return tune(base, [pairs], out=out, overrides=overrides, **wishes)
+    return tune(base, [pairs], task="prefer", out=out, overrides=overrides, **wishes)
 
 
 @pytest.mark.parametrize("length_normalised", [False, True])
@@ -150,16 +152,16 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
 
 def test_refusals(talker: Path, pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing to tune on"):
-        tune(talker, [], out=tmp_path / "run")
+    with pytest.raises(UsageError, match="no pairs to tune on"):
+        tune(talker, [], task="prefer", out=tmp_path / "run")
     with pytest.raises(UsageError, match="no new head"):
-        plan(talker, [pairs], method=TuningMethod("frozen"))
+        plan(talker, [pairs], task="prefer", method=TuningMethod("frozen"))
     with pytest.raises(DataError, match="no pair fits the context"):
-        plan(talker, [pairs], overrides=SETTINGS | {"training.context_length": 16})
+        plan(talker, [pairs], task="prefer", overrides=SETTINGS | {"training.context_length": 16})
 
 
 def test_the_plan(talker: Path, pairs: Path) -> None:
-    made = plan(talker, [pairs], epochs=2, overrides=SETTINGS)
-    assert made.recipe.training.steps == -(-2 * made.facts["train_pairs"] // 8)
+    made = plan(talker, [pairs], task="prefer", epochs=2, overrides=SETTINGS)
+    assert made.recipe.training.steps == -(-2 * made.facts()["train_pairs"] // 8)
     assert "beta 0.1 on sums over tokens" in " ".join(made.lines())
-    assert (plan(talker, [pairs], minutes=0.5, overrides=SETTINGS).recipe.training.steps or 0) >= 1
+    assert (plan(talker, [pairs], task="prefer", minutes=0.5, overrides=SETTINGS).recipe.training.steps or 0) >= 1

@@ -15,10 +15,10 @@ from rung.errors import RunFolderError, UsageError
 from rung.nets.lora import LoraConfig
 from rung.objectives.group_relative import GroupRelative, advantages
 from rung.tasks.chat.preparation import open_base
-from rung.tasks.chat.reward_summary import BEFORE, GAIN, SOLVED, RewardTuned
-from rung.tasks.chat.rewards import resume, tune
-from rung.tasks.chat.tuning import tune as tune_chat
+from rung.tasks.chat.reward_summary import BEFORE, GAIN, SOLVED
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.summary import Tuned
+from rung.tasks.tuning.tune import resume, tune
 from rung.training.meter import SilentDisplay, StepReport
 
 SETTINGS: dict[str, Any] = {
@@ -40,7 +40,9 @@ def talker(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {"training.learning_rate": 0.01, "training.context_length": 60, "measuring.prompts": 0}
     shared = {name: SETTINGS[name] for name in ("training.precision", "training.threads", "data.test_share")}
     out = tmp_path_factory.mktemp("talker") / "run"
-    return tune_chat(base, [path], out=out, steps=50, overrides=settings | shared | {"training.batch_size": 4}).run
+    return tune(
+        base, [path], task="chat", out=out, steps=50, overrides=settings | shared | {"training.batch_size": 4}
+    ).run
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +53,8 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(base: Path, problems: Path, out: Path, **wishes: Any) -> RewardTuned:
-    return tune(base, [problems], out=out, overrides=SETTINGS | wishes.pop("overrides", {}), **wishes)
+def start(base: Path, problems: Path, out: Path, **wishes: Any) -> Tuned:
+    return tune(base, [problems], task="reward", out=out, overrides=SETTINGS | wishes.pop("overrides", {}), **wishes)
 
 
 def test_the_objective_by_hand(talker: Path) -> None:
@@ -119,5 +121,5 @@ def test_an_interrupted_run_goes_on_bit_for_bit(talker: Path, problems: Path, tm
 
 
 def test_refusals(talker: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing to tune on"):
-        tune(talker, [], out=tmp_path / "run")
+    with pytest.raises(UsageError, match="no problems to tune on"):
+        tune(talker, [], task="reward", out=tmp_path / "run")

@@ -26,11 +26,13 @@ from rung.progress import Highlighted, SilentProgress
 from rung.tasks.chat.measuring import ANSWER_LOSS, TURNS_ENDED, answer_losses
 from rung.tasks.chat.preflight import preflight
 from rung.tasks.chat.preparation import open_base, prepare
-from rung.tasks.chat.recipe import ChatRecipe, Wish
-from rung.tasks.chat.summary import BEFORE, GAIN, ChatTuned
-from rung.tasks.chat.tuning import base_network, plan, resume, tune
+from rung.tasks.chat.tuning_base import base_network
+from rung.tasks.chat.tuning_recipe import ChatRecipe
+from rung.tasks.chat.tuning_summary import BEFORE, GAIN
 from rung.tasks.tuning.folder import open_language_model
 from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.summary import Tuned
+from rung.tasks.tuning.tune import plan, resume, tune
 from rung.training.meter import SilentDisplay, StepReport
 
 LORA = TuningMethod("lora", LoraConfig(r=4))
@@ -48,17 +50,17 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def start(base: Path, talks: Path, out: Path, **wishes: Any) -> ChatTuned:
+def start(base: Path, talks: Path, out: Path, **wishes: Any) -> Tuned:
     overrides = SETTINGS | wishes.pop("overrides", {})
-    return tune(base, [talks], out=out, overrides=overrides, **wishes)
+    return tune(base, [talks], task="chat", out=out, overrides=overrides, **wishes)
 
 
 @pytest.fixture(scope="module")
-def tuned(base: Path, talks: Path, tmp_path_factory: pytest.TempPathFactory) -> ChatTuned:
+def tuned(base: Path, talks: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     return start(base, talks, tmp_path_factory.mktemp("tuned") / "run", steps=60)
 
 
-def test_the_form_is_learned(tuned: ChatTuned) -> None:
+def test_the_form_is_learned(tuned: Tuned) -> None:
     assert tuned.ended == "finished"
     assert tuned.record(ANSWER_LOSS).value < tuned.record(BEFORE).value / 2  # type: ignore[operator]
     gain = tuned.record(GAIN)
@@ -70,7 +72,7 @@ def test_the_form_is_learned(tuned: ChatTuned) -> None:
     assert json.loads(json.dumps(tuned.to_json()))["steps"] == 60
 
 
-def test_the_folder_is_one_that_transformers_opens_and_talks_with(tuned: ChatTuned) -> None:
+def test_the_folder_is_one_that_transformers_opens_and_talks_with(tuned: Tuned) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tuned.run)
@@ -94,7 +96,7 @@ class Impatient(SilentDisplay):
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_an_interrupted_run_goes_on_bit_for_bit(
-    kind: str, base: Path, tuned: ChatTuned, talks: Path, tmp_path: Path
+    kind: str, base: Path, tuned: Tuned, talks: Path, tmp_path: Path
 ) -> None:
     begun = base if kind == "full" else tuned.run
     wishes: dict[str, Any] = {"steps": 12, "method": TuningMethod() if kind == "full" else LORA}
@@ -122,7 +124,7 @@ def test_a_run_does_not_go_on_over_other_conversations(base: Path, talks: Path, 
         resume(tmp_path / "run")
 
 
-def test_lora_leaves_the_base_and_improves_on_it(tuned: ChatTuned, talks: Path, tmp_path: Path) -> None:
+def test_lora_leaves_the_base_and_improves_on_it(tuned: Tuned, talks: Path, tmp_path: Path) -> None:
     done = start(tuned.run, talks, tmp_path / "run", steps=20, method=LORA, overrides={"seed": 0})
     assert not (done.run / "model.safetensors").exists()
     before = open_language_model(tuned.run).state_dict()
@@ -153,22 +155,22 @@ def test_a_template_of_ones_own(base: Path, talks: Path, tmp_path: Path) -> None
 
 
 def test_plans(base: Path, talks: Path) -> None:
-    made = plan(base, [talks], epochs=3, overrides=SETTINGS)
+    made = plan(base, [talks], task="chat", epochs=3, overrides=SETTINGS)
     assert made.epochs == pytest.approx(3, abs=0.5)
     assert any("the assistant's" in line for line in made.lines())
-    timed = plan(base, [talks], minutes=0.5, overrides={**SETTINGS, "training.batch_size": None})
+    timed = plan(base, [talks], task="chat", minutes=0.5, overrides={**SETTINGS, "training.batch_size": None})
     assert timed.seconds is not None
     with pytest.raises(RecipeError, match="one of"):
-        plan(base, [talks], epochs=3, steps=4)
-    with pytest.raises(UsageError, match="nothing to tune on"):
-        plan(base, [])
+        plan(base, [talks], task="chat", epochs=3, steps=4)
+    with pytest.raises(UsageError, match="no conversations to tune on"):
+        plan(base, [], task="chat")
 
 
 def test_long_conversations_are_not_cut_in_silence(base: Path, talks: Path) -> None:
     short = {**SETTINGS, "training.context_length": 40}
     with pytest.raises(DataError, match="have more tokens than a row's 40"):
-        plan(base, [talks], steps=2, overrides=short)
-    dropping = plan(base, [talks], steps=2, overrides={**short, "data.overlong": "drop"})
+        plan(base, [talks], task="chat", steps=2, overrides=short)
+    dropping = plan(base, [talks], task="chat", steps=2, overrides={**short, "data.overlong": "drop"})
     assert any("were left out" in line for line in dropping.lines())
 
 
@@ -182,7 +184,7 @@ class Listening(SilentProgress):
 
 def test_three_examples_are_shown_with_what_is_learned(base: Path, talks: Path) -> None:
     progress = Listening()
-    plan(base, [talks], steps=2, overrides=SETTINGS, progress=progress)
+    plan(base, [talks], task="chat", steps=2, overrides=SETTINGS, progress=progress)
     shown = [message for message in progress.said if isinstance(message, Highlighted)]
     assert len(shown) == 3
     for message in shown:
@@ -202,7 +204,8 @@ def test_masked_labels_are_refused(base: Path) -> None:
 
 
 def rows_of(base: Path, talks: Path) -> tuple[Any, PackedRows, list[str]]:
-    recipe = Wish(base, [talks], overrides=SETTINGS).as_recipe(ChatRecipe, budget={"training.epochs": 1}, example="")
+    recipe = ChatRecipe(base=str(base), method=TuningMethod().to_json())
+    recipe = recipe.with_overrides({**SETTINGS, "data.files": (str(talks),)})
     recipe, prepared = prepare(recipe, SilentProgress())
     net = base_network(prepared.base, recipe)
     for parameter in net.parameters():

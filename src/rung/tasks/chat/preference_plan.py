@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from rung.data.conversation_split import PARTS
 from rung.errors import PlanError
 from rung.nets.decoder import CausalLM
 from rung.objectives.preference import DirectPreference
-from rung.tasks.chat.plan import compute_dtype
 from rung.tasks.chat.preference_data import PreparedPairs, batches
 from rung.tasks.chat.preference_recipe import PreferenceRecipe
-from rung.training.machine import has_bf16_instructions, usable_cores
-from rung.training.schedule import Schedule
+from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.stepping import compute_dtype, with_steps
+from rung.training.machine import usable_cores
 
 _BATCH_PAIRS, _MICRO_TOKENS = 16, 2048
 _VALIDATIONS = 4
@@ -27,41 +26,27 @@ _FORWARD_SHARE = 0.35  # of a training step, to score as many pairs
 _FILES_SECONDS = 4.0
 
 
-@dataclass(frozen=True)
-class PreferencePlan:
-    """A recipe without gaps, and what it comes to. `seconds` is a forecast of training, None without a clock."""
+@dataclass(frozen=True, kw_only=True)
+class PreferencePlan(TuningPlan[PreferenceRecipe]):
+    """The plan of tuning by preferences. `data`: what `PreparedPairs.facts` says."""
 
-    recipe: PreferenceRecipe
-    parameters: int
-    trained: int
-    facts: dict[str, Any]
-    seconds: float | None = None
-    seconds_after: float = 0.0
+    data: dict[str, Any]
 
     def lines(self) -> list[str]:
         """The plan for people."""
-        training, steps = self.recipe.training, self.recipe.training.steps or 0
-        taken = "" if self.seconds is None else f", about {self.seconds:,.0f} s"
-        form = "means over tokens" if self.recipe.preference.length_normalised else "sums over tokens"
-        epochs = steps * (training.batch_size or 1) / self.facts["train_pairs"]
+        training, recipe = self.recipe.training, self.recipe
+        form = "means over tokens" if recipe.preference.length_normalised else "sums over tokens"
+        epochs = self.steps * training.rows / self.data["train_pairs"]
         return [
-            *self.facts["remarks"],
-            f"{self.trained:,} of {self.parameters:,} parameters are trained ({self.recipe.tuning.kind}).",
-            f"{steps:,} steps of {training.batch_size} pairs ({epochs:.2f} times over {self.facts['train_pairs']:,}) "
-            f"in {training.precision}, learning rate {self.recipe.learning_rate:g}, beta {self.recipe.beta:g} on {form}"
-            f"{taken}.",
+            *self.data["remarks"],
+            f"{self.what_moves}.",
+            f"{self.steps:,} steps of {training.batch_size} pairs ({epochs:.2f} times over "
+            f"{self.data['train_pairs']:,}), beta {recipe.beta:g} on {form}, {self.how}.",
         ]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the run folder and `--json`."""
-        return {
-            "parameters": self.parameters,
-            "trained_parameters": self.trained,
-            **self.facts,
-            "steps": self.recipe.training.steps,
-            "seconds": self.seconds,
-            "recipe": self.recipe.to_json(),
-        }
+    def facts(self) -> dict[str, Any]:
+        """What the data come to."""
+        return self.data
 
 
 def make_plan(
@@ -71,12 +56,11 @@ def make_plan(
     training, rows = recipe.training, prepared.rows("train")
     pairs = min(training.batch_size or _BATCH_PAIRS, len(rows))
     micro = min(training.micro_batch_size or max(1, _MICRO_TOKENS // (2 * rows.context_length)), pairs)
-    on_gpu = next(net.parameters()).device.type == "cuda"
     recipe = recipe.with_overrides(
         {
             "training.batch_size": pairs,
             "training.micro_batch_size": math.gcd(micro, pairs),
-            "training.precision": training.precision or ("bf16" if on_gpu or has_bf16_instructions() else "fp32"),
+            "training.precision": training.precision or usual_precision(next(net.parameters()).device),
             "training.learning_rate": recipe.learning_rate,
             "training.threads": training.threads or usable_cores(),
             "preference.beta": recipe.beta,
@@ -96,26 +80,11 @@ def make_plan(
         taken = steps * pairs * pair
     if steps < 1:
         raise PlanError(f"no step of training fits into {seconds or 0.0:.0f} s", hint="give more --minutes, or --steps")
-    schedule = Schedule.warmup_flat_decay(
-        steps,
-        warmup=min(round(steps * training.warmup_share), steps - 1),
-        decay_fraction=training.decay_share,
-        final=training.final_learning_rate_fraction,
-    )
-    recipe = recipe.with_overrides(
-        {
-            "training.schedule": training.schedule or schedule.to_json(),
-            "training.steps": steps,
-            "training.epochs": None,
-            "training.validate_every": training.validate_every or max(1, math.ceil(steps / _VALIDATIONS)),
-        }
-    )
-    own = [parameter for name, parameter in net.named_parameters() if ".lora_" not in name]
     return PreferencePlan(
-        recipe,
-        parameters=sum(one.numel() for one in own),
-        trained=sum(one.numel() for one in net.parameters() if one.requires_grad),
-        facts=prepared.facts(),
+        recipe=with_steps(recipe, steps, validations=_VALIDATIONS),
+        parameters=count(net),
+        trained=count(net, trained=True),
+        data=prepared.facts(),
         seconds=taken,
         seconds_after=after,
     )
@@ -124,7 +93,6 @@ def make_plan(
 def _seconds_of_pair(recipe: PreferenceRecipe, prepared: PreparedPairs, net: CausalLM) -> float:
     """Seconds to train on one pair, from a step forth and back. `net` is left as it was."""
     micro, rows = recipe.training.micro_batch_size or 1, prepared.rows("train")
-    torch.set_num_threads(recipe.training.threads or usable_cores())
     net.compute_dtype = compute_dtype(recipe)
     reference = {"train": np.zeros((len(rows), 2))}
     batch = batches(prepared, reference, "train", recipe.seed).batch(np.arange(micro))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from rung.objectives.preference import DirectPreference
 from rung.recipe import Section
-from rung.tasks.chat.recipe import ChatRecipe
-
-# A tenth of the rates of instruction tuning: DPO moves away from a model that is good already (Tülu 3, table 20).
-_RATES = {"full": 1e-5, "lora": 1e-4}
+from rung.tasks.chat.tuning_recipe import ChatRecipe
 
 
 class PreferenceSection(Section):
@@ -22,12 +21,10 @@ class PreferenceSection(Section):
 class PreferenceRecipe(ChatRecipe):
     """What to make of which chat model by pairs of answers."""
 
-    preference: PreferenceSection = PreferenceSection()
+    # A tenth of the rates of instruction tuning: DPO moves away from a model that is good already (Tülu 3, table 20).
+    usual_rates: ClassVar = {"full": 1e-5, "lora": 1e-4}
 
-    @property
-    def learning_rate(self) -> float:
-        """The rate that is asked for, or the usual one of the method."""
-        return self.training.learning_rate or _RATES[self.tuning.kind]
+    preference: PreferenceSection = PreferenceSection()
 
     @property
     def beta(self) -> float:

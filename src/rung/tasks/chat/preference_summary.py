@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,9 +13,10 @@ from rung.evaluation.intervals import compare, interval
 from rung.evaluation.proportions import wilson
 from rung.objectives.preference import DirectPreference
 from rung.records import ItemScores, Record
-from rung.tasks.card_parts import record_row
 from rung.tasks.chat.preference_recipe import PreferenceRecipe
 from rung.tasks.run import Run
+from rung.tasks.tuning.card import TunedCard, parts_in_words
+from rung.tasks.tuning.summary import Tuned
 
 Floats = NDArray[np.float64]
 REWARD_ACCURACY, REWARD_MARGIN = "reward_accuracy", "reward_margin"
@@ -96,101 +95,25 @@ def preference_records(
 
 
 @dataclass(frozen=True)
-class PreferenceTuned:
-    """How tuning went. `records` are measured on test pairs that played no part; empty when interrupted."""
+class PreferenceTuned(Tuned):
+    """How tuning by preferences went."""
 
-    run: Path
-    ended: str
-    steps: int
-    epochs: float
-    parameters: int
-    trained: int
-    seconds: float
-    pairs_per_second: float
-    plan: Mapping[str, Any]
-    records: tuple[Record, ...] = ()
-    skipped: Mapping[str, int] = field(default_factory=dict)
-
-    def record(self, name: str) -> Record:
-        """One of the measurements. KeyError where it was not made."""
-        return {one.name: one for one in self.records}[name]
-
-    def lines(self) -> list[str]:
-        """What was tuned and how good it is, for people."""
-        lines = [
-            f"{self.trained:,} of {self.parameters:,} parameters trained, {self.steps:,} steps, {self.epochs:.1f} "
-            f"times over the pairs at {self.pairs_per_second:,.1f} a second; {self.seconds:,.0f} s in all: "
-            f"{self.ended}."
-        ]
-        if not self.records:
-            return lines
-        lines += ["", "On test pairs that played no part in training:"]
-        lines += [f"  {record}" for record in self.records]
-        return [*lines, "", f"Next: rung chat {self.run}"]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for `--json`."""
-        return {
-            "run": str(self.run),
-            "ended": self.ended,
-            "steps": self.steps,
-            "epochs": round(self.epochs, 3),
-            "parameters": self.parameters,
-            "trained_parameters": self.trained,
-            "seconds": round(self.seconds, 2),
-            "pairs_per_second": round(self.pairs_per_second, 2),
-            "metrics": [record.model_dump(mode="json") for record in self.records],
-            "skipped": dict(self.skipped),
-            "plan": dict(self.plan),
-        }
+    items = unit = "pairs"
+    next_commands = ("rung chat {run}",)
 
 
 def card(run: Run, recipe: PreferenceRecipe, summary: PreferenceTuned) -> str:
-    """The model card of a finished run: `README.md` with Hugging Face metadata."""
-    data, parent, training, method = run.header["data"], run.header["parent"], recipe.training, recipe.tuning
+    """The model card of a finished run."""
+    data, training = run.header["data"], recipe.training
     form = "means over tokens" if recipe.preference.length_normalised else "sums over tokens"
-    licence = "" if parent["licence"] == "unknown" else f"license: {parent['licence']}\n"
-    return f"""---
-library_name: {"peft" if method.kind == "lora" else "transformers"}
-pipeline_tag: text-generation
-{licence}tags: [rung, chat, dpo]
----
-
-# {run.folder.name}
-
-{parent["name"]} ({parent["architecture"]}), tuned by direct preference optimisation (arXiv 2305.18290) to prefer the
-better of two answers ({method.kind}; {summary.trained:,} of {summary.parameters:,} parameters).
-
-## Use
-
-```
-rung chat {run.folder}
-```
-
-## Measured on test pairs
-
-| metric | value | 95 % interval | pairs | how |
-|---|---|---|---|---|
-{chr(10).join(record_row(record) for record in summary.records)}
-
-## Data
-
-{data["train_pairs"]:,} pairs to train on, {data["valid_pairs"]:,} to choose the checkpoint by, {data["test_pairs"]:,}
-to test on; no prompt of one part is like one of another. {" ".join(f"{remark}." for remark in data["remarks"])}
-SHA-256 of data, template and tokenizer: `{data["sha256"]}`.
-
-## Training
-
-{summary.steps:,} steps of {training.batch_size} pairs ({summary.epochs:.1f} readings), beta {recipe.beta:g} on {form},
-{training.optimizer}, learning rate {training.learning_rate}, {training.precision}, seed {recipe.seed}. Ended:
-{summary.ended}. Energy: not measured.
-
-## Parents
-
-{parent["name"]} from `{parent["origin"]}`, licence {parent["licence"]}, SHA-256 of its weights
-`{parent["weights_sha256"]}`: the reference.
-
-## Limits
-
-It prefers what the pairs prefer, and still invents what it does not know. Bias, privacy and safety: not measured.
-"""
+    remarks = ["no prompt of one part is like one of another", *data["remarks"]]
+    return TunedCard(
+        library="peft" if recipe.tuning.kind == "lora" else "transformers",
+        pipeline_tag="text-generation",
+        tags=("rung", "chat", "dpo"),
+        about="tuned by direct preference optimisation (arXiv 2305.18290) to prefer the better of two answers;\n"
+        "the base is the reference",
+        data=parts_in_words(data, summary.items, remarks=remarks, key="{}_pairs"),
+        steps=f"{training.batch_size} pairs, beta {recipe.beta:g} on {form}, {training.optimizer}",
+        limits="It prefers what the pairs prefer, and still invents what it does not know.",
+    ).text(run, recipe, summary)

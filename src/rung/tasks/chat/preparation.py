@@ -29,7 +29,7 @@ from rung.nets.pretrained import read_config_file
 from rung.nets.vocabulary_growth import grow_vocabulary
 from rung.progress import Progress
 from rung.tasks.bases import resolve_base
-from rung.tasks.chat.recipe import AnyChatRecipe, ChatRecipe
+from rung.tasks.chat.tuning_recipe import AnyChatRecipe, ChatRecipe
 from rung.tasks.tuning.folder import open_language_model
 from rung.tasks.tuning.method import TuningMethod
 

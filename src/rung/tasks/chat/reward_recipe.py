@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from rung.recipe import Section
-from rung.tasks.chat.recipe import ChatRecipe
-
-_RATES = {"full": 1e-5, "lora": 1e-4}
+from rung.tasks.chat.tuning_recipe import ChatRecipe
 
 
 class RewardSection(Section):
@@ -24,9 +24,6 @@ class RewardSection(Section):
 class RewardRecipe(ChatRecipe):
     """What to make of which chat model by rewards that can be checked."""
 
-    reward: RewardSection = RewardSection()
+    usual_rates: ClassVar = {"full": 1e-5, "lora": 1e-4}
 
-    @property
-    def learning_rate(self) -> float:
-        """The rate that is asked for, or the usual one of the method."""
-        return self.training.learning_rate or _RATES[self.tuning.kind]
+    reward: RewardSection = RewardSection()

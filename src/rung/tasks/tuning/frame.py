@@ -13,7 +13,6 @@ from torch import nn
 from rung.errors import RunFolderError, UsageError
 from rung.progress import Progress
 from rung.recipe import AnyRecipe
-from rung.tasks.bases import resolve_base, weights_sha256
 from rung.tasks.run import Run
 from rung.training import loop
 from rung.training.checkpoint import Checkpoint, TrainerState
@@ -133,13 +132,6 @@ def open_interrupted(run: str | Path, *, threads: int | None) -> Run:
             hint="leave --threads out",
         )
     return opened
-
-
-def require_unchanged(run: Run, *, base: str, data_sha256: str, files: Any) -> None:
-    """Raise RunFolderError when the base's weights or the data are not those that `run` was planned with."""
-    folder = resolve_base(base)
-    _require_same("base", weights_sha256(folder), run.header["parent"]["weights_sha256"], str(folder))
-    _require_same("data", data_sha256, run.header["data"]["sha256"], ", ".join(map(str, files)))
 
 
 def require_same(run: Run, parent: Mapping[str, Any], data_sha256: str, *, files: Sequence[str]) -> None:

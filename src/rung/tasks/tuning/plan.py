@@ -66,8 +66,9 @@ class TuningPlan(ABC, Generic[AnyTuningRecipe]):
 
 
 def count(net: nn.Module, *, trained: bool = False) -> int:
-    """Numbers of a network; those that are trained."""
-    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad or not trained)
+    """The network's own numbers; or those that are trained, an adapter's included."""
+    counted = (one.requires_grad if trained else ".lora_" not in name for name, one in net.named_parameters())
+    return sum(one.numel() for one, is_counted in zip(net.parameters(), counted, strict=True) if is_counted)
 
 
 def usual_precision(device: torch.device) -> Precision:

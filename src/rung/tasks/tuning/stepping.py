@@ -26,6 +26,16 @@ class SteppedSection(TuningSection):
     validate_every: int | None = Field(default=None, ge=1, description="steps between validations and checkpoints")
     vital_signs_every: int | None = Field(default=None, ge=0)
 
+    @property
+    def rows(self) -> int:
+        """Samples of a step."""
+        return 1
+
+    @property
+    def rows_at_once(self) -> int:
+        """Samples of a forward pass."""
+        return 1
+
 
 class TokenRowsSection(SteppedSection):
     """The same for rows of tokens, as language models read them."""
@@ -33,6 +43,16 @@ class TokenRowsSection(SteppedSection):
     context_length: int | None = Field(default=None, ge=2, description="tokens of a row; the network's own at most")
     batch_size: int | None = Field(default=None, ge=1, description="rows of an optimiser step")
     micro_batch_size: int | None = Field(default=None, ge=1, description="rows of a forward pass")
+
+    @property
+    def rows(self) -> int:
+        """Rows of a step."""
+        return self.batch_size or 1
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a forward pass."""
+        return self.micro_batch_size or 1
 
 
 class SteppedRecipe(TuningRecipe):
@@ -63,14 +83,7 @@ def with_steps(recipe: AnySteppedRecipe, steps: int, *, validations: int) -> Any
     )
 
 
-def loop_settings(
-    recipe: SteppedRecipe,
-    *,
-    batch_size: int = 1,
-    micro_batch_size: int = 1,
-    precision: Precision = "fp32",
-    keep_last: int = 1,
-) -> LoopSettings:
+def loop_settings(recipe: SteppedRecipe, *, precision: Precision = "fp32", keep_last: int = 1) -> LoopSettings:
     """What the loop is told by a recipe without gaps.
 
     `precision` is that of an autocast region: fp32, that is none, for networks that have a `compute_dtype`.
@@ -78,8 +91,8 @@ def loop_settings(
     training = recipe.training
     return LoopSettings(
         schedule=Schedule.from_json(training.schedule or {}),
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
+        batch_size=training.rows,
+        micro_batch_size=training.rows_at_once,
         seed=recipe.seed,
         gradient_clip=training.gradient_clip,
         precision=precision,

@@ -20,9 +20,9 @@ TASKS: Mapping[str, str] = {
     "similarity": "rung.tasks.similarity.tuning",
     "rewrite": "rung.tasks.rewriting.tuning",
     "chat": "rung.tasks.chat.tuning",
-    "text": "rung.tasks.language_model_tuning",
-    "prefer": "rung.tasks.chat.preferences",
-    "reward": "rung.tasks.chat.rewards",
+    "text": "rung.tasks.text.tuning",
+    "prefer": "rung.tasks.chat.preference_tuning",
+    "reward": "rung.tasks.chat.reward_tuning",
 }
 
 

@@ -60,14 +60,6 @@ def tune(
     Raises UsageError, RecipeError, DataError, TokenizerError, PlanError, TrainingError, GenerationError,
     EvaluationError or RunFolderError, each saying what to do.
     """
-    home = import_module(home_of(task))
-    if not hasattr(home, "TUNER"):  # not converted yet
-        wishes = {
-            name: value
-            for name, value in dict(locals()).items()
-            if name not in ("base", "data", "task", "columns", "home")
-        }
-        return home.tune(base, data, **wishes, **columns)  # type: ignore[no-any-return]
     session = Session(progress, display, time.monotonic() if started is None else started)
     asked = Request(
         task, base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides, columns
@@ -103,9 +95,6 @@ def plan(
     **wishes: Any,
 ) -> TuningPlan[Any]:
     """Do all that `tune` does before tuning, and return what it would do. `wishes` and errors as in `tune`."""
-    home = import_module(home_of(task))
-    if not hasattr(home, "TUNER"):  # not converted yet
-        return home.plan(base, data, progress=progress, started=started, **wishes)  # type: ignore[no-any-return]
     session = Session(progress, SILENT_DISPLAY, time.monotonic() if started is None else started)
     asked = Request.of(task, base, data, wishes)
     tuner = tuner_of(task)
@@ -122,9 +111,6 @@ def resume(
 
     Raises RunFolderError when the run is none of `tune`, finished or damaged, or its base or data have changed since.
     """
-    home = import_module(home_of(task_of(Path(run))))
-    if not hasattr(home, "TUNER"):  # not converted yet
-        return home.resume(run, threads=threads, progress=progress, display=display)  # type: ignore[no-any-return]
     session = Session(progress, display, time.monotonic())
     tuner = tuner_of(task_of(Path(run)))
     opened = open_interrupted(run, threads=threads)

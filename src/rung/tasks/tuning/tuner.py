@@ -232,6 +232,7 @@ class Tuning(ABC, Generic[R, S]):
     def _with_thaw(self, job: Job, run: Run) -> Job:
         if not self.recipe.tuning.gradual:
             return job
-        per_epoch = max(1, round(self.steps_per_epoch))
+        per_epoch = self.steps_per_epoch
         epochs = run.header["plan"]["steps"] / per_epoch  # as planned: a deadline may move the end later
-        return replace(job, thaw=gradual_unfreezing(job.net, steps_per_epoch=per_epoch, epochs=epochs))
+        thaw = gradual_unfreezing(job.net, steps_per_epoch=max(1, round(per_epoch)), epochs=epochs)
+        return replace(job, thaw=thaw)

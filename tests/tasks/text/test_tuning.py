@@ -18,10 +18,11 @@ import rung
 from rung.errors import PlanError, RecipeError, RunFolderError, UsageError
 from rung.nets.lora import LoraConfig
 from rung.runfolder import read_header, verify
-from rung.tasks.language_model_tuning import plan, resume, tune
+from rung.tasks.text.tuning_summary import AFTER, BEFORE, GAIN
 from rung.tasks.tuning.folder import TUNED
 from rung.tasks.tuning.method import TuningMethod
-from rung.tasks.tuning.text_summary import TextTuned
+from rung.tasks.tuning.summary import Tuned
+from rung.tasks.tuning.tune import plan, resume, tune
 from rung.training.meter import SilentDisplay, StepReport
 
 LORA = TuningMethod("lora", LoraConfig(r=4, lora_alpha=16.0))
@@ -81,9 +82,9 @@ def base(folder: Path, texts: tuple[Path, Path]) -> Path:
     return folder / "base"
 
 
-def start(base: Path, text: Path, out: Path, method: TuningMethod, **more: Any) -> TextTuned:
+def start(base: Path, text: Path, out: Path, method: TuningMethod, **more: Any) -> Tuned:
     settings = {**SETTINGS, "training.learning_rate": 0.01 if method.kind == "lora" else 0.003}
-    return tune(base, [text], method=method, out=out, **{"steps": 20, "overrides": settings, **more})
+    return tune(base, [text], task="text", method=method, out=out, **{"steps": 20, "overrides": settings, **more})
 
 
 @pytest.mark.parametrize("method", [TuningMethod(layer_decay=0.8), LORA], ids=["full", "lora"])
@@ -92,12 +93,10 @@ def test_fewer_bits_are_needed_afterwards(
 ) -> None:
     done = start(base, texts[1], tmp_path / "run", method)
     assert done.ended == "finished"
-    assert done.before is not None
-    assert done.after is not None
-    assert done.gain is not None
-    assert done.gain.interval is not None
-    assert done.gain.interval.low > 0
-    assert done.gain.value == pytest.approx(done.before.value - done.after.value)  # type: ignore[operator]
+    after, before, gain = (done.record(name) for name in (AFTER, BEFORE, GAIN))
+    assert gain.interval is not None
+    assert gain.interval.low > 0
+    assert gain.value == pytest.approx(before.value - after.value)  # type: ignore[operator]
     header = verify(tmp_path / "run")
     assert (header["task"], header["tuned_for"], header["state"]) == ("text", "text", "finished")
     assert header["parent"]["weights_sha256"] == read_header(base)["files"]["model.safetensors"]["sha256"]
@@ -107,8 +106,8 @@ def test_fewer_bits_are_needed_afterwards(
     model = rung.load(tmp_path / "run")
     assert model.generate("Ab", max_tokens=4, temperature=0.0)[0].token_ids
     measured = rung.evaluate(tmp_path / "run").bits_per_byte  # with windows of another length
-    assert measured.value == pytest.approx(done.after.value, rel=0.05)
-    assert measured.data_sha256 == done.after.data_sha256
+    assert measured.value == pytest.approx(after.value, rel=0.05)
+    assert measured.data_sha256 == after.data_sha256
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers in a way that will change
@@ -228,15 +227,14 @@ def test_other_families_are_carried_on_too(family: str, texts: tuple[Path, Path]
     net |= {key: value for key, value in BASE.items() if key.startswith("training.")}
     rung.train([texts[0]], steps=5, out=tmp_path / "base", overrides=net)
     done = start(tmp_path / "base", texts[1], tmp_path / "run", TuningMethod(), steps=10)
-    assert done.gain is not None
-    assert done.gain.value > 0  # type: ignore[operator]
+    assert done.record(GAIN).value > 0  # type: ignore[operator]
 
 
 def test_minutes_are_planned_and_the_plan_alone_writes_nothing(
     base: Path, texts: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made = plan(base, [texts[1]], method=LORA, minutes=0.5, overrides=SETTINGS)
+    made = plan(base, [texts[1]], task="text", method=LORA, minutes=0.5, overrides=SETTINGS)
     assert made.seconds is not None
     assert made.recipe.training.steps
     assert made.epochs <= 4.1
@@ -244,16 +242,15 @@ def test_minutes_are_planned_and_the_plan_alone_writes_nothing(
     json.dumps(made.to_json(), allow_nan=False)
     assert not list(tmp_path.iterdir())
     with pytest.raises(PlanError, match="no step"):
-        plan(base, [texts[1]], minutes=0.001, overrides=SETTINGS)
+        plan(base, [texts[1]], task="text", minutes=0.001, overrides=SETTINGS)
 
 
 def test_a_test_text_of_ones_own_is_measured(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:
     own = tmp_path / "own.jsonl"
     own.write_text(documents(40, 5, 3), encoding="utf-8")
     done = start(base, texts[1], tmp_path / "run", LORA, steps=2, test=[own])
-    assert done.after is not None
-    assert done.after.n == 5
-    assert done.after.data_sha256 == rung.evaluate(tmp_path / "run", [own]).bits_per_byte.data_sha256
+    assert done.record(AFTER).n == 5
+    assert done.record(AFTER).data_sha256 == rung.evaluate(tmp_path / "run", [own]).bits_per_byte.data_sha256
 
 
 def test_a_base_that_is_no_language_model_is_refused(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:
@@ -268,7 +265,7 @@ def test_a_base_that_is_no_language_model_is_refused(base: Path, texts: tuple[Pa
 def test_wishes_without_sense_are_refused(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:
     def refused(error: type[Exception], problem: str, **wishes: Any) -> None:
         with pytest.raises(error, match=problem):
-            tune(base, wishes.pop("data", [texts[1]]), out=tmp_path / "run", **wishes)
+            tune(base, wishes.pop("data", [texts[1]]), task="text", out=tmp_path / "run", **wishes)
 
     refused(UsageError, "no text", data=[])
     refused(UsageError, "no new head", method=TuningMethod("frozen"))

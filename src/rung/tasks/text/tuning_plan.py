@@ -14,13 +14,12 @@ from rung.errors import PlanError
 from rung.nets.body import carries_state
 from rung.nets.language_models import Net
 from rung.objectives.next_token import NextToken
-from rung.tasks.tuning.method import rate_of, require_epochs
-from rung.tasks.tuning.text_recipe import TextTuningRecipe
-from rung.training.contracts import LoopSettings
-from rung.training.machine import has_bf16_instructions, usable_cores
-from rung.training.optimizers import Optimizer, build_optimizer
+from rung.tasks.text.tuning_recipe import TextTuningRecipe
+from rung.tasks.tuning.method import require_epochs
+from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.stepping import optimizer_of, with_steps
+from rung.training.machine import usable_cores
 from rung.training.precision import bf16_is_faster
-from rung.training.schedule import Schedule
 
 _ROWS = 8
 _CONTEXT = 512  # tokens of a row where the base could take more: long rows are slow, and most text does not need them
@@ -37,50 +36,30 @@ VALIDATION_ROWS = 8
 _LOOKED_AT = 200  # steps from which on vital signs are worth their first look, which takes as long as a few steps
 
 
-@dataclass(frozen=True)
-class TextTuningPlan:
-    """A recipe without gaps, and what it comes to. `seconds` of training are a forecast; None without a clock."""
+@dataclass(frozen=True, kw_only=True)
+class TextTuningPlan(TuningPlan[TextTuningRecipe]):
+    """The plan of tuning on so many `tokens`."""
 
-    recipe: TextTuningRecipe
-    parameters: int
-    trained: int
     tokens: int
-    seconds: float | None = None
-    seconds_after: float = 0.0
-
-    @property
-    def schedule(self) -> Schedule:
-        """How the learning rate runs."""
-        return Schedule.from_json(self.recipe.training.schedule or {})
 
     @property
     def epochs(self) -> float:
         """Readings of the text."""
         training = self.recipe.training
-        return self.schedule.steps * (training.batch_size or 1) * (training.context_length or 1) / self.tokens
+        return self.steps * training.rows * (training.context_length or 1) / self.tokens
 
     def lines(self) -> list[str]:
         """The plan for people."""
         training = self.recipe.training
-        taken = "" if self.seconds is None else f", about {self.seconds:,.0f} s"
         return [
-            f"{self.trained:,} of {self.parameters:,} parameters are trained ({self.recipe.tuning.kind}).",
-            f"{self.schedule.steps:,} steps of {training.batch_size} rows of {training.context_length} tokens "
-            f"({self.epochs:.2f} times over {self.tokens:,}) in {training.precision}, learning rate "
-            f"{self.recipe.learning_rate:g}{taken}.",
+            f"{self.what_moves}.",
+            f"{self.steps:,} steps of {training.batch_size} rows of {training.context_length} tokens "
+            f"({self.epochs:.2f} times over {self.tokens:,}) {self.how}.",
         ]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for the run folder and `--json`."""
-        return {
-            "parameters": self.parameters,
-            "trained_parameters": self.trained,
-            "tokens": self.tokens,
-            "steps": self.schedule.steps,
-            "epochs": self.epochs,
-            "seconds": self.seconds,
-            "recipe": self.recipe.to_json(),
-        }
+    def facts(self) -> dict[str, Any]:
+        """How many tokens there are, and how often they are read."""
+        return {"tokens": self.tokens, "epochs": self.epochs}
 
 
 def make_plan(
@@ -120,10 +99,8 @@ def make_plan(
     micro = math.gcd(min(micro, rows), rows)
     if carries_state(net):
         micro = rows
-    schedule = training.schedule or _schedule(recipe, steps).to_json()
     vital = training.vital_signs_every
-    every = training.validate_every or max(1, math.ceil(steps / _CHECKPOINTS))
-    filled = recipe.with_overrides(
+    filled = with_steps(recipe, steps, validations=_CHECKPOINTS).with_overrides(
         {
             "training.context_length": context,
             "training.batch_size": rows,
@@ -131,74 +108,28 @@ def make_plan(
             "training.precision": precision,
             "training.learning_rate": recipe.learning_rate,
             "training.threads": training.threads or usable_cores(),
-            "training.schedule": schedule,
-            "training.steps": steps,
-            "training.epochs": None,
-            "training.validate_every": every,
             "training.evaluation_bytes": most_bytes,
             "training.vital_signs_every": 0 if vital is None and steps < _LOOKED_AT else vital,
         }
     )
-    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     return TextTuningPlan(
-        filled,
+        recipe=filled,
         parameters=net.config.num_parameters,
-        trained=trained,
+        trained=count(net, trained=True),
         tokens=tokens,
         seconds=None if left is None else steps * rows * row,
         seconds_after=after,
     )
 
 
-def loop_settings(recipe: TextTuningRecipe) -> LoopSettings:
-    """What the loop is told by a recipe without gaps."""
-    training = recipe.training
-    return LoopSettings(
-        schedule=Schedule.from_json(training.schedule or {}),
-        batch_size=training.batch_size or 1,
-        micro_batch_size=training.micro_batch_size or 1,
-        seed=recipe.seed,
-        gradient_clip=training.gradient_clip,
-        precision="fp32",  # no autocast: a language model computes in its own `compute_dtype`
-        validate_every=training.validate_every,
-        checkpoint_every=training.validate_every,
-        keep_last=2,
-        vital_signs_every=training.vital_signs_every,
-    )
-
-
-def optimizer_of(net: Net, recipe: TextTuningRecipe) -> Optimizer:
-    """AdamW over what is trained."""
-    return build_optimizer(
-        net,
-        name="adamw",
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.training.weight_decay,
-        betas=(0.9, 0.999),
-        rate_of=rate_of(net, recipe.tuning),
-    )
-
-
-def compute_dtype(recipe: TextTuningRecipe) -> torch.dtype:
-    """What activations are computed in."""
-    return torch.bfloat16 if recipe.training.precision == "bf16" else torch.float32
-
-
-def _schedule(recipe: TextTuningRecipe, steps: int) -> Schedule:
-    training = recipe.training
-    warmup = min(round(steps * training.warmup_share), steps - 1)
-    return Schedule.warmup_flat_decay(steps, warmup=warmup, decay_fraction=training.decay_share, final=0.0)
-
-
 def _precision(device: torch.device, *, clock: bool) -> str:
-    has = device.type == "cuda" or has_bf16_instructions()
-    return "bf16" if has and (not clock or bf16_is_faster(device)) else "fp32"
+    usual = usual_precision(device)
+    return "fp32" if clock and usual == "bf16" and not bf16_is_faster(device) else usual
 
 
 def _seconds_of_row(recipe: TextTuningRecipe, net: Net, context: int, precision: str) -> tuple[float, float]:
     """Seconds to train on one row of `context` tokens, with its share of the optimiser's step; those to read it."""
     device, rows = next(net.parameters()).device, max(1, _TIMED_TOKENS // context)
-    torch.set_num_threads(recipe.training.threads or usable_cores())
     before, net.compute_dtype = net.compute_dtype, torch.bfloat16 if precision == "bf16" else torch.float32
     optimizer, objective = optimizer_of(net, recipe), NextToken()
     tokens = torch.randint(net.config.vocab_size, (rows, context + 1), device=device)

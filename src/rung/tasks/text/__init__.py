@@ -1,0 +1,1 @@
+"""A language model carried on with raw text."""
