@@ -18,7 +18,7 @@ _DRAW = np.random.default_rng(0)
 WORDS = ["".join(_DRAW.choice(list("abcdef"), _DRAW.integers(1, 9))) for _ in range(300)]
 TEXT = " ".join(WORDS)
 ENCODER = train_wordpieces([TEXT], vocab_size=200)
-CONTINUES = ENCODER.continues_word()
+CONTINUES = ENCODER.word_joints().goes_on
 SPECIAL = ENCODER.special_ids()
 MASK = ENCODER.token_id("mask_token")
 

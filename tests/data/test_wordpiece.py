@@ -11,7 +11,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rung.data.text_encoder import TextEncoder, train_byte_pairs
+from rung.data.text_encoder import TextEncoder
 from rung.data.wordpiece import SPECIAL, choose_vocab_size, train_wordpieces
 from rung.errors import TokenizerError
 
@@ -63,12 +63,11 @@ def test_rare_characters_give_way_in_a_small_vocabulary() -> None:
 
 
 def test_word_borders_are_those_of_the_pieces(encoder: TextEncoder) -> None:
-    continues = encoder.continues_word()
-    assert continues.shape == (encoder.vocab_size,)
+    joints = encoder.word_joints()
+    assert joints.goes_on.shape == joints.stays_open.shape == (encoder.vocab_size,)
+    assert joints.stays_open.all()
     for number in range(encoder.vocab_size):
-        assert continues[number] == (encoder.token(number).startswith("##") and encoder.token(number) != "##")
-    with pytest.raises(TokenizerError, match="where words begin"):
-        train_byte_pairs(TEXTS, vocab_size=300).continues_word()
+        assert joints.goes_on[number] == (encoder.token(number).startswith("##") and encoder.token(number) != "##")
 
 
 @given(text=st.text(max_size=60))

@@ -132,7 +132,7 @@ def test_gaps_are_filled(model: MaskedModel) -> None:
 
 
 def test_a_piece_is_joined_to_its_word(model: MaskedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    continuing = int(np.flatnonzero(model.encoder.continues_word())[0])
+    continuing = int(np.flatnonzero(model.encoder.word_joints().goes_on)[0])
     scores = torch.zeros(model.net.config.vocab_size)
     scores[continuing] = 50.0
     monkeypatch.setattr(type(model.net), "scores", lambda self, hidden: scores.expand(len(hidden), -1))  # noqa: ARG005

@@ -11,7 +11,7 @@ from rung.cli.threads import settle_threads
 from rung.errors import UsageError
 
 if TYPE_CHECKING:
-    from rung.tasks.masked_language_modelling.model import Filling
+    from rung.tasks.masked_language_modelling.model import Candidate, Filling
 
 _CANDIDATES = 5
 
@@ -36,13 +36,19 @@ def fill_masks(run: Path, texts: list[str], *, best: int | None, as_json: bool) 
 
 def _lines(filling: Filling) -> list[str]:
     """The filled text, and below it the candidates, gap by gap."""
-    width = max(len(one.token) for mask in filling.masks for one in mask)
+    width = max(len(_shown(one)) for mask in filling.masks for one in mask)
     lines = [filling.filled]
     for number, mask in enumerate(filling.masks, start=1):
         if len(filling.masks) > 1:
             lines.append(f"gap {number}:")
-        lines += [f"  {one.token:<{width}}  {one.probability:6.1%}" for one in mask]
+        lines += [f"  {_shown(one):<{width}}  {one.probability:6.1%}" for one in mask]
     return lines
+
+
+def _shown(candidate: Candidate) -> str:
+    """Its text on one line, after an ellipsis where it goes on with the word before."""
+    text = candidate.text if candidate.text.isprintable() else repr(candidate.text)[1:-1]
+    return f"\N{HORIZONTAL ELLIPSIS}{text}" if candidate.joined else text
 
 
 def evaluate_masked(run: Path, files: list[Path], threads: int | None, *, as_json: bool) -> None:

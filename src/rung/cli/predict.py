@@ -21,6 +21,7 @@ _EXAMPLES = examples(
     'rung predict models/t5-small "A long text ..." --prefix "summarize: "',
     "rung predict runs/en-de --input new.txt --output translated.txt",
     'rung predict runs/my_bert "Paris is the [MASK] of France"',
+    'rung predict models/roberta-base "Paris is the <mask> of France"',
     'rung predict runs/names "Ada Lovelace lived in London"',
 )
 _SHOWN = 5

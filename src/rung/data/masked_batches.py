@@ -50,12 +50,12 @@ class Masking:
         mask_token_id = encoder.token_id("mask_token")
         if mask_token_id is None:
             raise TokenizerError("the tokenizer has no mask_token", hint="use a tokenizer of BERT's kind")
-        self._mask_token_id, self._share = mask_token_id, share
+        self.mask_token_id, self._share = mask_token_id, share
         self._masked, self._random = (1.0, 0.0) if only_masks else (_MASKED, _RANDOM)
         self._special = np.zeros(encoder.vocab_size, np.bool_)
         self._special[encoder.special_ids()] = True
         self._ordinary = np.flatnonzero(~self._special)
-        self._continues = encoder.continues_word() if whole_words else np.zeros(encoder.vocab_size, np.bool_)
+        self._joints = encoder.word_joints() if whole_words else None
         self._keys = [np.uint64(key) for key in keyed_integers("masks", seed, 0, 3)]
 
     def hide(self, ids: Ids, real: Flags, numbers: Ids) -> tuple[Ids, Ids]:
@@ -66,11 +66,13 @@ class Masking:
         chance, way, token = (_uniform(key, numbers, ids.shape[1]) for key in self._keys)
         candidates = real & ~self._special[ids]
         follows = np.zeros_like(candidates)
-        follows[:, 1:] = candidates[:, :-1] & self._continues[ids[:, 1:]]
+        if self._joints is not None:
+            before, after = ids[:, :-1], ids[:, 1:]
+            follows[:, 1:] = candidates[:, :-1] & self._joints.stays_open[before] & self._joints.goes_on[after]
         word = np.maximum.accumulate(np.where(follows, 0, np.arange(ids.shape[1])), axis=1)  # where each word begins
         hidden = candidates & (np.take_along_axis(chance, word, axis=1) < self._share)
         inputs = ids.copy()
-        inputs[hidden & (way < self._masked)] = self._mask_token_id
+        inputs[hidden & (way < self._masked)] = self.mask_token_id
         swapped = hidden & (way >= self._masked) & (way < self._masked + self._random)
         inputs[swapped] = self._ordinary[(token[swapped] * len(self._ordinary)).astype(np.int64)]
         return inputs, np.where(hidden, ids, IGNORE_INDEX)

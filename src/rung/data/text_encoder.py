@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rung.data.token_words import ReadableToken, TokenWords, WordJoints
 from rung.data.tokenizer import train_tokenizer
 from rung.data.words import Ragged, WordTable
 from rung.errors import TokenizerError
@@ -157,19 +158,26 @@ class TextEncoder:
             token = token.get("content")
         return None if token is None else self._tokenizer.token_to_id(token)
 
-    def continues_word(self) -> NDArray[np.bool_]:
-        """(vocab_size,) whether a token goes on with the word of the token before it, as WordPiece's `##ing` does.
+    def word_joints(self) -> WordJoints:
+        """Which tokens go on with the word of the token before them, as WordPiece's `##ing` does.
 
-        Raises TokenizerError for tokenizers of other kinds.
+        Raises TokenizerError for tokenizers that do not tell.
         """
-        model = json.loads(self._definition)["model"]
-        prefix = model.get("continuing_subword_prefix")
-        if model.get("type") != "WordPiece" or not prefix:
-            raise TokenizerError("only WordPiece tells where words begin", hint="set masking.whole_words=false")
-        table = np.zeros(self.vocab_size, np.bool_)
-        pieces = self._tokenizer.get_vocab(with_added_tokens=True)
-        table[[number for piece, number in pieces.items() if piece.startswith(prefix) and piece != prefix]] = True
-        return table
+        return self._token_words.joints(self._tokenizer.get_vocab(with_added_tokens=True))
+
+    def readable(self, token_id: int) -> ReadableToken:
+        """A token as people read it, and whether it takes a space before it away."""
+        return self._token_words.readable(self.token(token_id))
+
+    def strips_left(self, token_id: int) -> bool:
+        """Whether white space before a special token in a text belongs to the token, as it does to RoBERTa's mask."""
+        added = self._tokenizer.get_added_tokens_decoder().get(token_id)
+        return added is not None and added.lstrip
+
+    @cached_property
+    def _token_words(self) -> TokenWords:
+        added = self._tokenizer.get_added_tokens_decoder()
+        return TokenWords(self._definition, added={token.content: number for number, token in added.items()})
 
     def special_ids(self) -> list[int]:
         """Ids of all special tokens, ascending."""

@@ -72,7 +72,8 @@ def masked_token_records(
     """
     longest = net.config.max_length
     windows = TextWindows.of_shards(shards, encoder=encoder, max_length=longest, documents=documents)
-    held_out = HeldOutMasks(windows, Masking(encoder, seed=seed, share=share, whole_words=whole_words, only_masks=True))
+    masking = Masking(encoder, seed=seed, share=share, whole_words=whole_words, only_masks=True)
+    held_out = HeldOutMasks(windows, masking)
     sums = np.zeros((5, len(documents)))  # hidden tokens, and of each model: right guesses and bits
     favourite = int(unigram.argmax())
     with evaluating(net) as device, progress.task("guessing hidden tokens", len(held_out), "windows") as advance:
@@ -96,7 +97,8 @@ def masked_token_records(
         raise EvaluationError("not one token of this text was hidden", hint="give more text")
     if not np.isfinite(sums).all():
         raise EvaluationError("the network's scores are not finite", hint="try another checkpoint")
-    what = f"{share:.0%} hidden as [MASK], {'whole words' if whole_words else 'single tokens'}, seed={seed}"
+    mask_token = encoder.token(masking.mask_token_id)
+    what = f"{share:.0%} hidden as {mask_token}, {'whole words' if whole_words else 'single tokens'}, seed={seed}"
     signature = f"{what},context={longest},tokenizer={encoder.sha256[:16]}"
     ids, data = item_ids(shards.document_ids, documents), text_sha256(shards, documents)
     rows = zip((ACCURACY, BITS, f"{UNIGRAM}_{ACCURACY}", f"{UNIGRAM}_{BITS}"), sums[1:], strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +30,17 @@ from rung.tasks.masked_language_modelling.preparation import prepare
 from rung.tasks.masked_language_modelling.recipe import MaskedRecipe
 from rung.tasks.run import model_folder
 
-_PIECE = "##"
-
 
 @dataclass(frozen=True)
 class Candidate:
-    """A token that may stand at a mask, as the vocabulary spells it (`##ing` goes on with a word)."""
+    """A token that may stand at a mask, as the vocabulary spells it (`##ing`, `\u0120Paris`) and as it reads.
+
+    `text` holds the space that the token brings, as in " Paris"; `joined`: it takes a space before it away, as `##ing`.
+    """
 
     token: str
+    text: str
+    joined: bool
     probability: float
 
 
@@ -56,7 +60,7 @@ class Filling:
         return {
             "text": self.text,
             "filled": self.filled,
-            "masks": [[{"token": one.token, "probability": one.probability} for one in mask] for mask in self.masks],
+            "masks": [[dataclasses.asdict(one) for one in mask] for mask in self.masks],
         }
 
 
@@ -94,6 +98,7 @@ class MaskedModel:
             raise RunFolderError("the tokenizer has no mask_token or no cls_token", where=str(folder))
         self.folder, self.net, self.encoder = folder, net.eval(), encoder
         self._mask_id, self._opening_id = mask, opening
+        self._mask_strips_left = encoder.strips_left(mask)
 
     @property
     def mask_token(self) -> str:
@@ -123,13 +128,13 @@ class MaskedModel:
         best = scores.softmax(1)[:, : self.encoder.vocab_size].topk(k, dim=1)
         masks = [
             [
-                Candidate(self.encoder.token(number), probability)
+                Candidate(self.encoder.token(number), *self.encoder.readable(number), probability)
                 for number, probability in zip(numbers, probabilities, strict=True)
             ]
             for numbers, probabilities in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         assert len(places) == len(masks) == len(parts) - 1  # noqa: S101 - text cannot smuggle masks in
-        return Filling(text, masks, _put_in(parts, [mask[0].token for mask in masks]))
+        return Filling(text, masks, self._put_in(parts, [mask[0] for mask in masks]))
 
     def pseudo_log_likelihood(
         self, texts: str | Sequence[str], *, progress: Progress = SILENT
@@ -147,6 +152,8 @@ class MaskedModel:
 
     def _with_masks(self, parts: list[str]) -> list[int]:
         """Ids of the text that `parts` are with masks between them, brackets around it."""
+        if self._mask_strips_left:
+            parts = [*(part.rstrip() for part in parts[:-1]), parts[-1]]
         ids, lengths = self.encoder.encode_ragged(parts)
         found = [self._opening_id]
         for number, (end, length) in enumerate(zip(lengths.cumsum().tolist(), lengths.tolist(), strict=True)):
@@ -162,17 +169,19 @@ class MaskedModel:
             )
         return found
 
-
-def _put_in(parts: list[str], tokens: list[str]) -> str:
-    """The text with a token between each two parts; one that goes on with a word is joined to it."""
-    filled = parts[0]
-    for token, part in zip(tokens, parts[1:], strict=True):
-        filled = (filled.rstrip() + token.removeprefix(_PIECE) if token.startswith(_PIECE) else filled + token) + part
-    return filled
+    def _put_in(self, parts: list[str], tokens: list[Candidate]) -> str:
+        """The text with a token between each two parts, as the network has read it and would go on."""
+        filled = parts[0]
+        for token, part in zip(tokens, parts[1:], strict=True):
+            if token.joined or self._mask_strips_left:
+                filled = filled.rstrip()
+            filled += (token.text if filled else token.text.lstrip()) + part
+        return filled
 
 
 def load(folder: str | Path) -> MaskedModel:
-    """Open a masked language model: a run folder, a checkpoint, or a Hugging Face folder of a `BertForMaskedLM`.
+    """Open a masked language model: a run folder, a checkpoint, or a Hugging Face folder of a `BertForMaskedLM`, a
+    `RobertaForMaskedLM` or a `DistilBertForMaskedLM`.
 
     A run that is not finished gives its newest checkpoint. Raises RunFolderError or TokenizerError when there is no
     model or it is damaged.
