@@ -20,6 +20,7 @@ from rung.errors import NewerFormatError, RunFolderError
 from rung.runfolder import (
     FORMAT_VERSION,
     file_sha256,
+    new_folder,
     read_header,
     remove_leftovers,
     verify,
@@ -108,6 +109,36 @@ def test_a_header_that_cannot_be_read_is_an_error_with_a_place(run: Path, conten
 def test_a_folder_without_header_is_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"no rung\.json"):
         read_header(tmp_path)
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    final = tmp_path / "deep" / "new"
+
+    def fail() -> None:
+        with new_folder(final) as writing:
+            (writing / "half").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not list(final.parent.iterdir())
+    final.mkdir()
+    with new_folder(final) as writing:
+        (writing / "whole").touch()
+    assert [path.name for path in final.parent.rglob("*")] == ["new", "whole"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_attempt(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    left = [tmp_path / f".writing-{number}-new" for number in (dead.pid, os.getpid(), other.pid, "x")]
+    for folder in left:
+        folder.mkdir()
+        (folder / "half").touch()
+    write_folder(tmp_path / "new", filling(weights="1"), {})
+    other.communicate(b"\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", *(path.name for path in left[2:])}
 
 
 def test_when_filling_fails_the_old_folder_stands(run: Path) -> None:

@@ -10,6 +10,7 @@ Whatever Rung trains is such a folder, and so is every checkpoint inside it. Two
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -65,16 +66,11 @@ def write_folder(final: Path, fill: Callable[[Path], None], header: dict[str, An
 
     Raises RunFolderError when the disk is full or not writable; `final` is then as it was before.
     """
-    temporary = final.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-{final.name}")
-    with readable_write_errors(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            temporary.mkdir()
-            fill(temporary)
-            write_header(temporary, header)
-            for path in [*temporary.rglob("*"), temporary]:
-                _sync_folder(path)
+    with _temporary_folder(final) as temporary:
+        fill(temporary)
+        write_header(temporary, header)
+        with readable_write_errors(final):
+            _sync_all(temporary)
             if final.exists():  # rename cannot replace a folder that is not empty: step aside first
                 aside = final.with_name(f"{_REPLACED_PREFIX}{final.name}")
                 shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed before it could remove it
@@ -83,9 +79,54 @@ def write_folder(final: Path, fill: Callable[[Path], None], header: dict[str, An
                 shutil.rmtree(aside)
             else:
                 temporary.rename(final)
+            _sync_folder(final.parent)
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A folder to fill, for what is no run folder: named `final` when the context ends well, gone when it does not.
+
+    Nothing but an empty folder may stand at `final`. RunFolderError as in `write_folder`.
+    """
+    with _temporary_folder(final) as temporary:
+        yield temporary
+        with readable_write_errors(final):
+            _sync_all(temporary)
+            if final.exists():
+                final.rmdir()
+            temporary.rename(final)
+            _sync_folder(final.parent)
+
+
+@contextmanager
+def _temporary_folder(final: Path) -> Iterator[Path]:
+    """An empty folder beside `final`; what is left of it when the context ends is removed."""
+    temporary = final.with_name(f"{_TEMPORARY_PREFIX}{os.getpid()}-{final.name}")
+    with readable_write_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        for left in final.parent.glob(f"{_TEMPORARY_PREFIX}*-{glob.escape(final.name)}"):
+            if not _is_at_work(left.name.removeprefix(_TEMPORARY_PREFIX).partition("-")[0]):
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            temporary.mkdir()
+            yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        _sync_folder(final.parent)
+
+
+def _is_at_work(number: str) -> bool:
+    """Whether the process that a temporary folder is named after may still fill it: it runs, and is not this one."""
+    if not (number.isascii() and number.isdecimal()):
+        return True  # not named by us
+    if int(number) == os.getpid():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def write_header(folder: Path, header: dict[str, Any], files: list[str] | None = None) -> None:
@@ -187,6 +228,12 @@ def _files_of(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and path.name != HEADER_NAME)
 
 
+def _sync_all(folder: Path) -> None:
+    """Flush a folder and all that is in it to disk."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync_folder(path)
+
+
 def _sync_folder(path: Path) -> None:
     """Flush a file or folder to disk, so that a rename never outlives the data it points to."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -200,17 +247,17 @@ def _sync_folder(path: Path) -> None:
 def readable_write_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission, met while writing `path`, into a RunFolderError that says what to do.
 
-    safetensors tells of them in the text of an error of its own.
+    safetensors and numpy tell of them in the text of an error alone.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        number = error.errno if isinstance(error, OSError) else _os_error_in(str(error))
+        number = getattr(error, "errno", None) or _os_error_in(str(error))
         if number in _NO_SPACE:
             raise RunFolderError(
                 "the disk is full" if number == errno.ENOSPC else "a limit on disk space or file size is met",
                 where=str(path),
-                hint="free some space and run the same command with --resume; what was saved before is intact",
+                hint="free some space and run the command again (training: --resume); what was saved before is intact",
             ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunFolderError(
@@ -220,6 +267,11 @@ def readable_write_errors(path: Path) -> Iterator[None]:
 
 
 def _os_error_in(message: str) -> int | None:
-    """The number in a message such as "I/O error: No space left on device (os error 28)"."""
+    """The number in a message such as "I/O error: No space left on device (os error 28)".
+
+    `numpy.ndarray.tofile` only says "512 requested and 96 written": some limit is met.
+    """
     found = re.search(r"\(os error (\d+)\)", message)
+    if found is None and re.fullmatch(r"\d+ requested and \d+ written", message):
+        return errno.EFBIG
     return int(found[1]) if found else None

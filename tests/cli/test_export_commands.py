@@ -57,6 +57,12 @@ def test_export_writes_beside_the_run(run: Path) -> None:
     assert "not empty" in again.stderr
 
 
+def test_the_folder_of_the_run_may_be_where_one_stands(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)
+    assert called("export", ".", "--to", "hf", "--no-verify").exit_code == 0
+    assert (run.with_name("run-hf") / "model.safetensors").is_file()
+
+
 def test_export_as_json_and_its_refusals(run: Path, tmp_path: Path) -> None:
     told = called("export", run, "--to", "hf", "--dtype", "f16", "--no-verify", "--out", tmp_path / "half", "--json")
     report = json.loads(told.stdout.splitlines()[-1]) if told.stdout.count("\n") == 1 else json.loads(told.stdout)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,7 @@ def test_weights_in_shards_and_half_precision(make_model: Any, tmp_path: Path, m
     report = export_model(make_model("qwen3"), tmp_path / "out", to="hf", dtype="bf16")
     assert len([name for name in report.files if name.endswith(".safetensors")]) > 1
     assert "model.safetensors.index.json" in report.files
+    assert "README.md" in report.files
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
     assert by_reader(report, "transformers").relative_difference < 0.02
 
@@ -138,6 +141,74 @@ def test_a_reader_that_fails_is_told_and_proves_nothing(
     report = export_model(make_model("qwen3"), tmp_path / "out", to="hf")
     assert not report.verified
     assert "transformers: not compared (it does not open the export: ValueError: unknown" in "\n".join(report.lines())
+
+
+def test_a_reader_that_fails_on_the_model_is_told(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_arguments: Any) -> None:
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(verify.TransformersReader, "scores", fails)
+    report = export_model(make_model("qwen3"), tmp_path / "out", to="hf")
+    assert not report.verified
+    assert "it opens the export and fails on it: RuntimeError: no kernel" in "\n".join(report.lines())
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "bert"])
+def test_a_short_context_is_kept(model_type: str, make_model: Any, tmp_path: Path) -> None:
+    """Texts to compare by are longer than this network's positions."""
+    folder, short = make_model(model_type), 9
+    config = json.loads((folder / "config.json").read_text())
+    key = "n_positions" if model_type == "gpt2" else "max_position_embeddings"
+    write_json(folder / "config.json", {**config, key: short})
+    tensors = load_file(folder / "model.safetensors")
+    cut = {
+        name: t[:short].clone() if "position_embeddings" in name or ".wpe." in name else t
+        for name, t in tensors.items()
+    }
+    save_file(cut, folder / "model.safetensors", metadata={"format": "pt"})
+    assert export_model(folder, tmp_path / "out", to="hf").verified
+
+
+def test_numbers_that_are_none_are_never_passed_over(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, asked = verify.TransformersReader.scores, []
+
+    def once_nan(self: Any, ids: Any) -> Any:
+        asked.append(ids)
+        return honest(self, ids) * (np.nan if len(asked) == 3 else 1)
+
+    monkeypatch.setattr(verify.TransformersReader, "scores", once_nan)
+    with pytest.raises(EvaluationError, match="other scores"):
+        export_model(make_model("qwen3"), tmp_path / "out", to="hf")
+
+
+def test_a_tokenizer_that_brings_code_is_not_handed_on(make_model: Any, tmp_path: Path) -> None:
+    folder = make_model("qwen3")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    write_json(
+        folder / "tokenizer_config.json", {**config, "auto_map": {"AutoTokenizer": ["other/model--code.T", None]}}
+    )
+    with pytest.raises(RunFolderError, match="auto_map asks to run Python code"):
+        export_model(folder, tmp_path / "out", to="hf", verify=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_nothing(make_model: Any, tmp_path: Path) -> None:
+    folder = make_model("qwen3")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for to in ("hf", "gguf"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        try:
+            with pytest.raises(RunFolderError, match="limit on disk space"):
+                export_model(folder, tmp_path / to, to=to, verify=False)  # type: ignore[arg-type]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 def test_a_wrong_export_is_refused_and_leaves_nothing(
@@ -175,6 +246,26 @@ def test_the_card_is_made_from_records(make_model: Any, tmp_path: Path) -> None:
     assert "| bits_per_byte | 1.2500 bits/byte |" in card
     assert "ab" * 32 in card
     assert "Energy: not measured" in card
+
+
+def test_the_card_names_the_new_folder_in_its_programs_alone(make_model: Any, tmp_path: Path) -> None:
+    folder = make_model("qwen3").rename(tmp_path / "run")
+    body = (
+        '# run\n\nTo run it: `rung eval run TEXT` in a run.\n\nrung generate run "run"\nload("run")\nrung.load("run")\n'
+    )
+    (folder / "README.md").write_text(body)
+    export_model(folder, tmp_path / "out", to="hf", verify=False)
+    told = (
+        '# run\n\nTo run it: `rung eval out TEXT` in a run.\n\nrung generate out "run"\nload("run")\nrung.load("out")\n'
+    )
+    assert told in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_damaged_records_are_told(make_model: Any, tmp_path: Path) -> None:
+    folder = make_model("qwen3")
+    (folder / "results.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"results\.json cannot be read"):
+        export_model(folder, tmp_path / "out", to="hf", verify=False)
 
 
 def test_an_adapter_is_merged_into_its_base(make_model: Any, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def export(
     from rung.cli.console import print_json, results, watching
     from rung.export.exporting import export_model, export_word_vectors
 
-    folder = out or run.with_name(f"{run.name}-{to}")
+    folder = out or _beside(run, to)
     if to == "word2vec":
         if dtype is not None:
             raise UsageError("word2vec's files have one type of number", hint="leave --dtype out")
@@ -74,3 +74,9 @@ def export(
     console = results()
     for line in report.lines():
         console.print(line, markup=False)
+
+
+def _beside(run: Path, to: str) -> Path:
+    """Where an export goes when nothing is said: RUN-hf, beside RUN; of a file without its ending."""
+    named = run if run.name.strip(".") else run.resolve()  # `.` and `..` have no name of their own
+    return named.with_name(f"{named.stem if named.is_file() else named.name}-{to}")

@@ -39,10 +39,17 @@ mask = np.array([text.attention_mask for text in texts], np.int64)
 def export_card(source: Source, report: ExportReport) -> str:
     """The text of `README.md`."""
     body = _HEAD.sub("", source.card).strip() or _own_words(source)
-    body = body.replace(str(source.run), report.folder.name)
+    body = _renamed(body, source.run, report.folder.name)
     use = _ONNX_USE if report.to == "onnx" else ""
     parts = [_front_matter(source, report), body, use, _parents(source), _export_section(report)]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def _renamed(body: str, run: Path, name: str) -> str:
+    """`body`, whose programs open `name` instead of `run`; other words that are spelled like it stay."""
+    paths = "|".join(re.escape(path) for path in (str(run.resolve()), str(run), run.name) if path)
+    opened = re.compile(rf"""(\brung [a-z]+ (?:-\S+ )*|\.(?:from_pretrained|load)\(["'])(?:{paths})(?=[\s`"']|$)""")
+    return opened.sub(lambda found: found[1] + name, body)
 
 
 def licence_of_source(source: Source) -> str | None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from rung.errors import UsageError
 from rung.export.report import Comparison, ExportReport
 from rung.progress import SILENT, Progress
-from rung.runfolder import readable_write_errors, write_text
+from rung.runfolder import new_folder, write_text
 from rung.tasks.run import CARD, require_empty
 
 if TYPE_CHECKING:
@@ -46,19 +42,19 @@ def export_model(
     from rung.export.source import open_source
 
     folder = Path(folder)
-    require_empty(folder)
+    require_empty(folder, hint="give another --out, or remove what is there")
     if to == "hf" and dtype == "q8_0":
         raise UsageError("transformers has no q8_0", hint="--to gguf, or --dtype f32, f16 or bf16")
-    with open_source(run) as source, _in_one_step(folder) as writing:
+    with open_source(run) as source, new_folder(folder) as writing:
         with progress.task(f"writing {to}", None, "files") as advance:
             report = _write(source, writing, folder, to, dtype)
-            advance(1)
+            advance(len(report.files))
         if verify:
             with progress.task("comparing with other readers", None, "readers") as advance:
                 report = replace(report, comparisons=_compare(source, writing, report))
                 advance(len(report.comparisons))
         write_text(writing / CARD, export_card(source, report))
-    return report
+        return replace(report, files=_files(writing))
 
 
 def export_word_vectors(run: str | Path, folder: str | Path) -> ExportReport:
@@ -69,8 +65,8 @@ def export_word_vectors(run: str | Path, folder: str | Path) -> ExportReport:
     from rung.tasks.word_vectors.using import export_vectors, load_vectors
 
     folder = Path(folder)
-    require_empty(folder)
-    with _in_one_step(folder) as writing:
+    require_empty(folder, hint="give another --out, or remove what is there")
+    with new_folder(folder) as writing:
         file = writing / "vectors.txt"
         vectors, read = export_vectors(run, file), load_vectors(file)
         difference = float(abs(vectors.vectors - read.vectors).max())
@@ -102,12 +98,13 @@ def _write(source: Source, writing: Path, folder: Path, to: Format, dtype: Dtype
         from rung.export.hugging_face import write_hugging_face
 
         written = write_hugging_face(source, writing, dtype)
-    files = {
-        path.relative_to(writing).as_posix(): path.stat().st_size
-        for path in sorted(writing.rglob("*"))
-        if path.is_file()
-    }
-    return ExportReport(folder, to, written, files, notes)
+    return ExportReport(folder, to, written, _files(writing), notes)
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """The bytes of each file."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _compare(source: Source, writing: Path, report: ExportReport) -> tuple[Comparison, ...]:
@@ -118,18 +115,3 @@ def _compare(source: Source, writing: Path, report: ExportReport) -> tuple[Compa
     from rung.export.verify import compare_export
 
     return compare_export(source, writing, report.to, report.dtype)
-
-
-@contextmanager
-def _in_one_step(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into: it gets the name `folder` when the context ends well, else it goes."""
-    temporary = folder.with_name(f".writing-{os.getpid()}-{folder.name}")
-    with readable_write_errors(folder):
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            if folder.exists():
-                folder.rmdir()  # it is empty: `require_empty` has seen to it
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)

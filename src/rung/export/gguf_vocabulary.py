@@ -31,6 +31,14 @@ def gguf_vocabulary(source: Source, rows: int) -> tuple[dict[str, Any], tuple[st
     """
     definition = _read(source, "tokenizer.json")
     config = _read(source, "tokenizer_config.json")
+    model = definition.get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    if kind not in ("BPE", "WordPiece"):
+        raise TokenizerError(
+            f"a tokenizer of type {kind} is not written as GGUF",
+            where=str(source.folder),
+            hint="byte-level BPE and WordPiece are: --to hf keeps others as they are",
+        )
     vocabulary: dict[str, int] = dict(definition["model"].get("vocab", {}))
     added = {token["content"]: token for token in definition.get("added_tokens", [])}
     vocabulary |= {content: token["id"] for content, token in added.items()}
@@ -40,20 +48,13 @@ def gguf_vocabulary(source: Source, rows: int) -> tuple[dict[str, Any], tuple[st
             f"the tokenizer has {len(tokens):,} tokens with gaps, or more than the {rows:,} rows of the embedding",
             where=str(source.folder),
         )
-    kind = definition["model"].get("type")
     if kind == "BPE":
         values, notes = _byte_level_bpe(definition, config, str(source.folder))
         spelled = tokens
-    elif kind == "WordPiece":
+    else:
         values, notes = _word_piece(definition)
         values["tokenizer.ggml.token_type_count"] = source.config["type_vocab_size"]
         spelled = [token if token in added else _with_phantom_space(token) for token in tokens]
-    else:
-        raise TokenizerError(
-            f"llama.cpp has no tokenizer of type {kind}",
-            where=str(source.folder),
-            hint="byte-level BPE and WordPiece are written",
-        )
     filling = [f"[PAD{number}]" for number in range(len(tokens), rows)]
     types = [_type(added.get(token)) for token in tokens] + [UNUSED] * len(filling)
     return {

@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from rung.data.tokenizer_files import CONFIG_FILE
 from rung.errors import RunFolderError, UsageError
 from rung.export.source import Source, parameter_names
-from rung.nets.architectures import FAMILIES
+from rung.nets.architectures import FAMILIES, refuse_code
 from rung.nets.pretrained import CONFIG, write_weights
+from rung.nets.strict_config import read_json
 from rung.nets.weights import INDEX, WEIGHTS, Weights, open_weights
 from rung.runfolder import readable_write_errors, write_json
 
@@ -52,6 +54,9 @@ def write_hugging_face(source: Source, folder: Path, dtype: str | None) -> str:
             where=str(source.run),
             hint=f"known there: {', '.join(name for kind in FAMILIES.values() for name in kind if '-' not in name)}",
         )
+    settings = source.folder / CONFIG_FILE
+    if settings.is_file():
+        refuse_code(read_json(settings), str(settings))
     for pattern in _COPIED:
         for path in source.folder.glob(pattern):
             target = folder / path.relative_to(source.folder)

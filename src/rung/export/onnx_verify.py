@@ -18,7 +18,7 @@ from rung.export.onnx_graph import ATTENTION_MASK, INPUT_IDS, MODEL
 from rung.export.readers import Scores, installed
 from rung.export.report import Comparison
 from rung.export.source import Source
-from rung.export.verify import LONGEST, SCORED, SEED, compare_tokens, require_equal, strings
+from rung.export.verify import LONGEST, SCORED, SEED, compare_tokens, largest, require_equal, strings
 from rung.nets.sentence_folder import body_folder
 
 _BATCHES = (1, 2, 3, 5, 8)  # sizes, one after the other and again
@@ -70,20 +70,20 @@ def compare_onnx(source: Source, folder: Path) -> Comparison:
     reader = OnnxReader(folder, encoder.pad_token_id)
     same_tokens, tokenised, remark = compare_tokens(lambda text: _tokens(encoder, text), reader.tokens)
     rows = _rows(encoder, exported.vocab_size, longest_text(exported.net, encoder))
-    differences, largest, same = [0.0], [0.0], []
+    differences, scores, same = [], [], []
     for ids, mask in _batches(rows, encoder.pad_token_id):
         with torch.inference_mode():
             own: Scores = exported.own(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
         other = reader.outputs(ids, mask)
         if len(exported.axes) > 1:  # what is said about padding does not count
             own, other = own[mask], other[mask]
-        differences.append(float(np.abs(own - other).max()))
-        largest.append(float(np.abs(own).max()))
+        differences.append(np.abs(own - other))
+        scores.append(np.abs(own))
         same.append(own.argmax(-1) == other.argmax(-1))
     found = Comparison(
         reader.name,
-        largest_difference=float(np.max(differences)),  # numpy's maximum keeps a NaN
-        largest_score=max(largest),
+        largest_difference=largest(differences),
+        largest_score=largest(scores),
         same_choice=float(np.concatenate(same).mean()),
         scored=len(rows),
         same_tokens=same_tokens,

@@ -74,10 +74,10 @@ class TransformersReader:
         self.name = f"transformers {version('transformers')}"
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        given: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+        given: dict[str, Any] = {"trust_remote_code": False} | ({"gguf_file": gguf_file} if gguf_file else {})
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **given)
         if config_of is not None:
-            given["config"] = transformers.AutoConfig.from_pretrained(config_of)
+            given["config"] = transformers.AutoConfig.from_pretrained(config_of, trust_remote_code=False)
         self._decodes = pipeline == "text-generation"
         model_class = getattr(transformers, architecture, transformers.AutoModel)
         self._net = model_class.from_pretrained(folder, dtype=torch.float32, **given).eval()
@@ -107,7 +107,7 @@ class SentenceTransformersReader:
     def __init__(self, folder: Path) -> None:
         package = importlib.import_module("sentence_transformers")
         self.name = f"sentence-transformers {version('sentence-transformers')}"
-        self._model = package.SentenceTransformer(str(folder), device="cpu")
+        self._model = package.SentenceTransformer(str(folder), device="cpu", trust_remote_code=False)
 
     def tokens(self, text: str) -> list[int]:
         """See `Reader`."""

@@ -14,12 +14,13 @@ from rung.errors import RunFolderError
 from rung.nets.pretrained import CONFIG, read_config_file
 from rung.nets.weights import Weights
 from rung.records import Record
-from rung.runfolder import HEADER_NAME, read_header
+from rung.runfolder import HEADER_NAME, read_header, readable_write_errors
 from rung.tasks.bases import resolve_base
 from rung.tasks.run import CARD, RESULTS
 from rung.tasks.tuning.folder import is_adapted
 
 _CONSTANTS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
+_RESULTS_HINT = "restore the file, or remove it: the card then says that nothing is measured"
 SENTENCE_MODULES = "modules.json"
 # By the end of the name of its class in transformers. Longer ends stand before those that they end in.
 _PIPELINES = {
@@ -69,6 +70,15 @@ class Source:
         return _computed(self.config, self.pipeline)
 
     @property
+    def most_tokens(self) -> int | None:
+        """How many tokens the network can read at once; None where its positions have no end."""
+        named = (self.config.get(key) for key in ("max_position_embeddings", "n_positions"))
+        most = next((number for number in named if isinstance(number, int)), None)
+        if self.model_type == "roberta" and most is not None:  # its positions begin behind that of the padding
+            return most - int(self.config.get("pad_token_id", 1)) - 1
+        return most
+
+    @property
     def card(self) -> str:
         """The model card beside the model; empty where there is none."""
         path = self.folder / CARD
@@ -80,8 +90,11 @@ class Source:
         path = self.folder / RESULTS
         if not path.is_file():
             return []
-        found = json.loads(path.read_text(encoding="utf-8"))["records"]
-        return [Record.model_validate(record) for record in found]
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["records"]
+            return [Record.model_validate(record) for record in found]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{RESULTS} cannot be read ({error})", where=str(path), hint=_RESULTS_HINT) from error
 
 
 def parameter_names(weights: Weights) -> list[str]:
@@ -113,7 +126,8 @@ def open_source(run: str | Path) -> Iterator[Source]:
     with tempfile.TemporaryDirectory(prefix="rung-merged-") as temporary:
         merged = Path(temporary)
         config = read_config_file(folder)
-        write_merged(folder, merged, _computed(config, _pipeline_of(config)))
+        with readable_write_errors(merged):
+            write_merged(folder, merged, _computed(config, _pipeline_of(config)))
         yield Source(Path(run), merged, read_config_file(merged), header)
 
 

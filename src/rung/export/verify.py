@@ -6,8 +6,9 @@ import random
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,34 +79,46 @@ def compare_export(source: Source, folder: Path, to: str, dtype: str) -> tuple[C
 
     Raises EvaluationError when scores are further off than the format explains, or a decoder's tokens differ.
     """
-    own = RungReader(source.folder, source.pipeline)
+    own, longest = RungReader(source.folder, source.pipeline), min(LONGEST, source.most_tokens or LONGEST)
     readers = _gguf_readers(source, folder) if to == "gguf" else _hugging_face_readers(source, folder)
-    found = tuple(_compare(own, name, open_reader) for name, open_reader in readers)
+    found = tuple(_compare(own, name, open_reader, longest) for name, open_reader in readers)
     for comparison in found:
         require_equal(comparison, dtype, tokens_too=source.pipeline == "text-generation")
     return found
 
 
-def _compare(own: Reader, name: str, open_reader: _Open | str) -> Comparison:
+def _compare(own: Reader, name: str, open_reader: _Open | str, longest: int) -> Comparison:
     if isinstance(open_reader, str):
         return Comparison(name, remark=open_reader)
     try:
         other = open_reader()
     except _READERS_OWN_ERRORS as error:
-        return Comparison(name, remark=f"it does not open the export: {type(error).__name__}: {str(error)[:200]}")
-    same_tokens, tokenised, remark = compare_tokens(own.tokens, other.tokens, getattr(other, "token_remark", ""))
-    pairs = _vectors_of_both(own, other) if isinstance(other, LlamaEncoder) else _scores_of_both(own, other)
+        return Comparison(name, remark=f"it does not open the export: {_short(error)}")
+    try:
+        same_tokens, tokenised, remark = compare_tokens(own.tokens, other.tokens, getattr(other, "token_remark", ""))
+        get_pairs = _vectors_of_both if isinstance(other, LlamaEncoder) else _scores_of_both
+        pairs = get_pairs(own, other, longest)  # type: ignore[arg-type]
+    except _READERS_OWN_ERRORS as error:
+        return Comparison(other.name, remark=f"it opens the export and fails on it: {_short(error)}")
+    found = Comparison(other.name, same_tokens=same_tokens, tokenised=tokenised, remark=remark, scored=len(pairs))
+    if not pairs:
+        return found
     same = np.concatenate([first.argmax(1) == second.argmax(1) for first, second in pairs])
-    return Comparison(
-        other.name,
-        largest_difference=max(float(np.abs(first - second).max()) for first, second in pairs),
-        largest_score=max(float(np.abs(first).max()) for first, _ in pairs),
+    return replace(
+        found,
+        largest_difference=largest([np.abs(first - second) for first, second in pairs]),
+        largest_score=largest([np.abs(first) for first, _ in pairs]),
         same_choice=float(same.mean()),
-        scored=len(pairs),
-        same_tokens=same_tokens,
-        tokenised=tokenised,
-        remark=remark,
     )
+
+
+def largest(arrays: Sequence[Scores]) -> float:
+    """The largest number, or NaN where there is one: Python's `max` would pass over it."""
+    return float(np.max([array.max() for array in arrays]))
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def compare_tokens(own: _Tokens, other: _Tokens, known_difference: str = "") -> tuple[int, int, str]:
@@ -117,14 +130,14 @@ def compare_tokens(own: _Tokens, other: _Tokens, known_difference: str = "") -> 
     return len(texts) - len(others), len(texts), why if others else ""
 
 
-def _scores_of_both(own: Reader, other: Reader) -> list[tuple[Scores, Scores]]:
-    rows = [own.tokens(text)[:LONGEST] for text in strings(SCORED)]
-    return [(own.scores(row), other.scores(row)) for row in rows]
+def _scores_of_both(own: Reader, other: Reader, longest: int) -> list[tuple[Scores, Scores]]:
+    rows = [own.tokens(text)[:longest] for text in strings(SCORED)]
+    return [(own.scores(row), other.scores(row)) for row in rows if row]
 
 
-def _vectors_of_both(own: Reader, other: LlamaEncoder) -> list[tuple[Scores, Scores]]:
+def _vectors_of_both(own: Reader, other: LlamaEncoder, longest: int) -> list[tuple[Scores, Scores]]:
     """Vectors at length 1 of texts that both cut into the same tokens, for the other takes no tokens."""
-    texts = [text for text in strings(TOKENISED) if len(own.tokens(text)) <= LONGEST]
+    texts = [text for text in strings(TOKENISED) if len(own.tokens(text)) <= longest]
     same = [text for text in texts if own.tokens(text) == other.tokens(text)][:SCORED]
     return [(_unit(own.scores(own.tokens(text))), _unit(other.vectors(text))) for text in same]
 

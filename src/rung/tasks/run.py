@@ -111,6 +111,23 @@ class Run:
         header.pop("format_version", None)
         return cls(folder, header)
 
+    @classmethod
+    def open_unfinished(cls, folder: Path, *, threads: int | None, instead: str) -> Run:
+        """Open a run folder to go on with it, with the `threads` that it was planned with.
+
+        Raises RunFolderError when it is none or is finished (`instead`: what to do then), UsageError for other threads.
+        """
+        run = cls.open(folder)
+        if run.header["state"] == "finished":
+            raise RunFolderError("this run is finished", where=str(folder), hint=instead)
+        planned = run.header["recipe"]["training"]["threads"]
+        if threads not in (None, planned):
+            raise UsageError(
+                f"this run was planned with {planned} threads; with another number its sums would differ",
+                hint="leave --threads out",
+            )
+        return run
+
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe."""
@@ -207,12 +224,10 @@ def _newest_checkpoint(run: Path) -> Path:
     return list(found.values())[-1]
 
 
-def require_empty(folder: Path) -> None:
-    """Raise UsageError when something stands at `folder` already: nothing is ever trained over."""
+def require_empty(folder: Path, *, hint: str = "give another --out, or --resume this run") -> None:
+    """Raise UsageError when something stands at `folder` already: nothing is ever written over."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            "the output folder is not empty", where=str(folder), hint="give another --out, or --resume this run"
-        )
+        raise UsageError("the output folder is not empty", where=str(folder), hint=hint)
 
 
 def make_output_folder(folder: Path) -> None:
