@@ -27,6 +27,10 @@ from rung.errors import DataError
         ("-3", "it is -3", True),
         ("3", "it is -3", False),
         ("42", "no number", False),
+        ("42", "9" * 400, False),
+        ("12345678901234567890", "12,345,678,901,234,567,891", False),
+        ("0.1", "0.10000000000000000001", False),
+        ("0", "-0.0", True),
         ("paris", "Paris.", True),
         ("paris", "It is Paris", False),
     ],
@@ -64,6 +68,7 @@ def test_layouts(tmp_path: Path, row: dict[str, Any]) -> None:
         ({"prompt": " ", "answer": 1}, "prompt is empty"),
         ({"prompt": "a", "answer": "####"}, "answer is empty"),
         ({"prompt": "a", "answer": [1, 2]}, "'answer' is a list"),
+        ({"prompt": "a", "answer": 1e999}, "nobody can answer"),
     ],
 )
 def test_bad_rows(tmp_path: Path, row: dict[str, Any], problem: str) -> None:

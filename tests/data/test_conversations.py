@@ -217,6 +217,18 @@ def test_given_parts_are_kept_apart_from_training() -> None:
     assert any("prompts are held out" in remark for remark in split.remarks)
 
 
+def test_a_file_that_is_given_twice_leaks_nothing() -> None:
+    every = talks([" ".join(f"w{n}{place}" for place in range(9)) for n in range(20)])
+    held_out = every.take(range(5))
+    assert held_out.files == every.files
+    split = split_conversations(every, valid=held_out, seed=0)
+    assert split.valid == held_out
+    asked_before = {asked(item) for item in held_out.items}
+    assert not asked_before & {asked(item) for part in (split.train, split.test) for item in part.items}
+    with pytest.raises(DataError, match="left for the train part"):
+        split_conversations(every, test=every, seed=0)
+
+
 def test_too_few_conversations() -> None:
     with pytest.raises(DataError):
         split_conversations(talks(["one"]), seed=0)

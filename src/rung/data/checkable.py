@@ -7,9 +7,11 @@ prompt (or question), answer    JSON Lines; GSM8K's answers end in "#### 42", an
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,9 +78,11 @@ class Problems:
 
 
 def plain_number(text: str) -> str:
-    """A number in its shortest form: "1,200.0" is "1200"."""
-    value = float(text.replace(",", ""))
-    return str(int(value)) if value == int(value) else repr(value)
+    """A number in its shortest form: "1,200.0" is "1200". However many digits it has, each of them counts."""
+    whole, _, rest = f"{Decimal(text.replace(',', '')):f}".partition(".")
+    rest = rest.rstrip("0")
+    sign, digits = "-" * whole.startswith("-"), whole.lstrip("-0") or "0"
+    return f"{sign}{digits}.{rest}" if rest else f"{sign if digits != '0' else ''}{digits}"
 
 
 def read_problems(paths: Sequence[str | Path], *, progress: Progress = SILENT) -> Problems:
@@ -138,5 +142,7 @@ def _answer(row: Mapping[str, Any], key: str) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise DataError(f"'{key}' is {value}, which nobody can answer", hint="remove this row")
         return plain_number(str(value))
     return text_value(value, key)

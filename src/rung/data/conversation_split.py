@@ -40,8 +40,9 @@ def split_conversations(
 ) -> ConversationSplit:
     """Cut off what `valid` and `test` do not bring, by keyed hashes over clusters of conversations with like prompts.
 
-    Prompts that are equal or nearly so (`rung.data.similar_items`) are never in two parts. From training, and from
-    validation, whatever gives away a prompt of a given file is left out and counted; given parts are never changed.
+    Prompts that are equal or nearly so (`rung.data.similar_items`) are never in two parts. What gives away a prompt of
+    a given file is left out of the parts that are cut off, and of given validation what is in given test; both are
+    counted. A given test file is never changed.
     Raises DataError when too few are left for a part.
     """
     items = LabelledItems(
@@ -51,12 +52,17 @@ def split_conversations(
         ("conversation",),
     )
     remarks = [] if not conversations.repeated else [f"{conversations.repeated:,} repeated conversations left out"]
-    shares = 0.0 if valid else valid_share, 0.0 if test else test_share
+    shares = 0.0 if valid is not None else valid_share, 0.0 if test is not None else test_share
     cut = make_split(items, seed=seed, valid_share=shares[0], test_share=shares[1])
     remarks += cut.notes
-    test = test or conversations.take(cut.test)
-    valid = _without(valid or conversations.take(cut.valid), [test], "validation", remarks)
-    train = _without(conversations.take(cut.train), [valid, test], "training", remarks)
+    if valid is not None and test is not None:
+        valid = _without(valid, [test], "validation", remarks)
+    given = [part for part in (valid, test) if part is not None]
+    train = _without(conversations.take(cut.train), given, "training", remarks)
+    if valid is None:
+        valid = _without(conversations.take(cut.valid), given, "validation", remarks)
+    if test is None:
+        test = _without(conversations.take(cut.test), given, "test", remarks)
     for name, part in zip(PARTS, (train, valid, test), strict=True):
         if not len(part):
             raise DataError(
@@ -72,8 +78,8 @@ def asked(conversation: Conversation) -> str:
 
 
 def _without(part: Conversations, held_out: list[Conversations], name: str, remarks: list[str]) -> Conversations:
-    """`part` without what gives away a prompt of `held_out`. Parts of one split are apart already."""
-    others = [asked(item) for other in held_out if other.files != part.files for item in other.items]
+    """`part` without what gives away a prompt of `held_out`."""
+    others = [asked(item) for other in held_out for item in other.items]
     if not others:
         return part
     texts = [asked(item) for item in part.items]

@@ -101,7 +101,7 @@ def encode_conversations(
     nothing to learn is left.
     """
     rendered, kept = [], []
-    long = cut = unlearned = longest = 0
+    long = unlearned = longest = 0
     with progress.task("rendering conversations", len(conversations), "conversations") as advance:
         for number, conversation in enumerate(conversations):
             tokens = template.render_tokens(conversation.messages, tokenizer)
@@ -115,7 +115,6 @@ def encode_conversations(
             if not any(tokens.assistant[1:]):
                 unlearned += 1
                 continue
-            cut += len(tokens) == context_length + 1 and overlong == "cut"
             rendered.append(tokens)
             kept.append(number)
     if long and overlong == "refuse":
