@@ -23,8 +23,10 @@ from rung.nets.decoder_config import ARCHITECTURES, DecoderConfig, check_keys
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import read_body, read_pooler, read_renamed, stored_names
 from rung.nets.encoder_names import NAMES
+from rung.nets.label_names import named_labels, usual_labels
 from rung.nets.pretrained import CONFIG, read_config_file, read_weights, write_weights
 from rung.nets.recurrent import RecurrentConfig
+from rung.nets.weights import open_weights
 from rung.runfolder import write_json
 
 _OWN: dict[str, type[ConvolutionConfig] | type[RecurrentConfig]] = {
@@ -49,18 +51,32 @@ def save_classifier_config(config: ClassifierConfig, folder: Path, labels: Mappi
 
 def load_classifier(folder: Path) -> Classifier:
     """Read a classifier, its weights in float32. RunFolderError says what is missing, unknown or damaged."""
-    stored = read_config_file(folder)
-    names = stored.get("id2label")
-    if not isinstance(names, dict) or not names:
-        raise RunFolderError(f"{CONFIG} names no classes (id2label)", where=str(folder))
-    config = _from_json(stored, where=str(folder / CONFIG))
-    shapes = parameter_shapes(config, len(names))
+    config = _from_json(read_config_file(folder), where=str(folder / CONFIG))
+    count = len(label_names(folder))
+    shapes = parameter_shapes(config, count)
     ours = {stored_name(name, config): name for name in shapes}
     ignored: tuple[str, ...] = ()
     if isinstance(config, EncoderConfig):
         ignored = NAMES[config.model_type].unused_of_body(NAMES[config.model_type].body)
     tensors = read_renamed(folder, {name: shapes[own] for name, own in ours.items()}, ignored=ignored)
-    return build_classifier(config, len(names), tensors={ours[name]: tensor for name, tensor in tensors.items()})
+    return build_classifier(config, count, tensors={ours[name]: tensor for name, tensor in tensors.items()})
+
+
+def label_names(folder: Path) -> tuple[str, ...]:
+    """The classes of the classifier in `folder`, in the order of their numbers.
+
+    Where `config.json` does not name them, they have the names that transformers gives to as many as the head has.
+    RunFolderError when it names them badly, or there is no head either.
+    """
+    stored, where = read_config_file(folder), str(folder / CONFIG)
+    names = named_labels(stored, where=where)
+    if names is not None:
+        return names
+    head = stored_name("head.weight", _from_json(stored, where=where))
+    with open_weights(folder) as weights:
+        if head not in weights.names():
+            raise RunFolderError(f"{CONFIG} names no classes (id2label), and there is no {head}", where=str(folder))
+        return usual_labels(stored, weights.shape(head)[0], where=where)
 
 
 def load_body(

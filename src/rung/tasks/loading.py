@@ -39,8 +39,10 @@ MASKED_LANGUAGE_MODELS = frozenset(
 
 
 def is_classifier(folder: Path) -> bool:
-    """Whether `folder` says of itself that it holds a classifier."""
-    return (folder / HEADER_NAME).is_file() and read_header(folder).get("task") == "classification"
+    """Whether `folder` holds a classifier: by its own word, or by transformers' ...ForSequenceClassification."""
+    if (folder / HEADER_NAME).is_file():
+        return bool(read_header(folder).get("task") == "classification")
+    return any(name.endswith("ForSequenceClassification") for name in _architectures(folder))
 
 
 def holds_word_vectors(path: Path) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import RunFolderError
+from rung.nets.label_names import named_labels
 from rung.runfolder import HEADER_NAME, verify
 
 if TYPE_CHECKING:
@@ -74,24 +75,45 @@ class Classifier:
 
 
 def load_classifier(folder: Path) -> Classifier:
-    """Load the classifier in `folder`, every file checked against its hash.
+    """Load the classifier in `folder`: a run, each file checked by its hash, or others' ...ForSequenceClassification.
 
     Raises RunFolderError when the folder is damaged or holds no classifier.
     """
-    _require_rung(folder)
-    header = verify(folder)
+    _require_folder(folder)
+    header = verify(folder) if (folder / HEADER_NAME).exists() else {}
     config = read_config(folder)
-    names = config.get("id2label")
-    if header.get("task") != "classification" or not isinstance(names, dict):
+    if header.get("task") != "classification" and (header or not is_sequence_classifier(config)):
         raise RunFolderError(
-            "this folder holds no classifier", where=str(folder), hint="give a rung's folder that `rung compare` made"
+            "this folder holds no classifier",
+            where=str(folder),
+            hint="give a rung's folder that `rung compare` made, or a ...ForSequenceClassification",
         )
     home = import_module(_HOMES.get(str(config.get("model_type")), _NETWORKS))
-    labels = tuple(names[str(index)] for index in range(len(names)))
-    return Classifier(folder, home.load(folder), labels, header)
+    return Classifier(folder, home.load(folder), _labels(folder, config), header)
 
 
-def _require_rung(folder: Path) -> None:
+def is_sequence_classifier(config: Mapping[str, Any]) -> bool:
+    """Whether the content of a `config.json` says that it is of a classifier of transformers."""
+    classes = config.get("architectures")
+    return isinstance(classes, list) and any(str(name).endswith("ForSequenceClassification") for name in classes)
+
+
+def _labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes. RunFolderError for heads whose scores are no probabilities of classes."""
+    where = str(folder / "config.json")
+    labels = named_labels(config, where=where)
+    if labels is None:
+        from rung.nets.classifier_folder import label_names  # late: it imports torch
+
+        labels = label_names(folder)
+    if config.get("problem_type") not in (None, "single_label_classification"):
+        raise RunFolderError(f"problem_type {config['problem_type']!r} is not supported", where=where)
+    if len(labels) == 1:
+        raise RunFolderError("its head has one output: a score, and no classes", where=where)
+    return labels
+
+
+def _require_folder(folder: Path) -> None:
     """Tell a folder that is missing, or a comparison's own, from a damaged rung. Raises RunFolderError."""
     hint = "give a rung's folder that `rung compare` made, such as OUT/rungs/linear"
     if not folder.is_dir():
