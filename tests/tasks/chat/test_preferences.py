@@ -163,5 +163,5 @@ def test_refusals(talker: Path, pairs: Path, tmp_path: Path) -> None:
 def test_the_plan(talker: Path, pairs: Path) -> None:
     made = plan(talker, [pairs], task="prefer", epochs=2, overrides=SETTINGS)
     assert made.recipe.training.steps == -(-2 * made.facts()["train_pairs"] // 8)
-    assert "beta 0.1 on sums over tokens" in " ".join(made.lines())
+    assert "beta 2 on means over tokens" in " ".join(made.lines())
     assert (plan(talker, [pairs], task="prefer", minutes=0.5, overrides=SETTINGS).recipe.training.steps or 0) >= 1

@@ -15,6 +15,7 @@ from rung.nets.decoder import CausalLM
 from rung.objectives.preference import DirectPreference
 from rung.tasks.chat.preference_data import PreparedPairs, batches
 from rung.tasks.chat.preference_recipe import PreferenceRecipe
+from rung.tasks.chat.rates import PREFERENCES
 from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
 from rung.tasks.tuning.stepping import compute_dtype, with_steps
 from rung.training.machine import usable_cores
@@ -61,7 +62,7 @@ def make_plan(
             "training.batch_size": pairs,
             "training.micro_batch_size": math.gcd(micro, pairs),
             "training.precision": training.precision or usual_precision(next(net.parameters()).device),
-            "training.learning_rate": recipe.learning_rate,
+            "training.learning_rate": training.learning_rate or PREFERENCES.rate(count(net), recipe.tuning),
             "training.threads": training.threads or usable_cores(),
             "preference.beta": recipe.beta,
         }

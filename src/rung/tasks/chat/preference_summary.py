@@ -52,7 +52,7 @@ def preference_records(
     `base` and `tuned`: (pairs, 2) ln P of the chosen and the rejected answer, `tokens` their lengths. Rewards are those
     of DPO, gains over the base; all are 0 for the base, so chance decides. Plain likelihood asks more: the chosen
     answer must have overtaken the other. Summed over tokens that is mostly a question of which is shorter; by token it
-    is not (Meng et al. 2024, arXiv 2405.14734, section 2.2). `drift`: see `_Tuning._drift`.
+    is not (Meng et al. 2024, arXiv 2405.14734, section 2.2). `drift`: see `PreferenceTuning`.
     """
     ones = np.ones(len(ids))
     margins = objective.margins(torch.from_numpy(tuned - base), torch.from_numpy(tokens)).numpy()
@@ -65,8 +65,8 @@ def preference_records(
         for one, found in ((before(name), base / over), (name, tuned / over)):
             scores[one], how[one] = found[:, 0] > found[:, 1], _WHAT[name]
     items = {name: ItemScores(list(ids), one.astype(np.float64), ones) for name, one in scores.items()}
-    records = [
-        Record(
+    measured = {
+        name: Record(
             name=name,
             value=one.mean,
             unit="nats" if name == REWARD_MARGIN else "share",
@@ -76,8 +76,11 @@ def preference_records(
             data_sha256=data_sha256,
         )
         for name, one in items.items()
-    ]
-    records += [compare(items[name], items[before(name)], name=name, unit="share") for name in _WHAT]
+    }
+    records = [measured[REWARD_ACCURACY], measured[REWARD_MARGIN]]
+    for name in _WHAT:
+        difference = compare(items[name], items[before(name)], name=name, unit="share")
+        records += [measured[before(name)], measured[name], difference]
     if drift is not None:
         items["kl"] = drift
         records.append(

@@ -36,7 +36,7 @@ class PreferenceTuning(ChatModelTuning[PreferenceRecipe, PreferenceTuned]):
     """Makes a chat model prefer the better answers of pairs (see `rung.data.preferences`).
 
     5 % are split off to choose the checkpoint and 10 % to test on. The base itself is the reference: what it gives each
-    answer is computed once and kept. `preference.length_normalised` compares means over tokens instead of sums.
+    answer is computed once and kept. `--set preference.length_normalised=false` compares sums over tokens, not means.
     """
 
     summary = PreferenceTuned
@@ -160,6 +160,6 @@ TUNER = Tuner(
     open=PreferenceTuning,
     items="pairs",
     example="rung tune runs/my_chat pairs.jsonl --task prefer",
-    budget={"training.epochs": 1.0},
+    budget={"training.epochs": 2.0},
     places=PLACES,
 )

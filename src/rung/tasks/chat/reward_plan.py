@@ -11,6 +11,7 @@ import numpy as np
 
 from rung.errors import PlanError
 from rung.nets.decoder import CausalLM
+from rung.tasks.chat.rates import REWARDS
 from rung.tasks.chat.reward_data import PreparedProblems
 from rung.tasks.chat.reward_recipe import RewardRecipe
 from rung.tasks.chat.rollouts import ProblemBatches, Rollouts
@@ -54,7 +55,7 @@ def make_plan(recipe: RewardRecipe, prepared: PreparedProblems, net: CausalLM, *
             "training.batch_size": batch,
             "training.micro_batch_size": training.micro_batch_size or batch,
             "training.precision": training.precision or usual_precision(next(net.parameters()).device),
-            "training.learning_rate": recipe.learning_rate,
+            "training.learning_rate": training.learning_rate or REWARDS.rate(count(net), recipe.tuning),
             "training.threads": training.threads or usable_cores(),
         }
     )

@@ -24,6 +24,7 @@ class RewardSection(Section):
 class RewardRecipe(ChatRecipe):
     """What to make of which chat model by rewards that can be checked."""
 
-    usual_rates: ClassVar = {"full": 1e-5, "lora": 1e-4}
+    usual_rates: ClassVar = {}
+    """The plan knows the size of the network: `rung.tasks.chat.rates`."""
 
     reward: RewardSection = RewardSection()
