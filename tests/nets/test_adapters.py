@@ -215,7 +215,7 @@ def adapter(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"peft_type": "IA3"}, "no LoRA adapter but IA3"),
+        ({"peft_type": "IA3"}, "no LoRA adapter but 'IA3'"),
         ({"bias": "all"}, "bias = 'all'"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
         ({"init_lora_weights": "pissa_niter_4"}, "pissa"),

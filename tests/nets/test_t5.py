@@ -212,7 +212,7 @@ def as_it_is(weights: dict[str, Any]) -> None:
         ({"num_heads": 3.0}, "num_heads must be a whole number"),
         ({"relative_attention_num_buckets": 7}, "must be even and at least 4"),
         ({"relative_attention_max_distance": 4}, "relative_attention_max_distance must be more than half"),
-        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon must be above 0"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon must be a number above 0"),
         ({"pad_token_id": 61}, "pad_token_id 61 is not among the 61 tokens"),
         ({"scale_decoder_outputs": "yes"}, "scale_decoder_outputs must be true or false"),
         ({"is_decoder": True}, "is_decoder = True is not supported"),

@@ -9,19 +9,19 @@ Names in the files are those of transformers' network. Where ours differ (`rung.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from rung.errors import RunFolderError
 from rung.nets.lora import LoraConfig, adapters_of, add_lora, lora_layers, set_adapter
 from rung.nets.quantized import QuantizedLinear
+from rung.nets.strict_config import read_json
+from rung.nets.weights import SafetensorsWeights
 from rung.runfolder import readable_write_errors, write_json
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -139,13 +139,10 @@ def load_adapter(net: nn.Module, folder: Path, *, stored: StoredName = as_is, na
 def read_adapter_config(folder: Path) -> LoraConfig:
     """The settings in `adapter_config.json`; RunFolderError for any that are not known here."""
     path = folder / ADAPTER_CONFIG
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"cannot read {ADAPTER_CONFIG}: {error}", where=str(path)) from error
-    if not isinstance(values, dict) or values.get("peft_type") != "LORA":
-        kind = values.get("peft_type") if isinstance(values, dict) else type(values).__name__
-        raise RunFolderError(f"this is no LoRA adapter but {kind}", where=str(path), hint="only LoRA and DoRA are read")
+    values = read_json(path)
+    if values.get("peft_type") != "LORA":
+        problem = f"this is no LoRA adapter but {values.get('peft_type')!r:.80}"
+        raise RunFolderError(problem, where=str(path), hint="only LoRA and DoRA are read")
     foreign = sorted(key for key, value in values.items() if key not in _HARMLESS | _READ and value)
     if str(values.get("init_lora_weights")).startswith(_CHANGED_BASES):
         foreign.append("init_lora_weights")
@@ -177,11 +174,8 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         other = next(iter(sorted(file.name for file in folder.glob("adapter_model.*"))), None)
         hint = f"{other} is a pickle, which can run code: save it again with peft" if other else None
         raise RunFolderError(f"the folder has no {ADAPTER_WEIGHTS}", where=str(folder), hint=hint)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key.removeprefix(_PREFIX): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise RunFolderError(f"cannot read {ADAPTER_WEIGHTS}: {error}", where=str(path)) from error
+    with SafetensorsWeights((path,)) as weights:
+        tensors = {key.removeprefix(_PREFIX): weights.read(key, weights.dtype(key)) for key in weights.names()}
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise RunFolderError(f"tensor {key} holds values that are not finite", where=str(path))

@@ -19,13 +19,14 @@ from rung.errors import RunFolderError
 from rung.nets.architectures import unsupported
 from rung.nets.classifier import Classifier, ClassifierConfig, build_classifier, parameter_shapes
 from rung.nets.convolution import ConvolutionConfig
-from rung.nets.decoder_config import ARCHITECTURES, DecoderConfig, check_keys
+from rung.nets.decoder_config import ARCHITECTURES, DecoderConfig
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import read_body, read_pooler, read_renamed, stored_names
 from rung.nets.encoder_names import NAMES
 from rung.nets.label_names import named_labels, usual_labels
 from rung.nets.pretrained import CONFIG, read_config_file, read_weights, write_weights
 from rung.nets.recurrent import RecurrentConfig
+from rung.nets.strict_config import check_keys
 from rung.nets.weights import open_weights
 from rung.runfolder import write_json
 

@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rung.errors import RunFolderError, did_you_mean
+from rung.errors import RunFolderError
 from rung.nets.architectures import unsupported
+from rung.nets.language_model_config import WholeContext
 from rung.nets.rope import RopeScaling
+from rung.nets.strict_config import NO_EFFECT, OF_GENERATION, build_config, check_keys, check_values, is_number
 
 ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
@@ -30,35 +32,11 @@ _ONLY_VALUE: dict[str, Any] = {
 # Keys that do not change what the network computes. `max_window_layers`, and outside of Mistral `sliding_window`, mean
 # nothing unless `use_sliding_window` is true, which the table above refuses; dropout is a matter of training, and
 # `pretraining_tp` of how training cut its products.
-NO_EFFECT = frozenset(
+_NO_EFFECT = frozenset(
     {
-        "_attn_implementation",
-        "_attn_implementation_autoset",
-        "_flash_attn_2_enabled",
-        "_name_or_path",
-        "architectures",
-        "attention_dropout",
-        "attn_implementation",
-        "chunk_size_feed_forward",
-        "dtype",
-        "finetuning_task",
-        "id2label",
-        "initializer_range",
-        "is_llama_config",
-        "label2id",
-        "max_window_layers",
-        "output_attentions",
-        "output_hidden_states",
-        "pretraining_tp",
-        "problem_type",
-        "return_dict",
-        "tokenizer_class",
-        "torch_dtype",
-        "transformers.js_config",
-        "transformers_version",
-        "unsloth_fixed",
-        "unsloth_version",
-        "use_cache",
+        *NO_EFFECT,
+        *OF_GENERATION,
+        *("attention_dropout", "chunk_size_feed_forward", "is_llama_config", "max_window_layers", "pretraining_tp"),
     }
 )
 _READ = frozenset({"rope_theta", "rope_parameters", "layer_types"})
@@ -72,7 +50,7 @@ _MISTRAL_WINDOW = 4096  # what transformers takes where a Mistral folder has no 
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderConfig:
+class DecoderConfig(WholeContext):
     """A decoder's shape. `model_type` decides the family.
 
     "qwen3" norms queries and keys; "llama" does not; "mistral" is a llama whose tokens see the last `sliding_window`
@@ -103,30 +81,24 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
         if self.model_type not in ARCHITECTURES:
-            raise _refusal(f"model_type '{self.model_type}' is not supported", f"supported: {', '.join(ARCHITECTURES)}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (type(value) is not int or value < 1):
-                raise _refusal(f"{field.name} must be a whole number of at least 1, not {value!r}", None)
-            if field.type == "float" and not (isinstance(value, int | float) and value > 0):
-                raise _refusal(f"{field.name} must be a number above 0, not {value!r}", None)
-            if field.type == "bool" and not isinstance(value, bool):
-                raise _refusal(f"{field.name} must be true or false, not {value!r}", None)
+            raise unsupported(self.model_type, "decoder config")
+        check_values(self)
+        if self.rope_theta <= 1:
+            raise RunFolderError(f"rope_theta must be above 1, not {self.rope_theta}")
         if self.num_attention_heads % self.num_key_value_heads:
-            raise _refusal(
+            raise RunFolderError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}",
-                "every key and value head serves the same number of query heads",
+                hint="every key and value head serves the same number of query heads",
             )
         if self.head_dim % 2:
-            raise _refusal(f"head_dim must be even for rotary positions, not {self.head_dim}", None)
+            raise RunFolderError(f"head_dim must be even for rotary positions, not {self.head_dim}")
         for name, families in _ONLY_FOR.items():
             if getattr(self, name) and self.model_type not in families:
-                raise _refusal(f"{name} is not supported for '{self.model_type}'", f"for {', '.join(families)} it is")
-        if self.sliding_window is not None and (type(self.sliding_window) is not int or self.sliding_window < 1):
-            raise _refusal(f"sliding_window must be a whole number of at least 1, not {self.sliding_window!r}", None)
+                problem = f"{name} is not supported for '{self.model_type}'"
+                raise RunFolderError(problem, hint=f"for {', '.join(families)} it is")
         if self.model_type == "qwen2" and self.head_dim * self.num_attention_heads != self.hidden_size:
-            raise _refusal(f"qwen2 needs head_dim = hidden_size / num_attention_heads, not {self.head_dim}", None)
+            raise RunFolderError(f"qwen2 needs head_dim = hidden_size / num_attention_heads, not {self.head_dim}")
 
     @property
     def qk_norm(self) -> bool:
@@ -159,16 +131,6 @@ class DecoderConfig:
         biases += 2 * self.intermediate_size + self.hidden_size if self.mlp_bias else 0
         untied = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
         return self.num_matmul_parameters + untied + self.num_hidden_layers * (norms + biases) + self.hidden_size
-
-    @property
-    def window(self) -> int:
-        """Targets of a row of a training batch: the whole context."""
-        return self.max_position_embeddings
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that a text may have."""
-        return self.max_position_embeddings
 
     @property
     def matrix_shapes(self) -> frozenset[tuple[int, int]]:
@@ -220,68 +182,47 @@ class DecoderConfig:
         if model_type not in ARCHITECTURES:
             raise unsupported(str(model_type), where)
         names = {field.name for field in dataclasses.fields(cls)}
-        check_keys(config, names | _READ | NO_EFFECT, _ONLY_VALUE, where)
-        kinds = set(config.get("layer_types") or ["full_attention"])
-        if kinds != {"full_attention"}:
-            raise _refusal(f"layer_types {sorted(kinds)} are not supported", "only full_attention is", where)
+        check_keys(config, names | _READ | _NO_EFFECT, _ONLY_VALUE, where)
+        kinds = config.get("layer_types") or []
+        if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+            problem = f"layer_types {kinds!r:.80} are not supported"
+            raise RunFolderError(problem, where=where, hint="only full_attention is")
         values: dict[str, Any] = {name: config[name] for name in names if config.get(name) is not None}
         values["rope_theta"], values["rope_scaling"] = _rope(config, where)
         values.setdefault("tie_word_embeddings", False)
-        if isinstance(values.get("eos_token_id"), list):
-            values["eos_token_id"] = tuple(values["eos_token_id"])
         _fill_family_defaults(values, config)
-        missing = [field.name for field in dataclasses.fields(cls) if _required(field) and field.name not in values]
-        if missing:
-            raise _refusal(f"config.json lacks {', '.join(missing)}", None, where)
-        try:
-            return cls(**values)
-        except RunFolderError as error:
-            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+        return build_config(cls, with_tokens(values), where)
 
 
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING
-
-
-def _refusal(problem: str, hint: str | None, where: str = "decoder config") -> RunFolderError:
-    return RunFolderError(problem, where=where, hint=hint)
-
-
-def check_keys(
-    config: Mapping[str, Any], known: frozenset[str] | set[str], only_value: Mapping[str, Any], where: str
-) -> None:
-    """Raise RunFolderError for a key of `config` that is not `known`, or whose `only_value` it has not."""
-    for key, value in config.items():
-        if key in only_value:
-            allowed = only_value[key]
-            if value is not None and value != allowed:
-                raise _refusal(f"{key} = {value!r} is not supported", f"only {allowed!r} is", where)
-        elif key not in known:
-            guess = did_you_mean(key, known)
-            raise _refusal(
-                f"config.json has a key that this version does not implement: {key} = {value!r}{guess}",
-                "Rung refuses what it cannot honour, so that the network cannot silently compute something else",
-                where,
-            )
+def with_tokens(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with special tokens as configurations hold them: several as a tuple; -1, as in LLaMA's, for none."""
+    found = dict(values)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if found.get(name) == -1:
+            del found[name]
+    if isinstance(found.get("eos_token_id"), list):
+        found["eos_token_id"] = tuple(found["eos_token_id"])
+    return found
 
 
 def _rope(config: Mapping[str, Any], where: str) -> tuple[float, RopeScaling | None]:
     """Theta and scaling, from `rope_parameters` (transformers 5), or `rope_scaling` and `rope_theta` (4), or both."""
     spellings = [config[key] for key in ("rope_parameters", "rope_scaling") if config.get(key)]
     if wrong := [spelling for spelling in spellings if not isinstance(spelling, dict)]:
-        raise _refusal(f"rope_parameters must be an object, not {wrong[0]!r}", None, where)
-    thetas = {
-        value for source in (*spellings, config) if isinstance(value := source.get("rope_theta"), int | float) and value
-    }
+        raise RunFolderError(f"rope_parameters must be an object, not {wrong[0]!r:.80}", where=where)
+    told = [value for source in (*spellings, config) if (value := source.get("rope_theta")) is not None]
+    if wrong := [value for value in told if not is_number(value)]:
+        raise RunFolderError(f"rope_theta must be a number, not {wrong[0]!r:.80}", where=where)
+    thetas = set(map(float, told))
     longest = config.get("max_position_embeddings")
     scalings = {RopeScaling.from_hf(each, max_position_embeddings=longest, where=where) for each in spellings}
     if len(thetas) > 1 or len(scalings) > 1:
-        raise _refusal(
-            f"rope_theta, rope_parameters and rope_scaling disagree: {sorted(thetas)}, {spellings}",
-            "make all the same, or leave out all but one",
-            where,
+        raise RunFolderError(
+            f"rope_theta, rope_parameters and rope_scaling disagree: {sorted(thetas)}, {spellings!r:.300}",
+            where=where,
+            hint="make all the same, or leave out all but one",
         )
-    return float(thetas.pop()) if thetas else 10_000.0, scalings.pop() if scalings else None
+    return thetas.pop() if thetas else 10_000.0, scalings.pop() if scalings else None
 
 
 def _fill_family_defaults(values: dict[str, Any], config: Mapping[str, Any]) -> None:

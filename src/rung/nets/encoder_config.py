@@ -8,8 +8,8 @@ from typing import Any
 
 from rung.errors import RunFolderError
 from rung.nets.architectures import unsupported
-from rung.nets.decoder_config import check_keys
 from rung.nets.encoder_names import NAMES
+from rung.nets.strict_config import NO_EFFECT, OF_GENERATION, build_config, check_keys, check_values
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 POOLINGS = ("cls", "mean")
@@ -24,33 +24,7 @@ _ONLY_VALUE: dict[str, Any] = {
     "pruned_heads": {},
 }
 # Keys that do not change what a body or a classifier computes.
-_NO_EFFECT = frozenset(
-    {
-        "_attn_implementation_autoset",
-        "_name_or_path",
-        "_num_labels",
-        "architectures",
-        "bos_token_id",
-        "dtype",
-        "eos_token_id",
-        "finetuning_task",
-        "gradient_checkpointing",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "problem_type",
-        "return_dict",
-        "tie_word_embeddings",
-        "torch_dtype",
-        "torchscript",
-        "transformers.js_config",
-        "transformers_version",
-        "use_cache",
-    }
-)
+_NO_EFFECT = frozenset({*NO_EFFECT, *OF_GENERATION, "bos_token_id", "eos_token_id", "tie_word_embeddings"})
 # Of multilingual BERT: written once by a conversion, read by no class.
 _NO_EFFECT_ON_BERT = frozenset(
     {
@@ -121,28 +95,27 @@ class EncoderConfig:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
         if self.model_type not in NAMES:
             raise unsupported(self.model_type, "encoder config")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (type(value) is not int or value < 1):
-                raise _refusal(f"{field.name} must be a whole number of at least 1, not {value!r}")
-            if field.type == "float" and not (isinstance(value, int | float) and 0 <= value < 1):
-                raise _refusal(f"{field.name} must be a number from 0 to below 1, not {value!r}")
+        check_values(self)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if (getattr(self, name) or 0.0) >= 1:
+                raise RunFolderError(f"{name} must be below 1, not {getattr(self, name)}")
         if self.hidden_size % self.num_attention_heads:
-            raise _refusal(
+            raise RunFolderError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
         if self.hidden_act not in ACTIVATIONS:
-            raise _refusal(f"hidden_act {self.hidden_act!r} is not supported", f"supported: {', '.join(ACTIVATIONS)}")
+            problem = f"hidden_act {self.hidden_act!r:.80} is not supported"
+            raise RunFolderError(problem, hint=f"supported: {', '.join(ACTIVATIONS)}")
         if self.classifier_pooling not in POOLINGS:
-            problem = f"classifier_pooling {self.classifier_pooling!r} is not supported"
-            raise _refusal(problem, f"supported: {', '.join(POOLINGS)}")
-        if self.model_type == "roberta" and (type(self.pad_token_id) is not int or self.max_length < 1):
-            raise _refusal(
+            problem = f"classifier_pooling {self.classifier_pooling!r:.80} is not supported"
+            raise RunFolderError(problem, hint=f"supported: {', '.join(POOLINGS)}")
+        if self.model_type == "roberta" and (self.pad_token_id is None or self.max_length < 1):
+            raise RunFolderError(
                 f"roberta counts positions from pad_token_id + 1, and of {self.max_position_embeddings} positions "
                 f"pad_token_id {self.pad_token_id!r} leaves none"
             )
         if self.model_type == "distilbert" and self.layer_norm_eps != _DISTILBERT_EPS:
-            raise _refusal(f"the layer_norm_eps of distilbert is {_DISTILBERT_EPS}, not {self.layer_norm_eps}")
+            raise RunFolderError(f"the layer_norm_eps of distilbert is {_DISTILBERT_EPS}, not {self.layer_norm_eps}")
 
     @property
     def dropout(self) -> float:
@@ -197,11 +170,4 @@ class EncoderConfig:
             no_effect = _NO_EFFECT | (_NO_EFFECT_ON_BERT if model_type == "bert" else frozenset())
         check_keys(config, {"model_type", *spelled, *no_effect}, _ONLY_VALUE, where)
         values = {ours: config[theirs] for theirs, ours in spelled.items() if theirs in config}
-        try:
-            return cls(**{**_DEFAULTS.get(model_type, {}), **values, "model_type": model_type})
-        except RunFolderError as error:
-            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
-
-
-def _refusal(problem: str, hint: str | None = None) -> RunFolderError:
-    return RunFolderError(problem, where="encoder config", hint=hint)
+        return build_config(cls, {**_DEFAULTS.get(model_type, {}), **values, "model_type": model_type}, where)

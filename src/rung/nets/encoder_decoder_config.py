@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from rung.errors import RunFolderError
-from rung.nets.decoder_config import check_keys
+from rung.nets.strict_config import NO_EFFECT, build_config, check_keys, check_values
 
 ACTIVATIONS = ("relu", "gelu", "swish", "silu")
 
@@ -23,46 +23,17 @@ ONLY_VALUE: dict[str, Any] = {
     "encoder_layerdrop": 0.0,
     "decoder_layerdrop": 0.0,
 }
-NO_EFFECT = frozenset(
+NO_EFFECT_ON_PAIRS = frozenset(
     {
-        "_name_or_path",
-        "_num_labels",
-        "activation_dropout",
-        "architectures",
-        "attention_dropout",
-        "bad_words_ids",
-        "bos_token_id",
-        "classif_dropout",
-        "classifier_dropout",
-        "dropout",
-        "dtype",
-        "early_stopping",
-        "force_bos_token_to_be_generated",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "gradient_checkpointing",
-        "id2label",
-        "init_std",
-        "label2id",
-        "length_penalty",
-        "max_length",
-        "min_length",
-        "no_repeat_ngram_size",
-        "num_beams",
-        "num_hidden_layers",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "prefix",
-        "problem_type",
-        "return_dict",
-        "task_specific_params",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
+        *NO_EFFECT,
+        *("activation_dropout", "attention_dropout", "classif_dropout", "classifier_dropout", "dropout", "init_std"),
+        *("bad_words_ids", "bos_token_id", "early_stopping", "force_bos_token_to_be_generated", "forced_bos_token_id"),
+        *("forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beams"),
+        *("num_hidden_layers", "prefix", "save_step"),
     }
 )
-"""Keys that do not change what the network computes: dropout and drawing belong to training, the rest to generation."""
+"""Keys that do not change what the network computes: dropout and drawing belong to training, the rest to generation,
+which honours it (`rung.generation.target_settings`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,23 +73,16 @@ class EncoderDecoderConfig:
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            low = 0 if field.name.endswith("token_id") else 1
-            if field.type == "int" and (type(value) is not int or value < low):
-                raise _refusal(f"{field.name} must be a whole number of at least {low}, not {value!r}")
-            if field.name.endswith("token_id") and value >= self.vocab_size:
-                raise _refusal(f"{field.name} {value} is not among the {self.vocab_size} tokens")
+        check_values(self)
+        check_tokens(self)
         for heads in ("encoder_attention_heads", "decoder_attention_heads"):
             if self.d_model % getattr(self, heads):
-                raise _refusal(f"d_model {self.d_model} is not a multiple of {heads} {getattr(self, heads)}")
+                raise RunFolderError(f"d_model {self.d_model} is not a multiple of {heads} {getattr(self, heads)}")
         if self.d_model % 2 and not self.learned_positions:
-            raise _refusal(f"d_model must be even for sinusoidal positions, not {self.d_model}")
+            raise RunFolderError(f"d_model must be even for sinusoidal positions, not {self.d_model}")
         if self.activation_function not in ACTIVATIONS:
-            known = f"supported: {', '.join(ACTIVATIONS)}"
-            raise _refusal(f"activation_function {self.activation_function!r} is not supported", known)
-        if not isinstance(self.scale_embedding, bool):
-            raise _refusal(f"scale_embedding must be true or false, not {self.scale_embedding!r}")
+            problem = f"activation_function {self.activation_function!r:.80} is not supported"
+            raise RunFolderError(problem, hint=f"supported: {', '.join(ACTIVATIONS)}")
 
     @property
     def hidden_size(self) -> int:
@@ -148,22 +112,21 @@ class EncoderDecoderConfig:
         """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
         names = {field.name for field in dataclasses.fields(cls)}
         only_value = {**cls.only_value, "model_type": cls.model_type}
-        check_keys(config, names | {"decoder_vocab_size"} | NO_EFFECT, only_value, where)
+        check_keys(config, names | {"decoder_vocab_size"} | NO_EFFECT_ON_PAIRS, only_value, where)
         # The defaults of MarianConfig and BartConfig, where the key is absent.
         values: dict[str, Any] = {"activation_function": "gelu", "scale_embedding": False}
         values |= {name: config[name] for name in names if name in config}
-        missing = [field.name for field in dataclasses.fields(cls) if field.name not in values]
-        if missing:
-            raise _refusal(f"config.json lacks {', '.join(missing)}", where=where)
+        read = build_config(cls, values, where)
         other = config.get("decoder_vocab_size")
-        if other not in (None, values["vocab_size"]):
-            problem = f"decoder_vocab_size {other} differs from vocab_size {values['vocab_size']}"
-            raise _refusal(problem, "only one vocabulary for both sides is supported", where)
-        try:
-            return cls(**values)
-        except RunFolderError as error:
-            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+        if other not in (None, read.vocab_size):
+            problem = f"decoder_vocab_size {other!r:.80} differs from vocab_size {read.vocab_size}"
+            raise RunFolderError(problem, where=where, hint="only one vocabulary for both sides is supported")
+        return read
 
 
-def _refusal(problem: str, hint: str | None = None, where: str = "encoder-decoder config") -> RunFolderError:
-    return RunFolderError(problem, where=where, hint=hint)
+def check_tokens(config: Any) -> None:
+    """Raise RunFolderError for a special token of the dataclass `config` that is not in its vocabulary."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name.endswith("token_id") and value >= config.vocab_size:
+            raise RunFolderError(f"{field.name} {value} is not among the {config.vocab_size} tokens")

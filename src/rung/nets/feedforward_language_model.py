@@ -19,7 +19,8 @@ from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.body_and_head import BodyAndHead
 from rung.nets.decoder import Linear
-from rung.nets.language_model_config import MAX_LENGTH, FromShapes, check_config, read_config_values
+from rung.nets.language_model_config import MAX_LENGTH, FromShapes, read_own_config
+from rung.nets.strict_config import check_values
 
 _STRIDE = 1024  # tokens of a window in measuring
 _WINDOW = 64  # targets of a row in training
@@ -44,7 +45,7 @@ class FeedForwardLMConfig(FromShapes):
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
-        check_config(self)
+        check_values(self)
 
     @property
     def model_type(self) -> str:
@@ -90,7 +91,7 @@ class FeedForwardLMConfig(FromShapes):
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> FeedForwardLMConfig:
         """Read a `config.json` object. RunFolderError names what is missing or unknown."""
-        return read_config_values(cls, values, where)
+        return read_own_config(cls, values, where)
 
 
 class FeedForwardReader(nn.Module):

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from rung.errors import RunFolderError
-from rung.nets.decoder_config import NO_EFFECT, check_keys
+from rung.nets.decoder_config import with_tokens
 from rung.nets.encoder_config import ACTIVATIONS
-from rung.nets.language_model_config import check_config
+from rung.nets.language_model_config import WholeContext
+from rung.nets.strict_config import NO_EFFECT, OF_GENERATION, build_config, check_keys, check_values
 
 _NAMES = {
     "max_position_embeddings": "n_positions",
@@ -27,22 +28,19 @@ _ONLY_VALUE: dict[str, Any] = {
     "scale_attn_weights": True,
 }
 # Dropout is a matter of training; the summaries belong to a head for multiple choice. `n_ctx` repeats `n_positions`.
-_NO_EFFECT = NO_EFFECT | {
-    "attn_pdrop",
-    "embd_pdrop",
-    "n_ctx",
-    "resid_pdrop",
-    "summary_activation",
-    "summary_first_dropout",
-    "summary_proj_to_labels",
-    "summary_type",
-    "summary_use_proj",
-    "task_specific_params",
-}
+# `n_special` and `predict_special_tokens` stand in gpt2-medium's file and mean something to the first GPT only.
+_NO_EFFECT = frozenset(
+    {
+        *NO_EFFECT,
+        *OF_GENERATION,
+        *("attn_pdrop", "embd_pdrop", "resid_pdrop", "n_ctx", "n_special", "predict_special_tokens"),
+        *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class GPT2Config:
+class GPT2Config(WholeContext):
     """A GPT-2's shape, in the names that other decoders have; `activation_function` is one of `ACTIVATIONS`."""
 
     model_type: ClassVar[str] = "gpt2"
@@ -62,16 +60,14 @@ class GPT2Config:
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
-        check_config(self)
+        check_values(self)
         if self.hidden_size % self.num_attention_heads:
             raise RunFolderError(f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
         if self.activation_function not in ACTIVATIONS:
             raise RunFolderError(
-                f"activation_function '{self.activation_function}' is not supported",
+                f"activation_function {self.activation_function!r:.80} is not supported",
                 hint=f"supported: {', '.join(ACTIVATIONS)}",
             )
-        if not (isinstance(self.layer_norm_epsilon, int | float) and self.layer_norm_epsilon > 0):
-            raise RunFolderError(f"layer_norm_epsilon must be a number above 0, not {self.layer_norm_epsilon!r}")
 
     @property
     def head_dim(self) -> int:
@@ -96,16 +92,6 @@ class GPT2Config:
         untied = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
         rest = (self.max_position_embeddings + 2) * self.hidden_size
         return self.num_matmul_parameters + untied + self.num_hidden_layers * vectors + rest
-
-    @property
-    def window(self) -> int:
-        """Targets of a row of a training batch: the whole context."""
-        return self.max_position_embeddings
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that a text may have."""
-        return self.max_position_embeddings
 
     @property
     def matrix_shapes(self) -> frozenset[tuple[int, int]]:
@@ -147,12 +133,10 @@ class GPT2Config:
         values = {name: config[stored] for name, stored in names.items() if config.get(stored) is not None}
         if isinstance(values.get("hidden_size"), int):
             values.setdefault("intermediate_size", 4 * values["hidden_size"])
-        if isinstance(values.get("eos_token_id"), list):
-            values["eos_token_id"] = tuple(values["eos_token_id"])
-        fields = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
-        if missing := [names[field] for field in fields if field not in values]:
+        if missing := [names[f.name] for f in dataclasses.fields(cls) if _required(f) and f.name not in values]:
             raise RunFolderError(f"config.json lacks {', '.join(missing)}", where=where)
-        try:
-            return cls(**values)
-        except RunFolderError as error:
-            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+        return build_config(cls, with_tokens(values), where)
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING

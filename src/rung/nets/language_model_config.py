@@ -1,4 +1,4 @@
-"""What the configurations of Rung's own language models share: `config.json` without a key that is not understood."""
+"""What the configurations of language models share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from rung.errors import RunFolderError, did_you_mean
+from rung.nets.strict_config import build_config, check_keys
 
 MAX_LENGTH = 1_000_000
 """Tokens that prompt and text may have together where the network itself sets no limit: nothing is written for ever."""
 _NO_EFFECT = frozenset({"architectures", "dtype", "torch_dtype", "transformers_version", "model_type"})
 _Config = TypeVar("_Config")
+
+
+class WholeContext:
+    """Lengths of a network that is trained on whole contexts of `max_position_embeddings` tokens."""
+
+    max_position_embeddings: int
+
+    @property
+    def window(self) -> int:
+        """Targets of a row of a training batch: the whole context."""
+        return self.max_position_embeddings
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that a text may have."""
+        return self.max_position_embeddings
 
 
 class FromShapes:
@@ -49,29 +65,8 @@ class FromShapes:
         return 6.0 * self.num_matmul_parameters
 
 
-def check_config(config: Any) -> None:
-    """Raise RunFolderError for a size of the dataclass `config` below 1, or a value of another type than its field."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        lowest = 0 if field.name.endswith("_token_id") else 1
-        if field.type == "int" and (type(value) is not int or value < lowest):
-            raise RunFolderError(f"{field.name} must be a whole number of at least {lowest}, not {value!r}")
-        if field.type == "bool" and not isinstance(value, bool):
-            raise RunFolderError(f"{field.name} must be true or false, not {value!r}")
-
-
-def read_config_values(kind: type[_Config], values: Mapping[str, Any], where: str) -> _Config:
-    """Build the dataclass `kind` of a `config.json` object. RunFolderError names what is missing or unknown."""
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    names = {field.name for field in fields}
-    for key in values:
-        if key not in names | _NO_EFFECT:
-            problem = f"config.json has a key that this version does not implement: {key}{did_you_mean(key, names)}"
-            raise RunFolderError(problem, where=where)
-    missing = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
-    if missing:
-        raise RunFolderError(f"config.json lacks {', '.join(missing)}", where=where)
-    try:
-        return kind(**{name: values[name] for name in names if name in values})
-    except RunFolderError as error:
-        raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+def read_own_config(kind: type[_Config], values: Mapping[str, Any], where: str) -> _Config:
+    """Build `kind`, one of Rung's own networks, of a `config.json` object. RunFolderError for what does not fit."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    check_keys(values, names | _NO_EFFECT, {}, where)
+    return build_config(kind, {name: values[name] for name in names if name in values}, where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from rung.nets.architectures import refuse_code
 from rung.nets.decoder import CausalLM, parameter_shapes
 from rung.nets.decoder_config import DecoderConfig
 from rung.nets.gpt2 import BODY_PREFIX, GPT2LM, GPT2Config, gpt2_parameter_shapes, old_buffers, stored_shapes, turned
+from rung.nets.strict_config import read_json
 from rung.nets.weights import WEIGHTS, Weights, open_weights, shown
 from rung.runfolder import readable_write_errors, write_json
 
@@ -114,10 +114,14 @@ def read_config(folder: Path) -> DecoderConfig | GPT2Config:
 def read_config_file(folder: Path) -> dict[str, Any]:
     """The content of `config.json`. RunFolderError when there is none, it is no JSON object, or it asks to run code."""
     path = folder / CONFIG
-    if not path.is_file():
-        raise RunFolderError(f"the folder has no {CONFIG}", where=str(folder))
-    config = _read_object(path)
+    config: dict[str, Any] = read_json(path)
     refuse_code(config, str(path))
+    if not isinstance(config.get("model_type"), str):
+        raise RunFolderError(
+            f"{CONFIG} does not say what kind of network this is: model_type is {config.get('model_type')!r:.80}",
+            where=str(path),
+            hint="take the folder of a model from whoever published it, or write the model_type that it had there",
+        )
     return config
 
 
@@ -127,18 +131,8 @@ def with_generation_tokens(config: Mapping[str, Any], folder: Path) -> dict[str,
     That is where instruction-tuned models name all tokens that end a text: Qwen2.5's end of a turn and of a text, say.
     """
     path = folder / GENERATION_CONFIG
-    stored = _read_object(path) if path.is_file() else {}
+    stored = read_json(path) if path.is_file() else {}
     return {**config, **{name: stored[name] for name in _TOKENS if stored.get(name) is not None}}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"cannot read {path.name}: {error}", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise RunFolderError(f"{path.name} is not a JSON object", where=str(path))
-    return value
 
 
 def _compare(weights: Weights, expected: Mapping[str, torch.Size], where: str, ignored: Collection[str]) -> None:

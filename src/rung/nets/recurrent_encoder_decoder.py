@@ -24,9 +24,10 @@ from rung.errors import GenerationError, RunFolderError
 from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.decoder import Linear
-from rung.nets.decoder_config import check_keys
 from rung.nets.dropout import dropout
+from rung.nets.encoder_decoder_config import check_tokens
 from rung.nets.recurrent import RecurrentBody, RecurrentConfig
+from rung.nets.strict_config import build_config, check_keys, check_values
 from rung.nets.vocabulary_head import VocabularyHead
 
 Scoring = Literal["general", "additive"]
@@ -54,19 +55,12 @@ class RecurrentEncoderDecoderConfig:
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            low = 0 if field.name.endswith("token_id") else 1
-            if field.type == "int" and (type(value) is not int or value < low):
-                raise _refusal(f"{field.name} must be a whole number of at least {low}, not {value!r}")
-            if field.name.endswith("token_id") and value >= self.vocab_size:
-                raise _refusal(f"{field.name} {value} is not among the {self.vocab_size} tokens")
+        check_values(self)
+        check_tokens(self)
         if self.hidden_size % 2:
-            raise _refusal(f"hidden_size must be even, half for each direction of reading, not {self.hidden_size}")
+            raise RunFolderError(f"hidden_size must be even, half for each direction, not {self.hidden_size}")
         if self.attention not in ("general", "additive"):
-            raise _refusal(f"attention must be 'general' or 'additive', not {self.attention!r}")
-        if not isinstance(self.input_feeding, bool):
-            raise _refusal(f"input_feeding must be true or false, not {self.input_feeding!r}")
+            raise RunFolderError(f"attention must be 'general' or 'additive', not {self.attention!r:.80}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the `config.json` object."""
@@ -77,13 +71,7 @@ class RecurrentEncoderDecoderConfig:
         """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
         names = {field.name for field in dataclasses.fields(cls)}
         check_keys(config, names | {"model_type"}, {"is_encoder_decoder": True}, where)
-        missing = [name for name in (field.name for field in dataclasses.fields(cls)) if name not in config]
-        if missing:
-            raise RunFolderError(f"config.json lacks {', '.join(missing)}", where=where)
-        try:
-            return cls(**{name: config[name] for name in names})
-        except RunFolderError as error:
-            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+        return build_config(cls, {name: config[name] for name in names if name in config}, where)
 
 
 class RecurrentState(NamedTuple):
@@ -283,7 +271,3 @@ def recurrent_parameter_shapes(config: RecurrentEncoderDecoderConfig) -> dict[st
     with without_values():
         net = RecurrentEncoderDecoder(config)
     return {name: p.shape for name, p in net.named_parameters()}
-
-
-def _refusal(problem: str) -> RunFolderError:
-    return RunFolderError(problem, where="encoder-decoder config")

@@ -20,7 +20,8 @@ from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.body_and_head import BodyAndHead
 from rung.nets.decoder import Linear
-from rung.nets.language_model_config import MAX_LENGTH, FromShapes, check_config, read_config_values
+from rung.nets.language_model_config import MAX_LENGTH, FromShapes, read_own_config
+from rung.nets.strict_config import check_values
 
 Cell = Literal["rnn", "lstm", "gru"]
 CELLS: dict[Cell, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -47,7 +48,7 @@ class RecurrentLMConfig(FromShapes):
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
-        check_config(self)
+        check_values(self)
 
     @property
     def model_type(self) -> str:
@@ -94,7 +95,7 @@ class RecurrentLMConfig(FromShapes):
     def from_json(cls, values: Mapping[str, Any], where: str) -> RecurrentLMConfig:
         """Read a `config.json` object. RunFolderError names what is missing or unknown."""
         cell = str(values["model_type"]).removeprefix("rung-lm-")
-        return read_config_values(cls, {**values, "cell": cell}, where)
+        return read_own_config(cls, {**values, "cell": cell}, where)
 
 
 class RecurrentReader(nn.Module):

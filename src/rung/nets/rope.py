@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import RunFolderError
+from rung.nets.strict_config import is_number
 
 if TYPE_CHECKING:
     import torch
 
 _ORIGINAL = "original_max_position_embeddings"
+_ENDLESS = 1e9  # more than any factor, turn or context in use
 # Which keys each variant needs, and which it may have beside them.
 _NEEDED = {
     "linear": ("factor",),
@@ -67,8 +69,11 @@ class RopeScaling:
         given = {key: value for key, value in stored.items() if value is not None}
         values = {key: value for key, value in given.items() if key not in ("rope_theta", "type")}
         kind = values.pop("rope_type", given.get("type", "default"))
-        if kind != "default" and kind not in _NEEDED:
-            raise _refusal(f"rope_type {kind!r} is not supported", f"supported: default, {', '.join(_NEEDED)}", where)
+        if values.get("partial_rotary_factor") == 1:
+            del values["partial_rotary_factor"]  # all of a head turns, which is what every head here does
+        if kind not in ("default", *_NEEDED):
+            hint = f"supported: default, {', '.join(_NEEDED)}"
+            raise _refusal(f"rope_type {kind!r:.80} is not supported", hint, where)
         needed, optional = (_NEEDED[kind], _OPTIONAL[kind]) if kind != "default" else ((), ())
         if unknown := sorted(values.keys() - {*needed, *optional}):
             raise _refusal(f"rope_type '{kind}' has keys that are not supported: {', '.join(unknown)}", None, where)
@@ -77,13 +82,14 @@ class RopeScaling:
         if kind == "default":
             return None
         for key, value in values.items():
-            right = isinstance(value, bool) if key == "truncate" else _is_positive(value)
+            right = isinstance(value, bool) if key == "truncate" else is_number(value) and 0 < value < _ENDLESS
             if not right:
-                raise _refusal(f"{key} of rope_type '{kind}' cannot be {value!r}", None, where)
+                raise _refusal(f"{key} of rope_type '{kind}' cannot be {value!r:.80}", None, where)
+        longest = max_position_embeddings if is_number(max_position_embeddings) else 1  # refused with the other sizes
         if _ORIGINAL in optional:
-            values.setdefault(_ORIGINAL, max_position_embeddings)
+            values.setdefault(_ORIGINAL, longest)
         if kind == "yarn":
-            values.setdefault("factor", max_position_embeddings / values[_ORIGINAL])
+            values.setdefault("factor", longest / values[_ORIGINAL])
         return cls(rope_type=kind, **values)
 
 
@@ -151,10 +157,6 @@ def _yarn_attention_factor(scaling: RopeScaling) -> float:
     if scaling.mscale and scaling.mscale_all_dim:
         return growth(scaling.mscale) / growth(scaling.mscale_all_dim)
     return growth(1.0)
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _refusal(problem: str, hint: str | None, where: str) -> RunFolderError:

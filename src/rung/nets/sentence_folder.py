@@ -12,7 +12,6 @@ No module is imported by the name that `modules.json` gives: names are compared 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,11 +21,11 @@ from safetensors.torch import save_file
 
 from rung.errors import RunFolderError
 from rung.nets.blank import without_values
-from rung.nets.decoder_config import check_keys
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import load_encoder, read_pooler, save_encoder
 from rung.nets.pretrained import CONFIG, read_config_file, read_weights
 from rung.nets.sentence_encoder import DENSE_ACTIVATIONS, POOLINGS, DenseConfig, SentenceConfig, SentenceNet
+from rung.nets.strict_config import check_keys, read_json
 from rung.nets.weights import WEIGHTS
 from rung.runfolder import readable_write_errors, write_json
 
@@ -153,7 +152,7 @@ def _write_in(folder: Path, config: Mapping[str, Any]) -> None:
 def _steps(folder: Path) -> list[tuple[str, str]]:
     """(class, subfolder) of every step. RunFolderError for classes of other packages and paths out of the folder."""
     path = folder / MODULES
-    steps = _read_json(path, list)
+    steps = read_json(path, list)
     found = []
     for step in steps:
         kind, place = (step.get("type"), step.get("path")) if isinstance(step, dict) else (None, None)
@@ -182,7 +181,7 @@ def _max_length(path: Path) -> int | None:
     """The most tokens of a text, where the folder says so. What would compute something else is refused."""
     if not path.is_file():
         return None
-    stored = _read_json(path, dict)
+    stored = read_json(path)
     if stored.get("do_lower_case"):
         raise RunFolderError(
             "do_lower_case is not supported here",
@@ -199,15 +198,15 @@ def _max_length(path: Path) -> int | None:
 
 
 def _pooling(path: Path, hidden_size: int) -> tuple[str, ...]:
-    stored = _read_json(path, dict)
+    stored = read_json(path)
     known = {"word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt", *_OLD_MODES}
     check_keys(stored, known, {"include_prompt": True}, str(path))
     size = stored.get("embedding_dimension", stored.get("word_embedding_dimension"))
     if size != hidden_size:
         raise RunFolderError(f"the pooling is of vectors of {size!r}, the body's have {hidden_size}", where=str(path))
     modes = stored.get("pooling_mode") or [mode for old, mode in _OLD_MODES.items() if stored.get(old)] or ["mean"]
-    names = (modes,) if isinstance(modes, str) else tuple(modes)
-    if unknown := [name for name in names if name not in POOLINGS]:
+    names = tuple(modes) if isinstance(modes, list) else (modes,)
+    if unknown := [name for name in names if name not in tuple(POOLINGS)]:  # a tuple: what a file says may have no hash
         raise RunFolderError(
             f"pooling {', '.join(map(str, unknown))} is not supported",
             where=str(path),
@@ -225,7 +224,7 @@ def _pooling_config(modes: tuple[str, ...], hidden_size: int) -> dict[str, Any]:
 
 def _dense(folder: Path) -> DenseConfig:
     path = folder / CONFIG
-    stored = _read_json(path, dict)
+    stored = read_json(path)
     only = {
         "module_input_name": "sentence_embedding",
         "module_output_name": "sentence_embedding",
@@ -233,9 +232,9 @@ def _dense(folder: Path) -> DenseConfig:
     }
     check_keys(stored, {"in_features", "out_features", "bias", "activation_function"}, only, str(path))
     activation = stored.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in DENSE_ACTIVATIONS:
+    if activation not in tuple(DENSE_ACTIVATIONS):
         raise RunFolderError(
-            f"activation_function {activation!r} is not supported",
+            f"activation_function {activation!r:.80} is not supported",
             where=str(path),
             hint=f"supported: {', '.join(DENSE_ACTIVATIONS)}",
         )
@@ -247,11 +246,11 @@ def _dense(folder: Path) -> DenseConfig:
 
 def _settings(path: Path) -> dict[str, Any]:
     """Prompts and similarity of `SentenceConfig`."""
-    stored = _read_json(path, dict) if path.is_file() else {}
+    stored = read_json(path) if path.is_file() else {}
     prompts, default = stored.get("prompts") or {}, stored.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise RunFolderError("prompts are not texts by name", where=str(path))
-    if default is not None and default not in prompts:
+    if default is not None and default not in tuple(prompts):
         raise RunFolderError(f"default_prompt_name {default!r} is none of the prompts", where=str(path))
     similarity = stored.get("similarity_fn_name") or "cosine"
     if similarity not in ("cosine", "dot"):
@@ -268,15 +267,3 @@ def _check_widths(config: SentenceConfig, hidden_size: int, folder: Path) -> Non
                     f"a dense layer takes vectors of {step.in_features}, and {width} come to it", where=str(folder)
                 )
             width = step.out_features
-
-
-def _read_json(path: Path, kind: type[Any]) -> Any:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunFolderError(f"the folder has no {path.name}", where=str(path.parent)) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"cannot read {path.name}: {error}", where=str(path)) from error
-    if not isinstance(value, kind):
-        raise RunFolderError(f"{path.name} is not a JSON {'list' if kind is list else 'object'}", where=str(path))
-    return value

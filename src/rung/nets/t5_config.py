@@ -7,19 +7,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from rung.errors import RunFolderError
-from rung.nets.decoder_config import check_keys
-from rung.nets.encoder_decoder_config import NO_EFFECT
+from rung.nets.encoder_decoder_config import NO_EFFECT_ON_PAIRS, check_tokens
+from rung.nets.strict_config import build_config, check_keys, check_values
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "gated-gelu": "gelu_new", "gated-silu": "silu"}
 """`feed_forward_proj` to the activation's name; transformers' gated-gelu is GELU's approximation by tanh."""
 
 # Keys that say something about computing which we implement in one way only: any other value is refused.
 _ONLY_VALUE: dict[str, Any] = {"is_encoder_decoder": True, "is_decoder": False}
-_NO_EFFECT = NO_EFFECT | {
-    "dropout_rate",
-    "initializer_factor",
-    "tokenizer_class",
-}
+_NO_EFFECT = NO_EFFECT_ON_PAIRS | {"dropout_rate", "initializer_factor"}
 _DERIVED = {"dense_act_fn", "is_gated_act"}
 _MODEL_TYPES = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
 
@@ -54,26 +50,18 @@ class T5Config:
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built (RunFolderError: such shapes come from a `config.json`)."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            low = 0 if field.name.endswith("token_id") else 1
-            if field.type == "int" and (type(value) is not int or value < low):
-                raise _refusal(f"{field.name} must be a whole number of at least {low}, not {value!r}")
-            if field.name.endswith("token_id") and value >= self.vocab_size:
-                raise _refusal(f"{field.name} {value} is not among the {self.vocab_size} tokens")
-            if field.type == "bool" and not isinstance(value, bool):
-                raise _refusal(f"{field.name} must be true or false, not {value!r}")
-        if self.feed_forward_proj not in ACTIVATIONS:
-            known = f"supported: {', '.join(ACTIVATIONS)}"
-            raise _refusal(f"feed_forward_proj {self.feed_forward_proj!r} is not supported", known)
+        check_values(self)
+        check_tokens(self)
+        if self.feed_forward_proj not in tuple(ACTIVATIONS):  # a tuple, because what a file says may have no hash
+            problem = f"feed_forward_proj {self.feed_forward_proj!r:.80} is not supported"
+            raise RunFolderError(problem, hint=f"supported: {', '.join(ACTIVATIONS)}")
         if self.relative_attention_num_buckets < 4 or self.relative_attention_num_buckets % 2:
-            raise _refusal(
+            raise RunFolderError(
                 f"relative_attention_num_buckets must be even and at least 4, not {self.relative_attention_num_buckets}"
             )
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
-            raise _refusal("relative_attention_max_distance must be more than half of relative_attention_num_buckets")
-        if not isinstance(self.layer_norm_epsilon, float) or not 0 < self.layer_norm_epsilon < 1:
-            raise _refusal(f"layer_norm_epsilon must be above 0 and below 1, not {self.layer_norm_epsilon!r}")
+            problem = "relative_attention_max_distance must be more than half of relative_attention_num_buckets"
+            raise RunFolderError(problem)
 
     @property
     def hidden_size(self) -> int:
@@ -125,23 +113,10 @@ class T5Config:
         values |= {name: config[name] for name in names if config.get(name) is not None}
         values.setdefault("decoder_start_token_id", values["pad_token_id"])
         values["tie_word_embeddings"] = not own_output
-        missing = [
-            field.name
-            for field in dataclasses.fields(cls)
-            if field.default is dataclasses.MISSING and field.name not in values
-        ]
-        if missing:
-            raise _refusal(f"config.json lacks {', '.join(missing)}", where=where)
-        try:
-            read = cls(**values)
-        except RunFolderError as error:
-            raise RunFolderError(error.problem, where=where, hint=error.hint) from None
+        read = build_config(cls, values, where)
         derived = {"dense_act_fn": ACTIVATIONS[read.feed_forward_proj], "is_gated_act": read.is_gated}
         for name, value in derived.items():
             if config.get(name, value) != value:
-                raise _refusal(f"{name} {config[name]!r} does not go with {read.feed_forward_proj!r}", where=where)
+                problem = f"{name} {config[name]!r:.80} does not go with {read.feed_forward_proj!r}"
+                raise RunFolderError(problem, where=where)
         return read
-
-
-def _refusal(problem: str, hint: str | None = None, where: str = "T5 config") -> RunFolderError:
-    return RunFolderError(problem, where=where, hint=hint)

@@ -6,7 +6,6 @@ memory of its own; any other is converted as it is read, so a model is never hel
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rung.errors import RunFolderError
+from rung.nets.strict_config import read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -138,11 +138,7 @@ class SafetensorsWeights:
 
 def _read_index(path: Path) -> dict[str, str]:
     """Which file each tensor lies in. RunFolderError for anything but plain names of safetensors files."""
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"cannot read {INDEX}: {error}", where=str(path), hint=_DAMAGED) from error
-    files = index.get("weight_map") if isinstance(index, dict) else None
+    files = read_json(path).get("weight_map")
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise RunFolderError(f"{INDEX} has no weight_map of tensors to files", where=str(path), hint=_DAMAGED)
     for file in set(files.values()):
