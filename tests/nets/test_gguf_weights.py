@@ -158,6 +158,30 @@ def test_llama3_scaling_is_found_from_its_tensor(tmp_path: Path) -> None:
         assert config_from_gguf(file)["rope_scaling"] == scaling
 
 
+@pytest.mark.parametrize(
+    ("keys", "scaling"),
+    [
+        ({}, None),
+        ({"rope.scaling.factor": 1.0}, None),
+        ({"rope.scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"rope.scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+        ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, None),
+        ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+    ],
+)
+def test_a_factor_without_a_type_is_linear_as_in_llama_cpp(
+    keys: dict[str, Any], scaling: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    def change(writer: gguf.GGUFWriter) -> None:
+        for key, value in keys.items():
+            kind = gguf.GGUFValueType.STRING if isinstance(value, str) else gguf.GGUFValueType.FLOAT32
+            writer.add_key_value(f"llama.{key}", value, kind)
+
+    write_llama(tmp_path / "model.gguf", "F16", change=change)
+    with GgufFile(tmp_path / "model.gguf") as file:
+        assert config_from_gguf(file).get("rope_scaling") == scaling
+
+
 def damage(**values: Any) -> Change:
     """A change that gives metadata keys of llama other values; None takes a key out."""
 
@@ -178,8 +202,15 @@ def damage(**values: Any) -> Change:
         (damage(general__architecture="mamba"), "model_type 'mamba' is not supported"),
         (damage(llama__block_count=None), "lacks llama.block_count"),
         (damage(llama__rope__dimension_count=32), "differs from the size of a head"),
-        (lambda writer: writer.add_sliding_window(8), "sliding windows are not supported"),
-        (lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE), "lacks llama.rope.scaling.factor"),
+        (lambda writer: writer.add_sliding_window(8), "attention.sliding_window = 8, which is not supported"),
+        (lambda writer: writer.add_expert_count(8), "expert_count = 8, which is not supported"),
+        (lambda writer: writer.add_logit_scale(0.5), "logit_scale = 0.5, which is not supported"),
+        (lambda writer: writer.add_rope_scaling_yarn_beta_fast(8.0), "yarn_beta_fast = 8.0, which is not supported"),
+        (lambda writer: writer.add_causal_attention(False), "attention.causal = False, which is not supported"),
+        (
+            lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE),
+            "type 'longrope' is not supported",
+        ),
         (lambda writer: writer.add_tensor("rope_freqs.weight", np.full(DIM // 2, 3.0, np.float32)), "not what Llama 3"),
     ],
 )

@@ -28,13 +28,26 @@ _HF_ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel",
     "bert": "BertModel",
 }
+# Keys of an architecture's metadata that are read here, and those that change nothing about what is computed. Any other
+# is refused, as in a `config.json`: it would be ignored otherwise.
+_READ = frozenset(
+    {
+        *("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"),
+        *("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"),
+        *("block_count", "context_length", "embedding_length", "feed_forward_length"),
+        *("rope.dimension_count", "rope.freq_base", "rope.scale_linear"),
+        *("rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.type"),
+    }
+)
+_NO_EFFECT = frozenset({"pooling_type", "rope.scaling.finetuned", "tensor_data_layout", "vocab_size"})
+_ONLY_VALUE: dict[str, Any] = {"attention.sliding_window": 0, "expert_count": 0, "expert_used_count": 0}
 _Value = TypeVar("_Value", int, float, str)
 
 
 def layout_of(file: GgufFile) -> Layout:
     """The names and turns of the file's architecture. RunFolderError for one that Rung does not have."""
     architecture = file.metadata.get(ARCHITECTURE)
-    if architecture not in LAYOUTS:
+    if not isinstance(architecture, str) or architecture not in LAYOUTS:
         error = unsupported(str(architecture)[:80], str(file.path))
         raise RunFolderError(error.problem, where=error.where, hint=f"of GGUF files: {', '.join(LAYOUTS)}")
     return LAYOUTS[architecture]
@@ -50,6 +63,7 @@ def config_from_gguf(file: GgufFile) -> dict[str, Any]:
     """The `config.json` object of a GGUF file. RunFolderError when a key is missing, wrong or not supported."""
     layout_of(file)
     architecture = str(file.metadata[ARCHITECTURE])
+    _check_keys(file, architecture)
     shape = {"gpt2": _gpt2, "bert": _bert}.get(architecture, _rotary_decoder)(file)
     return {
         "architectures": [_HF_ARCHITECTURES[architecture]],
@@ -61,14 +75,24 @@ def config_from_gguf(file: GgufFile) -> dict[str, Any]:
     }
 
 
+def _check_keys(file: GgufFile, architecture: str) -> None:
+    only = {**_ONLY_VALUE, "attention.causal": architecture != "bert"}
+    for name, value in file.metadata.items():
+        key = name.removeprefix(f"{architecture}.")
+        if key == name or key in _READ | _NO_EFFECT:
+            continue
+        if key not in only or value != only[key]:
+            only_it = f"only {only[key]!r} is" if key in only else "Rung refuses what it cannot honour"
+            problem = f"the metadata says {name} = {value!r:.60}, which is not supported"
+            raise RunFolderError(problem, where=str(file.path), hint=only_it)
+
+
 def _rotary_decoder(file: GgufFile) -> dict[str, Any]:
     hidden, heads = _get(file, "embedding_length", int), head_count(file)
     head_dim = _get(file, "attention.key_length", int, hidden // heads if heads else 0)
     for key in ("attention.value_length", "rope.dimension_count"):
         if _get(file, key, int, head_dim) != head_dim:
             raise _refusal(file, f"{key} differs from the size of a head, {head_dim}")
-    if _get(file, "attention.sliding_window", int, 0):
-        raise _refusal(file, "sliding windows are not supported")
     architecture = str(file.metadata[ARCHITECTURE])
     theta = _short(_get(file, "rope.freq_base", float, 10_000.0))
     config: dict[str, Any] = {
@@ -94,16 +118,15 @@ def _rope_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any]
     """The object `rope_scaling` of `config.json`, or None where positions are not scaled."""
     if ROPE_FACTORS in file.tensors:
         return _llama3_scaling(file, theta, head_dim)
-    kind = _get(file, "rope.scaling.type", str, "none")
-    if kind == "none":
-        return None
-    scaling: dict[str, Any] = {"rope_type": kind, "factor": _get(file, "rope.scaling.factor", float)}
+    # A factor without a type is a linear one, by its present name or its first: so llama.cpp reads them.
+    kind = _get(file, "rope.scaling.type", str, "linear")
+    factor = _get(file, "rope.scaling.factor", float, _get(file, "rope.scale_linear", float, 1.0))
     if kind == "yarn":
         original = _get(file, "rope.scaling.original_context_length", int)
-        return scaling | {"original_max_position_embeddings": original}
-    if kind != "linear":
+        return {"rope_type": kind, "factor": factor, "original_max_position_embeddings": original}
+    if kind not in ("linear", "none"):
         raise _refusal(file, f"rope.scaling.type {kind!r:.40} is not supported")
-    return scaling
+    return None if kind == "none" or factor in (0, 1) else {"rope_type": kind, "factor": factor}
 
 
 def _llama3_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any]:
