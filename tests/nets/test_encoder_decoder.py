@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from rung.errors import GenerationError, RunFolderError
 from rung.nets.dropout import dropout
@@ -142,6 +143,22 @@ def test_positions_are_marians() -> None:
     config = transformers.MarianConfig(**TRANSFORMER.to_hf())
     theirs = transformers.MarianMTModel(config).model.encoder.embed_positions.weight
     torch.testing.assert_close(position_table(32, 24), theirs, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_stored_positions_are_left_behind_where_they_are_the_computed_ones(dtype: torch.dtype, tmp_path: Path) -> None:
+    net = randomised(EncoderDecoder(TRANSFORMER))
+    save_encoder_decoder(net, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    positions = position_table(TRANSFORMER.max_position_embeddings, TRANSFORMER.d_model).to(dtype)
+    tensors |= {f"model.{side}.embed_positions.weight": positions.clone() for side in ("encoder", "decoder")}
+    save_file(tensors, tmp_path / "model.safetensors")
+    sources, targets, mask = batch()
+    assert torch.equal(load_encoder_decoder(tmp_path).eval()(sources, targets, mask), net(sources, targets, mask))
+    tensors["model.decoder.embed_positions.weight"] = positions.flip(0)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(RunFolderError, match=r"decoder\.embed_positions\.weight does not hold the sines"):
+        load_encoder_decoder(tmp_path)
 
 
 def test_storing_changes_nothing(net: Net, tmp_path: Path) -> None:

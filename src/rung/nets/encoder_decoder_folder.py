@@ -11,7 +11,7 @@ import torch
 from rung.errors import RunFolderError
 from rung.nets.architectures import FAMILIES, unsupported
 from rung.nets.bart import BartConfig
-from rung.nets.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, parameter_shapes
+from rung.nets.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, parameter_shapes, position_table
 from rung.nets.pretrained import (
     CONFIG,
     GENERATION_CONFIG,
@@ -37,6 +37,7 @@ _PREFIX = "model."
 # Copies of the shared embeddings that other writers store beside them, and position tables that are computed.
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _COMPUTED = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
+_ROUNDING = 5e-3  # of values up to 1 in bfloat16
 # Tensors of old versions of transformers and of T5's that no network looks at.
 _UNUSED = frozenset(
     {
@@ -109,6 +110,8 @@ def _load_marian(folder: Path, config: EncoderDecoderConfig, dropout: float) -> 
         ignored |= {prefix + name for name in _COMPUTED}
     tensors = read_weights(folder, expected, dtype=torch.float32, ignored=ignored)
     _require_copies(folder, tensors[prefix + "shared.weight"], (_OUTPUT, *(prefix + name for name in _COPIES)))
+    if not config.learned_positions:
+        _require_sines(folder, config, tuple(prefix + name for name in _COMPUTED))
     bias = tensors.pop(_BIAS)[0] if _BIAS in expected else None
     return EncoderDecoder(
         config,
@@ -140,6 +143,20 @@ def _require_copies(folder: Path, embeddings: torch.Tensor, names: Sequence[str]
                     f"{name} differs from the shared embeddings",
                     where=str(folder),
                     hint="only networks that share one matrix for both sides and the output are supported here",
+                )
+
+
+def _require_sines(folder: Path, config: EncoderDecoderConfig, names: Sequence[str]) -> None:
+    """Raise RunFolderError where a stored table of positions is not the one that is computed, but for its rounding."""
+    sines = position_table(config.max_position_embeddings, config.d_model)
+    with open_weights(folder) as weights:
+        for name in weights.names() & set(names):
+            stored = weights.read(name, torch.float32)
+            if stored.shape != sines.shape or not torch.allclose(stored, sines, atol=_ROUNDING):
+                raise RunFolderError(
+                    f"{name} does not hold the sines and cosines of the paper",
+                    where=str(folder),
+                    hint="only Marian networks whose positions were not trained are supported here",
                 )
 
 
