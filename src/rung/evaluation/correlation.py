@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rung.errors import EvaluationError
-from rung.evaluation.intervals import bootstrap_interval
+from rung.evaluation.intervals import FEW, bootstrap_interval
 from rung.evaluation.summed import RESAMPLES
 from rung.records import Interval, Record
 
@@ -101,11 +101,8 @@ def _interval(measure: Callable[[Floats], Floats], count: int, seed: int) -> Int
         weights = generator.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
         draws.append(measure(weights))
     estimate = float(measure(np.ones((1, count)))[0])
-    left_out = measure(1.0 - np.eye(count)) if count <= _MOST_LEFT_OUT else np.full(count, estimate)
+    left_out = measure(1.0 - np.eye(count)) if count < FEW else np.full(count, estimate)
     return bootstrap_interval(np.concatenate(draws), estimate, left_out)
-
-
-_MOST_LEFT_OUT = 200  # items below which the interval is corrected by the jackknife; see `rung.evaluation.intervals`
 
 
 def _ranks(values: Floats, weights: Floats) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rung.errors import RunFolderError, did_you_mean
+from rung.errors import RunFolderError
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "encoders": ("bert", "roberta", "distilbert"),
@@ -28,7 +28,7 @@ def unsupported(model_type: str, where: str) -> RunFolderError:
         kind = next(kind for kind, names in FAMILIES.items() if model_type in names)
         return RunFolderError(f"a network of type '{model_type}' ({kind}) cannot be used here", where=where)
     return RunFolderError(
-        f"model_type '{model_type}' is not supported{did_you_mean(model_type, known)}",
+        f"model_type '{model_type:.80}' is not supported",
         where=where,
         hint=f"supported are {supported}",
     )

@@ -78,11 +78,14 @@ def load_tagger(folder: Path) -> Tagger:
     config = EncoderConfig.from_hf(read_config_file(folder), where=str(folder / CONFIG))
     with without_values():
         net = Tagger(config, len(tag_names(folder)))
-    own = {stored_name(name, config): name for name in net.state_dict()}
-    shapes = {theirs: net.state_dict()[name].shape for theirs, name in own.items()}
+    wanted = {stored_name(name, config): (name, tensor.shape) for name, tensor in net.state_dict().items()}
     table = NAMES[config.model_type]
-    tensors = read_renamed(folder, shapes, ignored=table.unused_of_body(table.body))
-    net.load_state_dict({own[theirs]: tensor for theirs, tensor in tensors.items()}, assign=True)
+    tensors = read_renamed(
+        folder,
+        {theirs: shape for theirs, (_, shape) in wanted.items()},
+        ignored=table.unused_of_body(table.body),
+    )
+    net.load_state_dict({wanted[theirs][0]: tensor for theirs, tensor in tensors.items()}, assign=True)
     return net
 
 
