@@ -107,6 +107,8 @@ def test_word_pieces_get_their_marks_back() -> None:
         ({"ggml__merges": ["t q q"]}, "of tokens that are not there"),
         ({"ggml__merges": ["t zz"]}, "of tokens that are not there"),
         ({"ggml__merges": [7]}, "of tokens that are not there"),
+        ({"ggml__merges": 7}, "no list of merges"),
+        ({"ggml__pre": ["gpt-2"]}, "is not known"),
         ({"ggml__eos_token_id": 900}, "outside the vocabulary of 262"),
         ({"ggml__eos_token_id": "x"}, "outside the vocabulary"),
         ({"chat_template": 3}, "no text"),

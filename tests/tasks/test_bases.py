@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -221,7 +222,12 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = Hub(("127.0.0.1", 0), Answer)
     server.asked = []
     server.files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    server.files |= {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"x", "modeling_tiny.py": b"raise SystemExit"}
+    server.files |= {
+        "consolidated.safetensors": b"again",
+        "pytorch_model.bin": b"pickle",
+        "onnx/model.onnx": b"x",
+        "modeling_tiny.py": b"raise SystemExit",
+    }
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -238,7 +244,7 @@ def test_the_hub_gives_safetensors_json_and_text_at_one_commit(hub: Hub) -> None
     assert gotten.source == f"hub org/tiny@{COMMIT}"
     assert base_record(gotten.folder)["licence"] == "mit"
     assert load_language_model(gotten.folder).config == CONFIG
-    unwanted = {"pytorch_model.bin", "model.onnx", "modeling_tiny.py"}
+    unwanted = {"consolidated.safetensors", "pytorch_model.bin", "model.onnx", "modeling_tiny.py"}
     assert not {path.name for path in gotten.folder.rglob("*")} & {*unwanted, ".cache"}
     assert not {path.rpartition("/")[2] for path in hub.asked} & unwanted
 
@@ -260,7 +266,7 @@ def test_an_interrupted_download_leaves_nothing_half_usable_and_goes_on(
 @pytest.mark.parametrize(
     ("files", "problem"),
     [
-        ({"model.safetensors": None}, "has no safetensors, only .bin"),
+        ({"model.safetensors": None, "consolidated.safetensors": None}, "has no safetensors, only .bin"),
         ({"config.json": b'{"model_type": "mamba"}'}, "'mamba' is not supported"),
         ({"config.json": b'{"model_type": "llama", "auto_map": {"AutoModel": "x.Y"}}'}, "asks to run Python code"),
     ],
@@ -269,7 +275,18 @@ def test_what_could_not_be_opened_gets_no_name(hub: Hub, files: dict[str, bytes 
     hub.files = {name: content for name, content in {**hub.files, **files}.items() if content is not None}
     with pytest.raises(RunFolderError, match=problem):
         get_base("org/tiny")
-    assert not Path("models/org/tiny").exists()
+    assert not list(Path("models/org").glob("*tiny"))
+    assert not [path for path in hub.asked if path.endswith(".safetensors")]  # no gigabytes in vain
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_full_disk_is_not_the_fault_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", full)
+    with pytest.raises(RunFolderError, match="the disk is full"):
+        get_base("org/tiny")
 
 
 def test_what_the_hub_does_not_have_is_told(hub: Hub) -> None:

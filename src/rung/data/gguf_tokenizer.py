@@ -106,7 +106,7 @@ def _byte_level_bpe(
     metadata: Mapping[str, Any], tokens: list[str], special: Mapping[str, str], added: list[dict[str, Any]], where: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     name = metadata.get("tokenizer.ggml.pre", "default")
-    if name not in SPLITS:
+    if not isinstance(name, str) or name not in SPLITS:
         raise TokenizerError(
             f"the tokenizer's split {name!r:.40} is not known{did_you_mean(str(name), SPLITS)}",
             where=where,
@@ -256,6 +256,8 @@ def _added_tokens(tokens: list[str], types: list[int], special: set[str]) -> lis
 
 def _merges(metadata: Mapping[str, Any], vocabulary: Mapping[str, int], where: str) -> list[list[str]]:
     merges = metadata.get("tokenizer.ggml.merges", [])
+    if not isinstance(merges, list):
+        raise TokenizerError("the tokenizer has no list of merges", where=where, hint=_DAMAGED)
     pairs = [merge.split(" ") if isinstance(merge, str) else [] for merge in merges]
     for merge, pair in zip(merges, pairs, strict=True):
         if len(pair) != 2 or not vocabulary.keys() >= {*pair, "".join(pair)}:

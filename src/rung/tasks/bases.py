@@ -133,7 +133,9 @@ def base_record(folder: Path) -> dict[str, Any]:
         "architecture": architectures[0] if isinstance(architectures, list) and architectures else "unknown",
         "licence": noted.get("licence") or (known.licence if known else licence_of(folder)),
         # of an unpacked file it is known: the folder in the cache is of that file at that size and time
-        "weights_sha256": noted["weights_sha256"] if "origin" in noted else weights_sha256(folder),
+        "weights_sha256": noted["weights_sha256"]
+        if {"origin", "weights_sha256"} <= noted.keys()
+        else weights_sha256(folder),
     }
 
 

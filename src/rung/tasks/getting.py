@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,11 @@ _WANTED = [
     "README.md",
     "LICENSE*",
 ]
-_UNWANTED = ["onnx/*", "openvino/*", "original/*", "runs/*"]  # copies of the same weights in other formats, and logs
+# Copies of the same weights in other formats or layouts (Mistral's are called consolidated), and logs.
+_UNWANTED = ["onnx/*", "openvino/*", "original/*", "consolidated*", "runs/*"]
+_LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _FETCHING = ".fetching-"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -128,25 +133,31 @@ def _from_package(base: KnownBase, installed: Path, folder: Path) -> Gotten:
 
 
 def _from_hub(name: str, folder: Path, revision: str | None, progress: Progress) -> Gotten:
+    from rung.nets.weights import open_weights  # late: it imports torch
+
     hub = _hub()
     endpoint = os.environ.get("HF_ENDPOINT")
     staging = folder.with_name(f"{_FETCHING}{folder.name}")
     with readable_write_errors(folder), _told_plainly(name):
         info = hub.HfApi(endpoint=endpoint).model_info(name, revision=revision)
         _require_safetensors(name, [file.rfilename for file in info.siblings or []])
+        fetch = partial(
+            hub.snapshot_download,
+            name,
+            revision=info.sha,  # what was looked at is what is fetched, even when the branch moves meanwhile
+            local_dir=staging,
+            ignore_patterns=_UNWANTED,
+            endpoint=endpoint,
+            etag_timeout=30,
+        )
+        fetch(allow_patterns=[CONFIG])
+        _require_known(staging)  # before gigabytes come in vain
         with progress.task(f"fetching {name}", None, "files") as advance:
-            hub.snapshot_download(
-                name,
-                revision=info.sha,  # what was looked at is what is fetched, even when the branch moves meanwhile
-                local_dir=staging,
-                allow_patterns=_WANTED,
-                ignore_patterns=_UNWANTED,
-                endpoint=endpoint,
-                etag_timeout=30,
-            )
+            fetch(allow_patterns=_WANTED)
             advance(1)
     shutil.rmtree(staging / ".cache", ignore_errors=True)  # the client's notes on what it has fetched
-    _check(staging)
+    with open_weights(staging) as weights:
+        weights.names()
     told = getattr(info.card_data, "license", None) if info.card_data else None
     licence = told if isinstance(told, str) else licence_of(staging)
     gotten = Gotten(name, folder, f"hub {name}@{info.sha}", licence, weights_sha256(staging))
@@ -156,19 +167,18 @@ def _from_hub(name: str, folder: Path, revision: str | None, progress: Progress)
     return gotten
 
 
-def _check(folder: Path) -> None:
-    """Raise RunFolderError for a model that Rung cannot open, before it gets a name."""
-    from rung.nets.architectures import FAMILIES, refuse_code, unsupported
+def _require_known(staging: Path) -> None:
+    """Raise RunFolderError for a configuration that Rung cannot open or that asks for code; `staging` then goes."""
+    from rung.nets.architectures import FAMILIES, unsupported
     from rung.nets.pretrained import read_config_file
-    from rung.nets.weights import open_weights
 
-    config = read_config_file(folder)
-    refuse_code(config, str(folder / "config.json"))
-    model_type = str(config.get("model_type"))
-    if not any(model_type in names for names in FAMILIES.values()):
-        raise unsupported(model_type, str(folder / "config.json"))
-    with open_weights(folder) as weights:
-        weights.names()
+    try:
+        model_type = str(read_config_file(staging).get("model_type"))
+        if not any(model_type in names for names in FAMILIES.values()):
+            raise unsupported(model_type, f"{CONFIG} of the hub")
+    except RunFolderError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def _require_safetensors(name: str, files: list[str]) -> None:
@@ -209,6 +219,8 @@ def _told_plainly(name: str) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise RunFolderError(f"the hub has no model {name}", hint="look for its exact name on the hub") from error
     except network as error:
+        if isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
+            raise  # no fault of the network: `readable_write_errors` tells
         raise RunFolderError(
             f"{name} could not be fetched ({type(error).__name__}: {error})",
             hint="run the same command again: what has arrived is kept",
