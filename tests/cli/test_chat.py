@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -19,6 +21,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from rung.cli.main import app
+from rung.cli.terminal import write
 from rung.data.chat_template import CHATML, CHATML_TOKENS
 from rung.data.special_tokens import with_special_tokens
 from rung.data.tokenizer import train_tokenizer
@@ -76,6 +79,28 @@ def test_lines_from_a_pipe_are_messages_and_commands(model: Path, tmp_path: Path
     assert [one["role"] for one in saved] == ["user", "assistant"]
 
 
+def test_lines_that_are_no_text_and_words_too_many_are_told(model: Path) -> None:
+    done = CliRunner().invoke(app, ["chat", str(model), *_FAST], input=b"a\xffb\n/reset now\n/exit now\n/nothing\n")
+    assert done.exit_code == 0, done.stderr
+    assert "this line is not valid UTF-8" in done.stderr
+    assert "/reset takes nothing behind it" in done.stderr
+    assert "/nothing" not in done.stderr
+    assert not done.stdout
+
+
+def test_a_terminal_gets_no_commands() -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    text = "a\x1b]0;title\x07\r\x9b1m\x7f\tb\n\u00e9"
+    screen, file = Screen(), io.StringIO()
+    write(text, screen)
+    write(text, file)
+    assert screen.getvalue() == "a\u241b]0;title\u2407\u240d\ufffd1m\u2421\tb\n\u00e9"
+    assert file.getvalue() == text
+
+
 def test_what_cannot_be_is_said(model: Path, tmp_path: Path) -> None:
     assert run(model, "--json").exit_code == 2
     empty = tmp_path / "empty"
@@ -129,11 +154,14 @@ def terminal(*arguments: str | Path) -> Iterator[Terminal]:
 
 
 def test_a_terminal(model: Path) -> None:
-    with terminal(model, *_FAST) as screen:
+    with terminal(model, "--max-tokens", "200", "--temperature", "1") as screen:
         screen.wait_for("context of 4,096 tokens")
         screen.wait_for("> ")
         screen.type("hello\n")
-        screen.wait_for("tokens/s)")
+        written = screen.wait_for("tokens/s)")  # noise: some of it are control characters
+        plain = re.sub(r"\x1b\[[02]m", "", written)  # how the note behind it is set off
+        assert not re.findall(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f]", plain)
+        assert re.search(r"[\u2400-\u2421]", plain)
         screen.wait_for("> ")
         screen.type("/help\n")
         assert "/regenerate" in screen.wait_for("> ")

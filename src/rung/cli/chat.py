@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rung.cli.generate import Precision
 from rung.cli.options import Json, Threads, examples
+from rung.cli.terminal import without_commands, write
 from rung.cli.threads import settle_threads
-from rung.errors import RungError, UsageError
+from rung.errors import DataError, RungError, UsageError
 
 if TYPE_CHECKING:
     from rung.tasks.chat.session import Asked, ChatSession
@@ -138,10 +140,12 @@ def _answer_as_json(session: ChatSession, message: str, base: str) -> None:
 def _converse(session: ChatSession, base: str) -> None:
     """Read, answer, until the end of input."""
     at_terminal = sys.stdin.isatty()
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a strict decoder would lose the lines behind a bad one
     if at_terminal:
         import readline  # noqa: F401 - `input` then edits lines and remembers them
 
-        typer.secho(f"{base}, context of {session.talker.context_length:,} tokens", err=True, dim=True)
+        _say(f"{base}, context of {session.talker.context_length:,} tokens", dim=True)
         typer.secho(_TO_READ, err=True, dim=True)
     while True:
         try:
@@ -151,22 +155,27 @@ def _converse(session: ChatSession, base: str) -> None:
         except KeyboardInterrupt:
             typer.secho("\n(Ctrl-D or /exit leaves)", err=True, dim=True)
             continue
-        if line in ("/exit", "/quit"):
+        if line.partition(" ")[0] in ("/exit", "/quit"):
             break
         if line:
             try:
                 _obey(session, line)
             except RungError as error:
-                typer.secho(str(error), err=True, fg="red")
+                _say(str(error), fg="red")
+            except KeyboardInterrupt:
+                _note("broken off; the conversation is as it was")
     if at_terminal:
         typer.echo()
 
 
 def _obey(session: ChatSession, line: str) -> None:
     """Carry out a line: a command, or something said. RungErrors leave the conversation as it was."""
+    _require_utf8(line)
     command, _, rest = line.partition(" ")
     rest = rest.strip()
     match command:
+        case "/regenerate" | "/reset" | "/tokens" | "/help" if rest:
+            raise UsageError(f"{command} takes nothing behind it", hint="/help lists what there is")
         case "/regenerate":
             _show(session, session.regenerate())
         case "/system" if rest:
@@ -177,10 +186,10 @@ def _obey(session: ChatSession, line: str) -> None:
         case "/save" | "/load" if not rest:
             raise UsageError(f"{command} needs the name of a file", hint=f"{command} talk.jsonl")
         case "/save":
-            session.save(Path(rest))
+            session.save(Path(rest).expanduser())
             _note(f"saved {len(session.messages)} messages to {rest}")
         case "/load":
-            session.load(Path(rest))
+            session.load(Path(rest).expanduser())
             _note(f"loaded {len(session.messages)} messages, {session.tokens:,} tokens")
         case "/reset":
             session.reset()
@@ -198,6 +207,13 @@ def _obey(session: ChatSession, line: str) -> None:
             _show(session, session.ask(line))
 
 
+def _require_utf8(line: str) -> None:
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        raise DataError("this line is not valid UTF-8", hint="send text in UTF-8: iconv -t utf-8") from error
+
+
 def _show(session: ChatSession, asked: Asked) -> None:
     """Write an answer as it comes; Ctrl-C stops it, and what was written stays part of the conversation."""
     if asked.dropped:
@@ -209,12 +225,10 @@ def _show(session: ChatSession, asked: Asked) -> None:
     stopped = False
     try:
         for text in asked.stream():
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            write(text, sys.stdout)
     except KeyboardInterrupt:
         stopped = True
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+    write("\n", sys.stdout)
     _tell(session, asked.keep(), seconds=time.perf_counter() - began, stopped=stopped)
 
 
@@ -234,4 +248,8 @@ def _tell(session: ChatSession, answer: ChatAnswer, *, seconds: float, stopped: 
 
 
 def _note(text: str) -> None:
-    typer.secho(f"({text})", err=True, dim=True)
+    _say(f"({text})", dim=True)
+
+
+def _say(text: str, **style: Any) -> None:
+    typer.secho(without_commands(text), err=True, **style)

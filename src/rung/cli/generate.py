@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rung.cli.options import Json, Run, Threads, examples
+from rung.cli.terminal import write
 from rung.cli.threads import settle_threads
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def generate(
     for option, text in zip(options, texts, strict=True):
         if n > 1:
             typer.secho(f"--- seed {option.seed}", dim=True)
-        typer.echo(prompt + text.text)
+        write(f"{prompt}{text.text}\n", sys.stdout)
         if logprobs:
             _print_logprobs(model, text)
 
@@ -121,13 +122,12 @@ def generate(
 def _stream(model: LanguageModel, prompt: str, options: SamplingOptions) -> None:
     """Write the prompt and then each piece as soon as it is certain."""
     pieces = model.engine.stream(prompt, options)
-    sys.stdout.write(prompt)
+    write(prompt, sys.stdout)
     count, reason = 0, None
     for piece in pieces:
-        sys.stdout.write(piece.text)
-        sys.stdout.flush()
+        write(piece.text, sys.stdout)
         count, reason = count + 1, piece.finish_reason
-    sys.stdout.write("\n")
+    write("\n", sys.stdout)
     if reason == "length" and count < options.max_tokens:
         note = f"(ended after {count} tokens: the network's context of {model.engine.context_length} is full)"
         typer.secho(note, err=True, dim=True)
