@@ -221,6 +221,8 @@ def adapter(tmp_path: Path) -> tuple[Path, Path]:
         ({"init_lora_weights": "pissa_niter_4"}, "pissa"),
         ({"use_something_new": True}, "use_something_new"),
         ({"r": None}, "rank"),
+        ({"r": 1.5}, r"r is 1\.5"),
+        ({"r": 10**12}, "says rank 1000000000000, the tensors of"),
     ],
 )
 def test_settings_that_are_not_known_are_refused(

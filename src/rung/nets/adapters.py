@@ -157,7 +157,7 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         )
     try:
         return LoraConfig(
-            r=int(values["r"]),
+            r=_rank(values["r"]),
             lora_alpha=float(values["lora_alpha"]),
             lora_dropout=float(values.get("lora_dropout", 0.0)),
             use_dora=bool(values.get("use_dora", False)),
@@ -165,6 +165,12 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(f"{ADAPTER_CONFIG} does not say what rank or scale: {error!r}", where=str(path)) from error
+
+
+def _rank(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"r is {value!r:.80}")
+    return value
 
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -188,6 +194,13 @@ def _put_on(
     """Add the adapter to the layers that the file has tensors for, and give it their values."""
     if not adapters:
         raise RunFolderError("this file holds no adapter", where=where)
+    for path, parts in adapters.items():
+        if "lora_A" in parts and len(parts["lora_A"]) != config.r:
+            raise RunFolderError(
+                f"{ADAPTER_CONFIG} says rank {config.r}, the tensors of {path} have rank {len(parts['lora_A'])}",
+                where=where,
+                hint="the files are of different adapters: copy or fetch the folder again",
+            )
     if name not in adapters_of(net):
         values = {**vars(config), "target_modules": tuple(adapters)}
         add_lora(net, LoraConfig(**values), generator=None, name=name)

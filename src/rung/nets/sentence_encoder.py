@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rung.errors import RunFolderError
 from rung.nets.decoder import Linear
 from rung.nets.encoder import Encoder
 from rung.nets.pooling import LastTokenPooling, MaxPooling, MeanPooling
+from rung.nets.strict_config import check_values
 
 Similarity = Literal["cosine", "dot"]
 
@@ -66,6 +68,15 @@ class DenseConfig:
     out_features: int
     bias: bool = True
     activation: str = "torch.nn.modules.linear.Identity"
+
+    def __post_init__(self) -> None:
+        """Refuse a layer that cannot be built (RunFolderError: such sizes come from a `config.json`)."""
+        check_values(self)
+        if self.activation not in tuple(DENSE_ACTIVATIONS):  # a tuple, because what a file says may have no hash
+            raise RunFolderError(
+                f"activation_function {self.activation!r:.80} is not supported",
+                hint=f"supported: {', '.join(DENSE_ACTIVATIONS)}",
+            )
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from rung.nets.blank import without_values
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import load_encoder, read_pooler, save_encoder
 from rung.nets.pretrained import CONFIG, read_config_file, read_weights
-from rung.nets.sentence_encoder import DENSE_ACTIVATIONS, POOLINGS, DenseConfig, SentenceConfig, SentenceNet
-from rung.nets.strict_config import check_keys, read_json
+from rung.nets.sentence_encoder import POOLINGS, DenseConfig, SentenceConfig, SentenceNet
+from rung.nets.strict_config import build_config, check_keys, read_json
 from rung.nets.weights import WEIGHTS
 from rung.runfolder import readable_write_errors, write_json
 
@@ -231,17 +231,9 @@ def _dense(folder: Path) -> DenseConfig:
         "use_residual": False,
     }
     check_keys(stored, {"in_features", "out_features", "bias", "activation_function"}, only, str(path))
-    activation = stored.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in tuple(DENSE_ACTIVATIONS):
-        raise RunFolderError(
-            f"activation_function {activation!r:.80} is not supported",
-            where=str(path),
-            hint=f"supported: {', '.join(DENSE_ACTIVATIONS)}",
-        )
-    sizes = [stored.get("in_features"), stored.get("out_features")]
-    if not all(type(size) is int and size > 0 for size in sizes):
-        raise RunFolderError(f"in_features and out_features must be whole numbers, not {sizes}", where=str(path))
-    return DenseConfig(int(sizes[0] or 0), int(sizes[1] or 0), bool(stored.get("bias", True)), activation)
+    values = {name: stored[name] for name in ("in_features", "out_features", "bias") if name in stored}
+    values["activation"] = stored.get("activation_function", "torch.nn.modules.activation.Tanh")
+    return build_config(DenseConfig, values, str(path))
 
 
 def _settings(path: Path) -> dict[str, Any]:
