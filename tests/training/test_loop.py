@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -196,7 +195,7 @@ def test_an_interrupt_finishes_the_step_and_saves(tmp_path: Path, number: signal
     def interrupting(net: Any, batch: Any) -> Loss:
         calls.append(1)
         if len(calls) == 9:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         return toy_objective(net, batch)
 
     calls: list[int] = []
@@ -212,8 +211,8 @@ def test_an_interrupt_finishes_the_step_and_saves(tmp_path: Path, number: signal
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     def impatient(_net: Any, _batch: Any) -> Loss:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         raise AssertionError("not reached")
 
     with pytest.raises(KeyboardInterrupt):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +90,7 @@ def test_the_folder_is_one_that_transformers_opens_and_talks_with(tuned: Tuned) 
 class Impatient(SilentDisplay):
     def update(self, report: StepReport) -> None:
         if report.step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])

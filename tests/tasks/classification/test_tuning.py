@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -230,7 +229,7 @@ class Impatient(SilentDisplay):
 
     def update(self, report: StepReport) -> None:
         if report.step == 7:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 METHODS = {"full": TuningMethod(), "gradual": TuningMethod(gradual=True, layer_decay=0.5), "lora": LORA}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -62,7 +61,7 @@ class Impatient(SilentDisplay):
     def update(self, report: StepReport) -> None:  # noqa: ARG002 - any step
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 class Files:
@@ -243,6 +242,7 @@ def test_without_raw_text_nothing_is_added(files: Files) -> None:
     assert prepared.tokenizer.sentinels == ()
 
 
+@pytest.mark.usefixtures("ticking_clock")
 def test_minutes_are_shared(files: Files) -> None:
     made = files.plan(steps=None, minutes=0.3)
     assert made.pretraining_steps > 0
@@ -250,11 +250,16 @@ def test_minutes_are_shared(files: Files) -> None:
     assert any("pretraining" in line for line in made.lines())
 
 
+@pytest.mark.usefixtures("ticking_clock")
 def test_the_schedule_follows_a_deadline_in_both_phases(files: Files, tmp_path: Path) -> None:
-    done = files.start(tmp_path / "run", steps=None, minutes=0.1)
+    """A step of the loop reads the clock more often than a step of the plan did: both phases must end earlier."""
+    done = files.start(tmp_path / "run", steps=None, minutes=0.3)
     before, after = latest_good(tmp_path / "run" / "pretraining", print), latest_good(tmp_path / "run", print)
     assert before is not None
     assert after is not None
+    for phase in (before.state, after.state):
+        assert phase.revisions
+        assert phase.revisions[-1].new_steps == phase.step < phase.revisions[0].old_steps
     stored = RewritingRecipe.load(tmp_path / "run").training
     assert stored.steps == before.state.step + after.state.step
     assert (done.pretraining["steps"], done.steps) == (before.state.step, after.state.step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -127,7 +126,7 @@ class Impatient(SilentDisplay):
 
     def update(self, report: StepReport) -> None:
         if report.step == 16:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(files: dict[str, list[Path]], tmp_path: Path) -> None:
@@ -153,9 +152,11 @@ def test_the_stored_recipe_repeats_the_run(files: dict[str, list[Path]], tmp_pat
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.usefixtures("ticking_clock")
 def test_minutes_make_a_plan_without_gaps(files: dict[str, list[Path]]) -> None:
-    made = plan(files["train"], source="en", target="de", minutes=0.3, threads=1)
-    assert made.seconds_per_step is not None
+    made, again = (plan(files["train"], source="en", target="de", minutes=0.3, threads=1) for _ in range(2))
+    assert made.seconds_per_step == pytest.approx(0.01)  # two readings of the clock
+    assert again.steps == made.steps
     recipe = made.recipe
     assert (recipe.net.hidden_size, recipe.net.num_hidden_layers) == (128, 4)
     assert recipe.training.steps == made.steps > 0

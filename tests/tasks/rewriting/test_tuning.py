@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -168,7 +167,7 @@ class Impatient(SilentDisplay):
 
     def update(self, report: StepReport) -> None:
         if report.step == 8:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("method", [TuningMethod(layer_decay=0.8), LORA], ids=["full", "lora"])

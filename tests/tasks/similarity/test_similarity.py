@@ -137,10 +137,9 @@ class InterruptedDisplay(SilentDisplay):
 
     def update(self, report: Any) -> None:
         if report.step == self.step:
-            import os
             import signal
 
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(base: Path, tmp_path: Path) -> None:

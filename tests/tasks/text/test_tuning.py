@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -137,7 +136,7 @@ class Impatient(SilentDisplay):
 
     def update(self, report: StepReport) -> None:
         if report.step == 7:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 METHODS = {
