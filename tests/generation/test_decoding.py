@@ -79,3 +79,30 @@ def test_a_moved_text_goes_on(net: CausalLM) -> None:
         expected = decoder.step([text[-1] for text in texts], [8, 13])[1]
         decoder.move(1, 0)
         torch.testing.assert_close(decoder.step(texts[1][-1:], [13])[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("known", [1, 6, 19])
+def test_a_text_goes_on_from_a_kept_beginning(any_net: CausalLM, known: int) -> None:
+    """The row had another, longer text before; what is read behind the beginning takes its place."""
+    text, other = random_texts(any_net, [20, 30])
+    decoder = FusedDecoder(any_net, "fp32", invariant=False)
+    with torch.inference_mode():
+        decoder.open(2, 30)
+        decoder.prefill([other, text], 0)
+        beginning = decoder.keep(1, 20)[:, :, :known]
+        scores = [decoder.extend(beginning, text[known:], 0), decoder.step([5, other[-1]], [20, 29])[:1]]
+    with torch.no_grad():
+        expected = any_net(torch.tensor([[*text, 5]]))[0, -2:]
+    torch.testing.assert_close(torch.cat(scores), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_long_prompt_is_read_in_blocks(net: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = random_texts(net, [50])
+    decoder = FusedDecoder(net, "fp32", invariant=False)
+    monkeypatch.setattr("rung.generation.decoding._BLOCK", 16)
+    with torch.inference_mode():
+        decoder.open(2, 50)
+        scores = decoder.prefill([text, text[:33]], 0)
+    with torch.no_grad():
+        expected = net(torch.tensor([text]))[0, [49, 32]]
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)

@@ -13,9 +13,10 @@ from rung.data.tokenizer import StreamDecoder, Tokenizer
 from rung.errors import GenerationError, UsageError
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
+from rung.generation.prefix_cache import PrefixCache
 from rung.generation.sampling import Sampler
 from rung.generation.stopping import TextStream
-from rung.generation.token_decoder import token_decoder
+from rung.generation.token_decoder import ExtendingDecoder, token_decoder
 
 FinishReason = Literal["stop", "length"]
 """stop: an end-of-text token or a stop string. length: `max_tokens`, or the network's context was full."""
@@ -84,6 +85,7 @@ class Engine:
         if max_batch < 1:
             raise UsageError(f"max_batch must be at least 1, not {max_batch}", where="max_batch")
         self._decoder = token_decoder(net, precision, invariant=invariant)
+        self._invariant = invariant
         if tokenizer.vocab_size > self._decoder.vocab_size:
             raise GenerationError(
                 f"the tokenizer has {tokenizer.vocab_size:,} tokens, the network knows {self._decoder.vocab_size:,}",
@@ -92,12 +94,24 @@ class Engine:
         self._tokenizer = tokenizer
         self._max_batch = max_batch
         self._end_ids = self._decoder.end_token_ids | {tokenizer.eos_token_id}
-        self._current: object = None  # the call that the decoder's rows belong to
+        self._current: Sequence[_Request] = ()  # those of the call that the decoder's rows belong to
 
     @property
     def context_length(self) -> int:
         """Tokens that prompt and text may have together."""
         return self._decoder.context_length
+
+    def prefix_cache(self, max_texts: int = 1) -> PrefixCache | None:
+        """A cache for `stream` that remembers the last `max_texts` texts; None where every text is read from its start.
+
+        That is so with `invariant`, which promises equal bits, and with networks whose state cannot be cut: recurrent
+        ones, and those that see the last few tokens only.
+        """
+        if max_texts < 1:
+            raise UsageError(f"max_texts must be at least 1, not {max_texts}", where="max_texts")
+        if self._invariant or not isinstance(self._decoder, ExtendingDecoder):
+            return None
+        return PrefixCache(self._decoder, max_texts)
 
     def generate(
         self, prompts: str | Sequence[Prompt], options: SamplingOptions | Sequence[SamplingOptions] = _DEFAULT
@@ -115,10 +129,29 @@ class Engine:
             pass
         return [request.result() for request in requests]
 
-    def stream(self, prompt: Prompt, options: SamplingOptions = _DEFAULT) -> Iterator[Piece]:
-        """Continue `prompt`, one piece a token; all texts joined equal `generate`'s text. Errors as in `generate`."""
+    def stream(
+        self, prompt: Prompt, options: SamplingOptions = _DEFAULT, prefixes: PrefixCache | None = None
+    ) -> Iterator[Piece]:
+        """Continue `prompt`, one piece a token; all texts joined equal `generate`'s text. Errors as in `generate`.
+
+        `prefixes`, from `prefix_cache`: what the text has in common with those is not read again; it is then kept
+        there itself, as far as it was written, also when nobody asks for its end.
+        """
+        if prefixes is not None and prefixes.decoder is not self._decoder:
+            raise UsageError("this prefix cache belongs to another engine", hint="ask this one for its own")
         request = self._request(prompt, options)  # at once, so that errors come before the first piece is asked for
-        return (piece for _, piece in self._run([request]))
+        return self._stream([request], prefixes)
+
+    def _stream(self, requests: Sequence[_Request], prefixes: PrefixCache | None) -> Iterator[Piece]:
+        """Write the one request."""
+        try:
+            for _, piece in self._run(requests, prefixes):
+                yield piece
+        finally:
+            written = requests[0]
+            # As long as the rows are this call's, they hold all tokens but the one chosen last.
+            if prefixes is not None and self._current is requests and written.logprobs:
+                prefixes.keep(written.tokens[:-1], 0)
 
     def _request(self, prompt: Prompt, options: SamplingOptions) -> _Request:
         tokens = self._tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
@@ -132,16 +165,18 @@ class Engine:
         return _Request(tokens, options, TextStream(StreamDecoder(self._tokenizer), options.stop), len(tokens))
 
     @torch.inference_mode()  # as a decorator, so that the caller's own code between two pieces is outside of it
-    def _run(self, requests: Sequence[_Request]) -> Iterator[tuple[_Request, Piece]]:
+    def _run(
+        self, requests: Sequence[_Request], prefixes: PrefixCache | None = None
+    ) -> Iterator[tuple[_Request, Piece]]:
         """Write all texts, at most `max_batch` at a time; whoever ends makes room for the next who waits."""
-        call = self._current = object()
+        self._current = requests
         waiting = list(requests)
         active: list[_Request] = []
         needed = max((request.last_length(self.context_length) for request in requests), default=0)
         self._decoder.open(min(len(waiting), self._max_batch), needed)
         sampler: Sampler | None = None  # for `active`, as long as it stays the same
         while waiting or active:
-            if self._current is not call:
+            if self._current is not requests:
                 raise GenerationError(
                     "this stream was ended by another call to the same engine",
                     hint="finish one before the next, or make an engine for each",
@@ -149,7 +184,7 @@ class Engine:
             if waiting and len(active) < self._max_batch:
                 room = self._max_batch - len(active)
                 joining, waiting = waiting[:room], waiting[room:]
-                scores = self._decoder.prefill([request.tokens for request in joining], len(active))
+                scores = self._read([request.tokens for request in joining], len(active), prefixes)
                 yield from self._choose(scores, joining, self._sampler(joining))
                 active, sampler = [*active, *joining], None
             else:
@@ -158,6 +193,11 @@ class Engine:
                 yield from self._choose(scores, active, sampler)
             if any(request.finish_reason for request in active):
                 active, sampler = self._close(active), None
+
+    def _read(self, prompts: Sequence[list[int]], first_row: int, prefixes: PrefixCache | None) -> torch.Tensor:
+        if prefixes is None:
+            return self._decoder.prefill(prompts, first_row)
+        return torch.cat([prefixes.read(prompt, row) for row, prompt in enumerate(prompts, start=first_row)])
 
     def _sampler(self, requests: Sequence[_Request]) -> Sampler:
         options = [request.options for request in requests]

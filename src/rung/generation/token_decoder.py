@@ -7,7 +7,7 @@ last tokens. The engine knows this protocol alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -62,6 +62,19 @@ class TokenDecoder(Protocol):
 
     def move(self, source: int, target: int) -> None:
         """Copy what is kept of a text to another row."""
+        ...
+
+
+@runtime_checkable
+class ExtendingDecoder(TokenDecoder, Protocol):
+    """A decoder that can go on from any place of a text it has read; one that carries a state of fixed size cannot."""
+
+    def keep(self, row: int, length: int) -> torch.Tensor:
+        """A copy of what is kept of the first `length` tokens of a row; its third dimension is theirs."""
+        ...
+
+    def extend(self, beginning: torch.Tensor, tokens: Sequence[int], row: int) -> torch.Tensor:
+        """Read `tokens` into a row, behind a text of which `keep` gave `beginning`; return scores (1, vocabulary)."""
         ...
 
 

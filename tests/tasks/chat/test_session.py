@@ -168,3 +168,29 @@ def test_a_model_without_the_templates_tokens_is_refused(talker: Talker) -> None
     bare = train_tokenizer(["x"], kind="byte", vocab_size=257)
     with pytest.raises(TokenizerError, match=r"<\|im_start\|>"):
         Talker(talker.engine, bare, talker.template)
+
+
+def test_a_turn_reads_what_is_new_and_answers_the_same(talker: Talker) -> None:
+    """Ten turns, the oldest dropped on the way, one answered anew, one edited: as if all were read from the start."""
+    kept, anew = ChatSession(talker, OPTIONS), ChatSession(talker, OPTIONS)
+    anew.prefixes = None
+    assert kept.prefixes is not None
+    tokens = [0]
+    for number in range(10):
+        reused = kept.prefixes.tokens_reused
+        for session in (kept, anew):
+            say(session, f"turn {number}")
+        assert kept.last is not None
+        assert kept.last == anew.last
+        if not kept.last.dropped:
+            assert kept.prefixes.tokens_reused - reused >= tokens[-1]  # at least the prompt of the turn before
+        tokens.append(kept.last.prompt_tokens)
+    assert kept.last.dropped > 0
+    assert kept.prefixes.tokens_reused + kept.prefixes.tokens_read == sum(tokens)
+    for session in (kept, anew):
+        "".join(session.regenerate().stream())
+        session.messages[-2:] = [Message("user", "an edited turn"), Message("assistant", "so it is")]
+        say(session, "and now?")
+    assert kept.last == anew.last
+    kept.reset()
+    assert kept.prefixes.tokens_reused == 0

@@ -11,19 +11,27 @@ from rung.data.conversations import Message, messages_from, require_turns
 from rung.errors import DataError, RunFolderError, UsageError
 from rung.generation.engine import Piece
 from rung.generation.options import SamplingOptions
+from rung.generation.prefix_cache import PrefixCache
 from rung.runfolder import write_text
 from rung.tasks.chat.talking import ChatAnswer, Prompt, Talker, finished
 
 
 @dataclass
 class ChatSession:
-    """Messages so far, and the model that answers. Each answer is drawn with a seed of its own."""
+    """Messages so far, and the model that answers. Each answer is drawn with a seed of its own.
+
+    `prefixes` keeps what the network has read, so that a turn costs what is new in it; None: all is read in every turn.
+    """
 
     talker: Talker
     options: SamplingOptions
     messages: list[Message] = field(default_factory=list)
     last: ChatAnswer | None = None
     answers: int = 0
+    prefixes: PrefixCache | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.prefixes = self.talker.engine.prefix_cache()
 
     @property
     def system(self) -> str | None:
@@ -49,6 +57,7 @@ class ChatSession:
         """Forget all that was said; the system message stays."""
         self.messages = self.messages[:1] if self.system is not None else []
         self.last = None
+        self.prefixes = self.talker.engine.prefix_cache()
 
     @property
     def tokens(self) -> int:
@@ -104,7 +113,7 @@ class Asked:
 
     def stream(self) -> Iterator[str]:
         """The text of the answer as it is written."""
-        for piece in self.session.talker.stream(self.prompt, self.options):
+        for piece in self.session.talker.stream(self.prompt, self.options, self.session.prefixes):
             self.pieces.append(piece)
             if piece.text:
                 yield piece.text

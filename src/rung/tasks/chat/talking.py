@@ -13,6 +13,7 @@ from rung.data.tokenizer import Tokenizer
 from rung.errors import GenerationError
 from rung.generation.engine import Engine, FinishReason, Piece
 from rung.generation.options import SamplingOptions
+from rung.generation.prefix_cache import PrefixCache
 
 _LEAST_ROOM_SHARE = 4  # an answer is left at least this part of the context, or its `max_tokens` if that is less
 
@@ -88,10 +89,10 @@ class Talker:
             hint="shorten the message, or the system message",
         )
 
-    def stream(self, prompt: Prompt, options: SamplingOptions) -> Iterator[Piece]:
-        """The answer, piece by piece."""
+    def stream(self, prompt: Prompt, options: SamplingOptions, prefixes: PrefixCache | None = None) -> Iterator[Piece]:
+        """The answer, piece by piece; `prefixes` as in `Engine.stream`."""
         stops = (*options.stop_tokens, self.end_of_turn)
-        return self.engine.stream(prompt.token_ids, replace(options, stop_tokens=stops))
+        return self.engine.stream(prompt.token_ids, replace(options, stop_tokens=stops), prefixes)
 
     def answer(self, messages: Sequence[Message], options: SamplingOptions) -> ChatAnswer:
         """The whole answer. Errors as in `prompt`."""
