@@ -56,6 +56,16 @@ def test_scores_of_transformers_both_ways(family: str, tmp_path: Path) -> None:
         torch.testing.assert_close(again.state_dict()[name], tensor)
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_as_much_is_dropped_as_in_transformers(family: str, tmp_path: Path) -> None:
+    peer = theirs(family)
+    setattr(peer.config, "seq_classif_dropout" if family == "distilbert" else "classifier_dropout", 0.3)
+    setattr(peer.config, "dropout" if family == "distilbert" else "hidden_dropout_prob", 0.15)
+    peer.save_pretrained(tmp_path)
+    again = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path)
+    assert load_tagger(tmp_path).dropout == again.dropout.p
+
+
 def test_a_new_head_on_a_body(tmp_path: Path) -> None:
     theirs("bert").save_pretrained(tmp_path)
     torch.manual_seed(3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from rung.generation.beam_search import BeamOptions
 from rung.generation.target_rules import TargetRules
 from rung.nets.encoder_decoder_folder import SequenceConfig
 from rung.nets.pretrained import GENERATION_CONFIG, read_config_file
+from rung.nets.strict_config import read_json
 
 _HONOURED = frozenset(
     {
@@ -114,7 +114,7 @@ def read_target_settings(folder: Path, config: SequenceConfig) -> TargetSettings
     """
     path = folder / GENERATION_CONFIG
     if path.is_file():
-        stored = _read(path)
+        stored = read_json(path)
         where = str(path)
         for key, value in stored.items():
             _check(key, value, where)
@@ -142,16 +142,6 @@ def read_target_settings(folder: Path, config: SequenceConfig) -> TargetSettings
         raise RunFolderError(error.problem, where=where, hint="mend the file") from None
     most = _most(stored, where)
     return TargetSettings(rules, options.num_beams, options.length_penalty, options.early_stopping, most, stored)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunFolderError(f"cannot read {path.name}: {error}", where=str(path)) from error
-    if not isinstance(stored, dict):
-        raise RunFolderError(f"{path.name} is not a JSON object", where=str(path))
-    return stored
 
 
 def _check(key: str, value: Any, where: str) -> None:

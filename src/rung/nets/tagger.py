@@ -32,11 +32,13 @@ class Tagger(nn.Module):
         self.config = config
         self.body = Encoder(config)
         self.head = Linear(config.hidden_size, num_tags)
+        # DistilBERT's classifier has a dropout of its own, its tagger has not.
+        self.dropout = config.hidden_dropout_prob if config.model_type == "distilbert" else config.dropout
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the scores (batch, time, tags) of `input_ids` (batch, time) under `mask`, where there is padding."""
         hidden = self.body(self.body.embed(batch["input_ids"]), batch.get("mask")).hidden
-        scores: torch.Tensor = self.head(F.dropout(hidden, self.config.dropout, self.training))
+        scores: torch.Tensor = self.head(F.dropout(hidden, self.dropout, self.training))
         return scores
 
 

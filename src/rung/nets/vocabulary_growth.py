@@ -13,7 +13,7 @@ _MATRICES = ("embed_tokens.weight", "lm_head.weight", "wte.weight")
 
 
 def grow_vocabulary(net: Any, *, known: int, wanted: int) -> Any:
-    """`net` with rows for `wanted` tokens, of which the first `known` had a meaning when it was trained.
+    """`net`, a decoder, with rows for `wanted` tokens, of which the first `known` had a meaning when it was trained.
 
     Rows that pad the matrices to a multiple of 64 are used up first; then a network with larger matrices is returned.
     New rows begin as the mean of the known ones, so that at first a new token is as likely as an average one and
@@ -28,11 +28,13 @@ def grow_vocabulary(net: Any, *, known: int, wanted: int) -> Any:
     for name, tensor in tensors.items():
         if name.endswith(_MATRICES):
             tensors[name] = _grown(tensor, known, wanted, rows)
-    grown: nn.Module = type(net)(replace(net.config, vocab_size=rows), tensors=tensors)
+    config = replace(net.config, vocab_size=rows)
+    grown: nn.Module = type(net)(config, dropout=net.model.dropout, tensors=tensors)
     return grown
 
 
 def _grown(matrix: torch.Tensor, known: int, wanted: int, rows: int) -> torch.Tensor:
+    """(rows, hidden): known rows, new ones, the padding that is left of `matrix`, and padding for what is missing."""
     mean = matrix[:known].mean(0, keepdim=True)
     padding = matrix[wanted:] if wanted < len(matrix) else matrix[:0]
     filled = mean.expand(rows - wanted - len(padding), -1)
