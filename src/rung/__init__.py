@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rung.comparison.language_models.command import compare_texts
     from rung.comparison.language_models.result import LanguageLadder
     from rung.comparison.pairs_command import compare_pairs
+    from rung.comparison.prompting import prompt_curves
     from rung.comparison.result import Comparison
     from rung.export.exporting import export_model
     from rung.nets.word_vectors import WordVectors
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         EvaluationSummary,
         LanguageModel,
         TrainSummary,
+        carry_on,
         evaluate,
         extend,
         plan,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     )
     from rung.tasks.loading import load
     from rung.tasks.masked_language_modelling.model import MaskedModel
+    from rung.tasks.prompting.curves import CurveWish
     from rung.tasks.rewriting.rewriter import Rewriter
     from rung.tasks.similarity.encoder import SentenceEncoder
     from rung.tasks.tagging.tagger import Tagger
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Classifier": "rung.tasks.classification.classifier",
     "Comparison": "rung.comparison.result",
+    "CurveWish": "rung.tasks.prompting.curves",
     "EvaluationSummary": "rung.tasks.language_modelling",
     "LanguageLadder": "rung.comparison.language_models.result",
     "LanguageModel": "rung.tasks.language_modelling",
@@ -77,6 +81,7 @@ _HOMES = {
     "TrainSummary": "rung.tasks.language_modelling",
     "TuningMethod": "rung.tasks.tuning.method",
     "WordVectors": "rung.nets.word_vectors",
+    "carry_on": "rung.tasks.language_modelling",
     "compare": "rung.comparison.command",
     "compare_pairs": "rung.comparison.pairs_command",
     "compare_texts": "rung.comparison.language_models.command",
@@ -85,6 +90,7 @@ _HOMES = {
     "extend": "rung.tasks.language_modelling",
     "load": "rung.tasks.loading",
     "plan": "rung.tasks.language_modelling",
+    "prompt_curves": "rung.comparison.prompting",
     "resume": "rung.tasks.language_modelling",
     "train": "rung.tasks.language_modelling",
     "tune": "rung.tasks.tuning.tune",
@@ -93,6 +99,7 @@ _HOMES = {
 __all__ = [
     "Classifier",
     "Comparison",
+    "CurveWish",
     "DataError",
     "EvaluationError",
     "EvaluationSummary",
@@ -117,6 +124,7 @@ __all__ = [
     "UsageError",
     "WordVectors",
     "__version__",
+    "carry_on",
     "compare",
     "compare_pairs",
     "compare_texts",
@@ -125,6 +133,7 @@ __all__ = [
     "extend",
     "load",
     "plan",
+    "prompt_curves",
     "resume",
     "train",
     "tune",
