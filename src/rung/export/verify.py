@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import random
 import shutil
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,7 +173,7 @@ def _gguf_readers(source: Source, folder: Path) -> _Readers:
 
 
 def _transformers_on_gguf(file: Path, pipeline: str) -> TransformersReader:
-    with _unpacked(file) as unpacked:
+    with _unpacked(file) as unpacked, redirect_stderr(io.StringIO()):  # it draws a bar, whatever it is told
         return TransformersReader(
             file.parent, pipeline, "AutoModelForCausalLM", gguf_file=file.name, config_of=unpacked
         )
