@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rung.errors import RunFolderError, UsageError
+from rung.errors import UsageError
 from rung.progress import SILENT, Progress
 from rung.recipe import Recipe
-from rung.tasks.continuing.starting import carry_on, is_carried_on
+from rung.tasks.continuing.starting import carry_on, is_carried_on, plan_carry_on
 from rung.tasks.continuing.starting import resume as resume_carried_on
 from rung.tasks.evaluating import EvaluationSummary, evaluate
 from rung.tasks.language_model import LanguageModel, load
+from rung.tasks.ranked_training import open_session
 from rung.tasks.run import Run, TrainSummary, default_folder, require_empty
 from rung.tasks.text_counting import TextCounting
-from rung.tasks.text_planning import open_session, plan_and_tell, plan_network, same_text, start_run
+from rung.tasks.text_planning import plan_and_tell, plan_network, same_text, start_run
 from rung.tasks.text_preparation import is_counted, prepare_text
 from rung.tasks.text_training import TextTraining, training_deadline
 from rung.training.checkpoint import (
@@ -41,6 +42,7 @@ __all__ = [
     "extend",
     "load",
     "plan",
+    "plan_carry_on",
     "resume",
     "train",
 ]
@@ -169,17 +171,8 @@ def resume(
 
     Raises RunFolderError when the run is finished or damaged, or its text has changed since.
     """
-    opened = Run.open(Path(run))
-    if opened.header["state"] == "finished":
-        raise RunFolderError(
-            "this run is finished", where=str(run), hint=f"train it on with: rung train --extend {run} --minutes M"
-        )
-    planned = opened.recipe.training.threads
-    if threads is not None and threads != planned:
-        raise UsageError(
-            f"this run was planned with {planned} threads; with another number its sums would differ",
-            hint="leave --threads out",
-        )
+    instead = f"train it on with: rung train --extend {run} --minutes M"
+    opened = Run.open_unfinished(Path(run), threads=threads, instead=instead)
     with open_session(progress, display, time.monotonic()) as session:
         if is_carried_on(opened):
             return resume_carried_on(opened, session)

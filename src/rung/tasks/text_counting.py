@@ -13,9 +13,10 @@ from rung.generation.options import SamplingOptions
 from rung.nets.ngram import save_ngram
 from rung.records import Record
 from rung.tasks.card_parts import record_row
+from rung.tasks.ranked_training import Session
 from rung.tasks.run import Run, TrainSummary, write_measurements
 from rung.tasks.text_preparation import PreparedText
-from rung.tasks.text_training import SAMPLE_TOKENS, Session
+from rung.tasks.text_training import SAMPLE_TOKENS
 from rung.training.ngram.kneser_ney import Estimate, estimate
 
 _EVALUATED_BYTES = 2_000_000  # of held-out text, evenly spread; half a second

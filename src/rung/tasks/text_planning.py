@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,27 +11,16 @@ import torch
 
 from rung.data.tokenizer import Tokenizer
 from rung.errors import RunFolderError, UsageError
-from rung.progress import SILENT, Progress
+from rung.progress import Progress
 from rung.recipe import Recipe
+from rung.tasks.ranked_training import Session
 from rung.tasks.run import Run
 from rung.tasks.text_preparation import PreparedText, is_counted, matrix_rows, prepare_text, read_corpus
-from rung.tasks.text_training import Session
-from rung.training.distributed import world_from_environment
 from rung.training.machine import this_machine
-from rung.training.meter import Display
 from rung.training.ngram.plan import NgramPlan, plan_ngram
 from rung.training.plan import Plan, make_plan
-from rung.training.precision import bf16_is_faster, tune_allocator
+from rung.training.precision import bf16_is_faster
 from rung.training.timing import step_timer
-
-
-@contextmanager
-def open_session(progress: Progress, display: Display, began: float) -> Iterator[Session]:
-    """Where training runs, from a launcher's environment; only the main process is watched."""
-    tune_allocator()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with world_from_environment(device) as world:
-        yield Session(world, progress if world.is_main else SILENT, display, began)
 
 
 def plan_and_tell(wanted: Recipe, text: PreparedText, deadline: float | None, session: Session) -> Plan | NgramPlan:

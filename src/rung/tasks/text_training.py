@@ -22,17 +22,17 @@ from rung.nets.language_models import (
     load_language_model,
     save_language_model,
 )
-from rung.progress import Progress
+from rung.recipe import Recipe
 from rung.records import Record
 from rung.tasks.model_card import model_card
+from rung.tasks.ranked_training import RankedTraining, Session
 from rung.tasks.run import Run, TrainSummary
 from rung.tasks.text_preparation import PreparedText, matrix_rows
 from rung.tasks.text_reading import TextReading
 from rung.training import loop
-from rung.training.checkpoint import Checkpoint, TrainerState
+from rung.training.checkpoint import Checkpoint
 from rung.training.contracts import LoopResult, LoopSettings, Optimizer
-from rung.training.distributed import World
-from rung.training.meter import Display, Figures
+from rung.training.meter import Figures
 from rung.training.optimizers import build_optimizer
 from rung.training.precision import matmul_peak
 from rung.training.schedule import Schedule
@@ -46,16 +46,6 @@ _EVALUATION_SHARE = 0.03  # of the training time, for the last evaluation
 _LEAST_EVALUATION_BYTES = 200_000
 _FORWARD_SPEEDUP = 3.0  # of a forward pass over a training step
 SAMPLE_TOKENS = 120
-
-
-@dataclass(frozen=True)
-class Session:
-    """Where a command runs, who watches it, and when it began (a reading of `time.monotonic()`)."""
-
-    world: World
-    progress: Progress
-    display: Display
-    began: float
 
 
 @dataclass(frozen=True)
@@ -73,13 +63,13 @@ def training_deadline(minutes: float | None, began: float) -> float | None:
     return began + 60 * minutes * (1 - _FINISH_SHARE) - _FINISH_SECONDS
 
 
-class TextTraining:
-    """Trains `run` by its recipe, measures it, and makes its folder a model. Every rank does; the main one writes."""
+class TextTraining(RankedTraining[Recipe, TrainSummary]):
+    """Trains a language model by the recipe of its run."""
 
     def __init__(self, run: Run, text: PreparedText, session: Session) -> None:
         """Take a run whose recipe has no gaps, and its text."""
-        self.run, self.text, self.session = run, text, session
-        self.recipe = run.recipe
+        super().__init__(run, run.recipe, session)
+        self.text = text
         self.dtype = torch.bfloat16 if self.recipe.training.precision == "bf16" else torch.float32
         (self.config,) = candidate_configs(
             self.recipe.net,
@@ -87,21 +77,6 @@ class TextTraining:
             context=choose_context(self.recipe.net, tokens=0.0, bytes_per_token=1.0),  # no gap: the recipe's own
             eos_token_id=text.tokenizer.eos_token_id,
         )
-
-    def train(self, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> TrainSummary:
-        """Train from `checkpoint` or from the beginning until the schedule ends; see `rung.training.loop.train`."""
-        world = self.session.world
-        torch.set_num_threads(self.recipe.training.threads or torch.get_num_threads())
-        if world.is_main:
-            self.run.write("training")
-        result = self._loop(deadline, checkpoint)
-        world.wait_for_all()
-        if not world.is_main:
-            return self._summary(result)
-        if result.ended == "interrupted":
-            self.run.write("interrupted")
-            return self._summary(result)
-        return self._publish(result)
 
     def _network(self, checkpoint: Path | None) -> Net:
         """The network to train (`checkpoint` None: drawn from the seed), on this rank's device."""
@@ -190,15 +165,6 @@ class TextTraining:
         """How much held-out text the last evaluation may read; half-overlapping windows read every token twice."""
         affordable = trained_tokens * _EVALUATION_SHARE * _FORWARD_SPEEDUP / 2 * self.text.valid.bytes_per_token
         return round(max(affordable, _LEAST_EVALUATION_BYTES))
-
-    def _on_revision(self, state: TrainerState) -> None:
-        """Keep the stored recipe true: with its schedule, the same run can be had again without a clock."""
-        self._store_schedule(state.schedule)
-        self.run.write("training")
-
-    def _store_schedule(self, schedule: Schedule) -> None:
-        changed = {"training.steps": schedule.steps, "training.schedule": schedule.to_json()}
-        self.run.header["recipe"] = self.run.recipe.with_overrides(changed).to_json()
 
     def _publish(self, result: LoopResult) -> TrainSummary:
         """Measure the best checkpoint on held-out text, let it write a sample, and make the run folder that model."""

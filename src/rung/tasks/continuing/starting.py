@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from rung.tasks.continuing.asked import Continuation
 from rung.tasks.continuing.drifting import DriftReport, measure_drift
 from rung.tasks.continuing.old_text import OldText, ancestry, prepare_old
 from rung.tasks.continuing.training import ContinuedTraining, weights_sha256
+from rung.tasks.ranked_training import Session, open_session
 from rung.tasks.run import Run, TrainSummary, model_folder, require_empty
-from rung.tasks.text_planning import open_session, plan_network, same_text, start_run
+from rung.tasks.text_planning import plan_network, same_text, start_run
 from rung.tasks.text_preparation import PreparedText, is_counted, prepare_text
-from rung.tasks.text_training import Session, training_deadline
+from rung.tasks.text_training import training_deadline
 from rung.training.checkpoint import latest_good
 from rung.training.meter import SILENT_DISPLAY, Display
+from rung.training.plan import Plan
 
 DEFAULT_MINUTES = 10.0
 _FIXED = ("net.", "tokenizer.")
@@ -72,45 +75,127 @@ def carry_on(
     Raises UsageError, RecipeError, DataError, PlanError, TrainingError or RunFolderError, each saying what to do.
     """
     began = time.monotonic() if started is None else started
+    wish = _wish(parent, texts, replay, penalty, minutes, steps, overrides or {}, valid, seed, threads)
+    out = out or wish.parent.folder.with_name(f"{wish.parent.folder.name}-carried-on")
+    deadline = training_deadline(wish.recipe.training.minutes, began)
+    with open_session(progress, display, began) as session:
+        if session.world.is_main:
+            require_empty(out)
+            ready = _ready(wish, deadline, session)
+            start_run(
+                out,
+                ready.plan.plan,
+                ready.text,
+                parent=_named(wish.parent),
+                continues={**wish.asked.to_json(), "old": [one.to_json() for one in ready.read_before]},
+            )
+            training = ContinuedTraining(Run.open(out), ready.text, session, old=ready.old, asked=wish.asked)
+            training.measure_before(ready.drift, ready.not_measured)
+        session.world.wait_for_all()
+        return _opened(Run.open(out), session).train(deadline=deadline)
+
+
+def plan_carry_on(
+    parent: str | Path,
+    texts: Sequence[str | Path],
+    *,
+    replay: float = 0.0,
+    penalty: float = 0.0,
+    minutes: float | None = None,
+    steps: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    valid: Sequence[str | Path] = (),
+    seed: int | None = None,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+    started: float | None = None,
+) -> ContinuedPlan:
+    """Do all that `carry_on` does before training, and return what it would do. Arguments and errors as there."""
+    began = time.monotonic() if started is None else started
+    wish = _wish(parent, texts, replay, penalty, minutes, steps, overrides or {}, valid, seed, threads)
+    with open_session(progress, SILENT_DISPLAY, began) as session:
+        return _ready(wish, training_deadline(wish.recipe.training.minutes, began), session).plan
+
+
+@dataclass(frozen=True)
+class ContinuedPlan:
+    """What carrying on would do. `plan` forecasts bits per byte of a network that begins from nothing: untold here."""
+
+    plan: Plan
+    asked: Continuation
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        network, training, *_ = self.plan.lines()
+        return [network, f"{training}, {self.asked.replay:.0%} of it old text"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for `--json`."""
+        told = {key: value for key, value in self.plan.to_json().items() if key != "predicted_bits_per_byte"}
+        return {**told, **self.asked.to_json()}
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """The run to begin from, and what is asked for."""
+
+    parent: Run
+    asked: Continuation
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """All that is known before the run folder is written: texts, how far they are apart, and the plan."""
+
+    text: PreparedText
+    read_before: Sequence[OldText]
+    old: Sequence[PreparedText]
+    drift: DriftReport | None
+    not_measured: dict[str, str]
+    plan: ContinuedPlan
+
+
+def _wish(
+    parent: str | Path,
+    texts: Sequence[str | Path],
+    replay: float,
+    penalty: float,
+    minutes: float | None,
+    steps: int | None,
+    overrides: Mapping[str, Any],
+    valid: Sequence[str | Path],
+    seed: int | None,
+    threads: int | None,
+) -> _Wish:
+    """Check what a caller asked for; see `carry_on`."""
     asked = Continuation(replay, penalty)
     begun_from = _finished(Path(parent))
     if not texts:
         raise UsageError("there is no new text", hint="give files or folders: rung train --from RUN new_texts/")
     if minutes is not None and steps is not None:
         raise UsageError("minutes and steps contradict each other", hint="give one of them")
-    minutes = DEFAULT_MINUTES if minutes is None and steps is None else minutes
     given: dict[str, Any] = {
         "text.files": [str(path) for path in texts],
         "text.valid": [str(path) for path in valid],
-        "training.minutes": minutes,
+        "training.minutes": DEFAULT_MINUTES if minutes is None and steps is None else minutes,
         "training.steps": steps,
         "training.threads": threads,
     }
     given |= {} if seed is None else {"seed": seed}
-    wanted = _recipe(begun_from.recipe, asked, given, overrides or {})
-    out = out or begun_from.folder.with_name(f"{begun_from.folder.name}-carried-on")
-    deadline = training_deadline(minutes, began)
-    with open_session(progress, display, began) as session:
-        if session.world.is_main:
-            require_empty(out)
-            old = ancestry(begun_from)
-            text = prepare_text(wanted, session.progress, tokenizer=Tokenizer.load(begun_from.folder))
-            olds, missing = prepare_old(old, text.tokenizer, session.progress, needed=asked.replay > 0)
-            drift, not_measured = _drift(text, olds, missing, session.progress)
-            made = plan_network(wanted, text, deadline, session)
-            network, training, *_ = made.lines()  # the forecast is for a network that begins from nothing
-            for line in (network, f"{training}, {asked.replay:.0%} of it old text"):
-                session.progress.say(line)
-            start_run(
-                out,
-                made,
-                text,
-                parent=_named(begun_from),
-                continues={**asked.to_json(), "old": [one.to_json() for one in old]},
-            )
-            ContinuedTraining(Run.open(out), text, session, old=olds, asked=asked).measure_before(drift, not_measured)
-        session.world.wait_for_all()
-        return _opened(Run.open(out), session).train(deadline=deadline)
+    return _Wish(begun_from, asked, _recipe(begun_from.recipe, asked, given, overrides))
+
+
+def _ready(wish: _Wish, deadline: float | None, session: Session) -> _Ready:
+    """Prepare the texts, compare them, and plan; the plan is said."""
+    read_before = ancestry(wish.parent)
+    text = prepare_text(wish.recipe, session.progress, tokenizer=Tokenizer.load(wish.parent.folder))
+    old, missing = prepare_old(read_before, text.tokenizer, session.progress, needed=wish.asked.replay > 0)
+    drift, not_measured = _drift(text, old, missing, session.progress)
+    plan = ContinuedPlan(plan_network(wish.recipe, text, deadline, session), wish.asked)
+    for line in plan.lines():
+        session.progress.say(line)
+    return _Ready(text, read_before, old, drift, not_measured, plan)
 
 
 def resume(run: Run, session: Session) -> TrainSummary:

@@ -15,10 +15,11 @@ from rung.tasks.continuing.asked import Continuation
 from rung.tasks.continuing.card import card_section, continued_json
 from rung.tasks.continuing.drifting import DriftReport
 from rung.tasks.continuing.gains import Before, Change, HeldOut, held_out
+from rung.tasks.ranked_training import Session
 from rung.tasks.run import Run, TrainSummary, model_folder
 from rung.tasks.text_preparation import PreparedText
 from rung.tasks.text_reading import Replay, TextReading
-from rung.tasks.text_training import Further, Session, TextTraining
+from rung.tasks.text_training import Further, TextTraining
 from rung.training.anchor import Anchor, Anchored
 from rung.training.contracts import LoopResult, Optimizer
 

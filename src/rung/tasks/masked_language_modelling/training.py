@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 
 from rung.data.masked_batches import HeldOutMasks, Masking
-from rung.errors import RunFolderError, UsageError
 from rung.evaluation.bits_per_byte import sampled_documents
 from rung.evaluation.masked_tokens import masked_token_records, unigram_frequencies
 from rung.evaluation.pseudo_likelihood import pseudo_bits_per_byte
@@ -37,16 +35,14 @@ from rung.tasks.masked_language_modelling.plan import (
 from rung.tasks.masked_language_modelling.preparation import MaskedText, prepare, prepare_again
 from rung.tasks.masked_language_modelling.recipe import MaskedRecipe, as_recipe
 from rung.tasks.masked_language_modelling.summary import MaskedSummary, card
+from rung.tasks.ranked_training import RankedTraining, Session, open_session
 from rung.tasks.run import Run, default_folder, require_empty
-from rung.tasks.text_training import Session
 from rung.training import loop
-from rung.training.checkpoint import Checkpoint, TrainerState, latest_good
+from rung.training.checkpoint import Checkpoint, latest_good
 from rung.training.contracts import LoopResult, LoopSettings, Validation
-from rung.training.distributed import world_from_environment
 from rung.training.machine import this_machine
 from rung.training.meter import SILENT_DISPLAY, Display, Figures
 from rung.training.optimizers import build_optimizer
-from rung.training.precision import tune_allocator
 from rung.training.schedule import Schedule
 from rung.training.validation import mean_loss
 
@@ -101,7 +97,7 @@ def train(
     )
     out = out or default_folder(wanted.text.files)
     deadline = _deadline(wanted, began)
-    with _session(progress, display, began) as session:
+    with open_session(progress, display, began) as session:
         if session.world.is_main:
             require_empty(out)
             text = prepare(wanted, session.progress)
@@ -138,7 +134,7 @@ def plan(
         seed=seed,
         threads=threads,
     )
-    with _session(progress, SILENT_DISPLAY, began) as session:
+    with open_session(progress, SILENT_DISPLAY, began) as session:
         return _make_plan(wanted, prepare(wanted, progress), _deadline(wanted, began), session)
 
 
@@ -153,16 +149,8 @@ def resume(
 
     Raises RunFolderError when the run is finished or damaged, or its text has changed since.
     """
-    opened = Run.open(Path(run))
-    if opened.header["state"] == "finished":
-        raise RunFolderError("this run is finished", where=str(run), hint="train anew, for longer")
-    planned = _recipe_of(opened).training.threads
-    if threads is not None and threads != planned:
-        raise UsageError(
-            f"this run was planned with {planned} threads; with another number its sums would differ",
-            hint="leave --threads out",
-        )
-    with _session(progress, display, time.monotonic()) as session:
+    opened = Run.open_unfinished(Path(run), threads=threads, instead="train anew, for longer")
+    with open_session(progress, display, time.monotonic()) as session:
         checkpoint = latest_good(opened.folder, session.progress.say)
         return _MaskedTraining(opened, session).train(deadline=None, checkpoint=checkpoint)
 
@@ -171,13 +159,6 @@ def _deadline(wanted: MaskedRecipe, began: float) -> float | None:
     """The reading of `time.monotonic()` by which training itself must be done, so that the command ends in time."""
     minutes = wanted.training.minutes
     return None if minutes is None else began + 60 * minutes * (1 - _FINISH_SHARE) - _FINISH_SECONDS
-
-
-@contextmanager
-def _session(progress: Progress, display: Display, began: float) -> Iterator[Session]:
-    tune_allocator()
-    with world_from_environment("cuda" if torch.cuda.is_available() else "cpu") as world:
-        yield Session(world, progress if world.is_main else SILENT, display, began)
 
 
 def _make_plan(wanted: MaskedRecipe, text: MaskedText, deadline: float | None, session: Session) -> MaskedPlan:
@@ -191,35 +172,15 @@ def _make_plan(wanted: MaskedRecipe, text: MaskedText, deadline: float | None, s
     return made
 
 
-def _recipe_of(run: Run) -> MaskedRecipe:
-    return MaskedRecipe.parse(run.header["recipe"], where=str(run.folder / "rung.json"))
-
-
-class _MaskedTraining:
-    """Trains a run by its recipe, measures it, and makes its folder a model. Every rank does; the main one writes."""
+class _MaskedTraining(RankedTraining[MaskedRecipe, MaskedSummary]):
+    """Trains a BERT by the recipe of its run."""
 
     def __init__(self, run: Run, session: Session) -> None:
         """Take a run whose recipe has no gaps."""
-        self.run, self.session = run, session
-        self.recipe = _recipe_of(run)
+        super().__init__(run, MaskedRecipe.parse(run.header["recipe"], where=str(run.folder / "rung.json")), session)
         self.text = prepare_again(run, self.recipe, session.progress)
         self.config = encoder_config(self.recipe, self.text)
         self.precision = self.recipe.training.precision or "fp32"
-
-    def train(self, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> MaskedSummary:
-        """Train from `checkpoint` or from the beginning until the schedule ends; see `rung.training.loop.train`."""
-        world = self.session.world
-        torch.set_num_threads(self.recipe.training.threads or torch.get_num_threads())
-        if world.is_main:
-            self.run.write("training")
-        result = self._loop(deadline, checkpoint)
-        world.wait_for_all()
-        if not world.is_main:
-            return self._summary(result)
-        if result.ended == "interrupted":
-            self.run.write("interrupted")
-            return self._summary(result)
-        return self._publish(result)
 
     def _network(self, checkpoint: Path | None) -> MaskedLanguageModel:
         """The network to train (None: drawn from the seed), on this rank's device."""
@@ -304,16 +265,6 @@ class _MaskedTraining:
         rows = np.arange(count) * len(windows) // count
         hiding = Masking(self.text.encoder, seed=0, share=masking.share, whole_words=masking.whole_words)
         return HeldOutMasks(windows, hiding, rows)
-
-    def _on_revision(self, state: TrainerState) -> None:
-        """Keep the stored recipe true: with its schedule, the same run can be had again without a clock."""
-        self._store_schedule(state.schedule)
-        self.run.write("training")
-
-    def _store_schedule(self, schedule: Schedule) -> None:
-        changed = {"training.steps": schedule.steps, "training.schedule": schedule.to_json()}
-        self.recipe = self.recipe.with_overrides(changed)
-        self.run.header["recipe"] = self.recipe.to_json()
 
     def _publish(self, result: LoopResult) -> MaskedSummary:
         """Measure the best checkpoint on held-out text, and make the run folder that model."""

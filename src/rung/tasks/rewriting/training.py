@@ -120,15 +120,8 @@ def resume(
 
     Raises RunFolderError when the run is finished or damaged, or its pairs have changed since.
     """
-    opened = Run.open(Path(run))
-    if opened.header["state"] == "finished":
-        raise RunFolderError("this run is finished", where=str(run), hint="train a new one for longer")
+    opened = Run.open_unfinished(Path(run), threads=threads, instead="train a new one for longer")
     recipe = RewritingRecipe.parse(opened.header["recipe"], where=str(opened.folder))
-    if threads is not None and threads != recipe.training.threads:
-        raise UsageError(
-            f"this run was planned with {recipe.training.threads} threads; with another number its sums would differ",
-            hint="leave --threads out",
-        )
     session = _session(recipe, progress, display, time.monotonic())
     split = read_split(recipe.pairs, seed=recipe.seed, progress=progress)
     pairs = prepare_pairs(recipe, split, progress, tokenizer=PairTokenizer.load(opened.folder))

@@ -97,12 +97,8 @@ def resume(run: str | Path, *, threads: int | None = None, progress: Progress = 
     Raises RunFolderError when the run is finished or damaged, or its text has changed since.
     """
     began = time.monotonic()
-    opened = Run.open(Path(run))
-    if opened.header["state"] == "finished":
-        raise RunFolderError("this run is finished", where=str(run), hint="train anew, with more training.epochs")
+    opened = Run.open_unfinished(Path(run), threads=threads, instead="train anew, with more training.epochs")
     planned = WordVectorsRecipe.parse(opened.header["recipe"], where=str(opened.folder))
-    if threads is not None and threads != planned.training.threads:
-        raise UsageError(f"this run was planned with {planned.training.threads} threads", hint="leave --threads out")
     prepared = _prepare(planned, progress)
     if _describe(prepared)["sha256"] != opened.header["data"]["sha256"]:
         raise RunFolderError(
