@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - how threads wait is settled before torch is loaded
 """Tokens per second of Rung's engine and of transformers' `generate`: same weights, alternating runs, one process.
 
 The model of the project's figure: 6 layers, hidden 384, 6 heads, context 256, vocabulary 4,096. transformers runs in
@@ -16,7 +17,6 @@ import argparse
 import json
 import lzma
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -25,7 +25,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `rung` itself does; it counts before torch is loaded
+from rung.cli.threads import settle_threads
+
+settle_threads()  # as `rung` itself does; it counts before torch is loaded
 
 import torch
 
