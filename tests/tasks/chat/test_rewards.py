@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from rung.errors import RunFolderError, UsageError
 from rung.nets.lora import LoraConfig
 from rung.objectives.group_relative import GroupRelative, advantages
+from rung.records import Interval
 from rung.tasks.chat.preparation import open_base
 from rung.tasks.chat.reward_summary import BEFORE, GAIN, SOLVED
 from rung.tasks.tuning.method import TuningMethod
@@ -93,6 +95,10 @@ def test_a_model_finds_what_pays(talker: Path, problems: Path, tmp_path: Path) -
     assert "grpo" in (tmp_path / "run" / "README.md").read_text()
     assert "answers/s" in summary.lines()[0]
     assert json.loads(json.dumps(summary.to_json()))["steps"] == 30
+    told = "fewer than its base"
+    assert told not in "\n".join(summary.lines())
+    lost = gain.model_copy(update={"interval": Interval(low=-0.3, high=-0.1, method="any")})
+    assert told in "\n".join(replace(summary, records=(lost,)).lines())
 
 
 class Impatient(SilentDisplay):

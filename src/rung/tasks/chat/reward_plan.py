@@ -20,7 +20,7 @@ from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
 from rung.tasks.tuning.stepping import compute_dtype, with_steps
 from rung.training.machine import usable_cores
 
-_BATCH_PROMPTS = 4
+_BATCH_PROMPTS = 8  # with 8 answers each: as many as are written at once
 _VALIDATIONS = 4
 _FILES_SECONDS = 4.0
 _FORWARD_SHARE = 0.6  # of a step a prompt and answer, to answer greedily

@@ -25,6 +25,13 @@ class RewardTuned(Tuned):
 
     answers: tuple[tuple[str, str], ...] = ()
 
+    def remarks_told(self) -> list[str]:
+        """What to do where nothing was gained."""
+        gained = next((one.interval for one in self.records if one.name == GAIN), None)
+        if gained is None or gained.high >= 0:
+            return []
+        return ["It solves fewer than its base: try half the learning rate, or more prompts a step."]
+
     def shown(self) -> list[str]:
         """Some answers."""
         lines = []
