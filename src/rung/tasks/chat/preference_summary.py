@@ -98,25 +98,23 @@ def preference_records(
 
 
 @dataclass(frozen=True)
-class PreferenceTuned(Tuned):
+class PreferenceTuned(Tuned[PreferenceRecipe]):
     """How tuning by preferences went."""
 
     items = unit = "pairs"
     next_commands = ("rung chat {run}",)
 
-
-def card(run: Run, recipe: PreferenceRecipe, summary: PreferenceTuned) -> str:
-    """The model card of a finished run."""
-    data, training = run.header["data"], recipe.training
-    form = "means over tokens" if recipe.preference.length_normalised else "sums over tokens"
-    remarks = ["no prompt of one part is like one of another", *data["remarks"]]
-    return TunedCard(
-        library="peft" if recipe.tuning.kind == "lora" else "transformers",
-        pipeline_tag="text-generation",
-        tags=("rung", "chat", "dpo"),
-        about="tuned by direct preference optimisation (arXiv 2305.18290) to prefer the better of two answers;\n"
-        "the base is the reference",
-        data=parts_in_words(data, summary.items, remarks=remarks, key="{}_pairs"),
-        steps=f"{training.batch_size} pairs, beta {recipe.beta:g} on {form}, {training.optimizer}",
-        limits="It prefers what the pairs prefer, and still invents what it does not know.",
-    ).text(run, recipe, summary)
+    def card(self, run: Run, recipe: PreferenceRecipe) -> str:
+        """The model card of a finished run."""
+        data, training = run.header["data"], recipe.training
+        form = "means over tokens" if recipe.preference.length_normalised else "sums over tokens"
+        remarks = ["no prompt of one part is like one of another", *data["remarks"]]
+        return TunedCard(
+            pipeline_tag="text-generation",
+            tags=("rung", "chat", "dpo"),
+            about="tuned by direct preference optimisation (arXiv 2305.18290) to prefer the better of two answers;\n"
+            "the base is the reference",
+            data=parts_in_words(data, self.items, remarks=remarks, key="{}_pairs"),
+            steps=f"{training.batch_size} pairs, beta {recipe.beta:g} on {form}, {training.optimizer}",
+            limits="It prefers what the pairs prefer, and still invents what it does not know.",
+        ).text(run, recipe, self)

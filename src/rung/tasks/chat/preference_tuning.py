@@ -20,7 +20,7 @@ from rung.tasks.chat.measuring import answer_losses
 from rung.tasks.chat.preference_data import batches, keep_reference, kept_reference, pair_scores, prepare_pairs
 from rung.tasks.chat.preference_plan import PreferencePlan, make_plan
 from rung.tasks.chat.preference_recipe import PreferenceRecipe
-from rung.tasks.chat.preference_summary import PreferenceTuned, card, preference_records
+from rung.tasks.chat.preference_summary import PreferenceTuned, preference_records
 from rung.tasks.chat.tuning_base import ChatModelTuning, tuned_network
 from rung.tasks.chat.tuning_recipe import PLACES
 from rung.tasks.run import Run
@@ -149,10 +149,6 @@ class PreferenceTuning(ChatModelTuning[PreferenceRecipe, PreferenceTuned]):
             for one in (self.untuned(), self.net)
         ]
         return ItemScores(ids, losses[0].values - losses[1].values, np.ones(len(ids)))
-
-    def card(self, run: Run, summary: PreferenceTuned) -> str:
-        """The model card."""
-        return card(run, self.recipe, summary)
 
 
 TUNER = Tuner(

@@ -16,7 +16,7 @@ GAIN = f"difference in {SOLVED}"
 
 
 @dataclass(frozen=True)
-class RewardTuned(Tuned):
+class RewardTuned(Tuned[RewardRecipe]):
     """How learning by rewards went. `answers`: (prompt, answer) of the first test problems."""
 
     items = "problems"
@@ -43,18 +43,17 @@ class RewardTuned(Tuned):
         """Some answers."""
         return {"answers": [{"prompt": prompt, "answer": answer} for prompt, answer in self.answers]}
 
-
-def card(run: Run, recipe: RewardRecipe, summary: RewardTuned) -> str:
-    """The model card of a finished run."""
-    data, training, reward = run.header["data"], recipe.training, recipe.reward
-    return TunedCard(
-        library="peft" if recipe.tuning.kind == "lora" else "transformers",
-        pipeline_tag="text-generation",
-        tags=("rung", "chat", "grpo"),
-        about="which learned from its own answers to problems that can be checked (GRPO, arXiv 2402.03300)",
-        data=parts_in_words(data, summary.items, remarks=["no prompt is in two parts"], key="{}_problems"),
-        steps=f"{training.batch_size} prompts, {reward.answers} answers to each of up to {reward.max_tokens} tokens at "
-        f"temperature {reward.temperature:g},\nwhere an answer earned 1 by being right and {reward.ended:g} by ending "
-        f"its turn, distance from the base weighed {reward.beta:g},\n{training.optimizer}",
-        limits="It was rewarded for final answers, not for how it came by them.",
-    ).text(run, recipe, summary)
+    def card(self, run: Run, recipe: RewardRecipe) -> str:
+        """The model card of a finished run."""
+        data, training, reward = run.header["data"], recipe.training, recipe.reward
+        return TunedCard(
+            pipeline_tag="text-generation",
+            tags=("rung", "chat", "grpo"),
+            about="which learned from its own answers to problems that can be checked (GRPO, arXiv 2402.03300)",
+            data=parts_in_words(data, self.items, remarks=["no prompt is in two parts"], key="{}_problems"),
+            steps=f"{training.batch_size} prompts, {reward.answers} answers to each of up to {reward.max_tokens} "
+            f"tokens at temperature {reward.temperature:g},\nwhere an answer earned 1 by being right and "
+            f"{reward.ended:g} by ending its turn, distance from the base weighed {reward.beta:g},\n"
+            f"{training.optimizer}",
+            limits="It was rewarded for final answers, not for how it came by them.",
+        ).text(run, recipe, self)

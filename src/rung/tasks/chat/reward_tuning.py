@@ -15,7 +15,7 @@ from rung.records import ItemScores, Record
 from rung.tasks.chat.reward_data import prepare_problems
 from rung.tasks.chat.reward_plan import RewardPlan, make_plan, rollouts
 from rung.tasks.chat.reward_recipe import RewardRecipe
-from rung.tasks.chat.reward_summary import BEFORE, SOLVED, RewardTuned, card
+from rung.tasks.chat.reward_summary import BEFORE, SOLVED, RewardTuned
 from rung.tasks.chat.rollouts import ProblemBatches, solved_shares
 from rung.tasks.chat.tuning_base import ChatModelTuning, tuned_network
 from rung.tasks.chat.tuning_recipe import PLACES
@@ -96,10 +96,6 @@ class RewardTuning(ChatModelTuning[RewardRecipe, RewardTuned]):
         records.append(compare(after, before, name=SOLVED, unit="share"))
         shown = zip((one.prompt for one in test.items[:_SHOWN_ANSWERS]), answers, strict=False)
         return Outcome(records, scores, {"answers": tuple(shown)})
-
-    def card(self, run: Run, summary: RewardTuned) -> str:
-        """The model card."""
-        return card(run, self.recipe, summary)
 
 
 TUNER = Tuner(

@@ -24,7 +24,7 @@ from rung.tasks.chat.preparation import prepare
 from rung.tasks.chat.tuning_base import ChatModelTuning, tuned_network
 from rung.tasks.chat.tuning_plan import ChatPlan, facts_of, make_plan
 from rung.tasks.chat.tuning_recipe import PLACES, ChatRecipe
-from rung.tasks.chat.tuning_summary import BEFORE, ChatTuned, card
+from rung.tasks.chat.tuning_summary import BEFORE, ChatTuned
 from rung.tasks.run import Run
 from rung.tasks.tuning.frame import Job, Session
 from rung.tasks.tuning.tuner import Outcome, Tuner
@@ -113,10 +113,6 @@ class ChatTuning(ChatModelTuning[ChatRecipe, ChatTuned]):
             max_tokens=measuring.max_tokens,
             progress=self.session.progress,
         )
-
-    def card(self, run: Run, summary: ChatTuned) -> str:
-        """The model card."""
-        return card(run, self.recipe, summary)
 
 
 TUNER = Tuner(

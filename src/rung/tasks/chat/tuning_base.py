@@ -17,7 +17,7 @@ from rung.tasks.run import Run
 from rung.tasks.tuning.frame import Job, Session
 from rung.tasks.tuning.method import apply_method
 from rung.tasks.tuning.stepping import compute_dtype, loop_settings, optimizer_of
-from rung.tasks.tuning.tuner import S, Tuning
+from rung.tasks.tuning.tuner import AnyTuned, Tuning
 from rung.training.contracts import Batches, Objective, Validation
 from rung.training.distributed import alone
 from rung.training.validation import mean_loss
@@ -37,7 +37,7 @@ def base_network(base: ChatBase, recipe: ChatRecipe) -> CausalLM:
     return net.to(device())
 
 
-class ChatModelTuning(Tuning[AnyChatRecipe, S]):
+class ChatModelTuning(Tuning[AnyChatRecipe, AnyTuned]):
     """What all tuning of chat models shares."""
 
     def __init__(self, recipe: AnyChatRecipe, session: Session, base: ChatBase) -> None:

@@ -16,7 +16,7 @@ GAIN = f"difference in {ANSWER_LOSS}"
 
 
 @dataclass(frozen=True)
-class ChatTuned(Tuned):
+class ChatTuned(Tuned[ChatRecipe]):
     """How tuning to chat went. `answers`: to some test prompts."""
 
     items = "conversations"
@@ -38,20 +38,18 @@ class ChatTuned(Tuned):
         told = [(one.conversation.prompt[-1].content, one.text, one.ended) for one in self.answers]
         return {"answers": [{"prompt": asked, "answer": text, "ended": ended} for asked, text, ended in told]}
 
-
-def card(run: Run, recipe: ChatRecipe, summary: ChatTuned) -> str:
-    """The model card of a finished run."""
-    data, training = run.header["data"], recipe.training
-    remarks = [
-        "no prompt of one part is like one of another",
-        f"only the assistant's words were learned: {data['train_targets']:,} tokens",
-    ]
-    return TunedCard(
-        library="peft" if recipe.tuning.kind == "lora" else "transformers",
-        pipeline_tag="text-generation",
-        tags=("rung", "chat"),
-        about="tuned on conversations: a model to talk with",
-        data=parts_in_words(data, summary.items, remarks=remarks, key="{}_conversations"),
-        steps=f"{training.batch_size} rows of {training.context_length} tokens, {training.optimizer}",
-        limits="It answers in the manner of the conversations it was tuned on and invents what it does not know.",
-    ).text(run, recipe, summary)
+    def card(self, run: Run, recipe: ChatRecipe) -> str:
+        """The model card of a finished run."""
+        data, training = run.header["data"], recipe.training
+        remarks = [
+            "no prompt of one part is like one of another",
+            f"only the assistant's words were learned: {data['train_targets']:,} tokens",
+        ]
+        return TunedCard(
+            pipeline_tag="text-generation",
+            tags=("rung", "chat"),
+            about="tuned on conversations: a model to talk with",
+            data=parts_in_words(data, self.items, remarks=remarks, key="{}_conversations"),
+            steps=f"{training.batch_size} rows of {training.context_length} tokens, {training.optimizer}",
+            limits="It answers in the manner of the conversations it was tuned on and invents what it does not know.",
+        ).text(run, recipe, self)

@@ -27,7 +27,7 @@ from rung.tasks.classification.task import ClassificationTask
 from rung.tasks.classification.tuned_folder import save_tuned_classifier, stored_names
 from rung.tasks.classification.tuning_plan import ClassifierPlan, encoded, loop_settings, make_plan, start_of
 from rung.tasks.classification.tuning_recipe import ClassifyRecipe
-from rung.tasks.classification.tuning_summary import MAJORITY, ClassifierTuned, card
+from rung.tasks.classification.tuning_summary import MAJORITY, ClassifierTuned
 from rung.tasks.run import Run
 from rung.tasks.task import Part
 from rung.tasks.tuning.frame import Job, Session
@@ -147,11 +147,7 @@ class ClassifierTuning(Tuning[ClassifyRecipe, ClassifierTuned]):
                 predicted[part] = predictor.predict(task.inputs(part), batch_size=_SCORED_AT_ONCE)
                 advance(len(task.items[part]))
         records, scores = task.score(predicted["test"], predicted["valid"] if len(task.items["valid"]) else None)
-        return Outcome([*records, _of_majority(task)], scores)
-
-    def card(self, run: Run, summary: ClassifierTuned) -> str:
-        """The model card."""
-        return card(run, self.recipe, summary, labels=self.task.label_names)
+        return Outcome([*records, _of_majority(task)], scores, {"labels": task.label_names})
 
 
 def _of_majority(task: ClassificationTask) -> Record:

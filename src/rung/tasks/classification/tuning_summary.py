@@ -17,13 +17,14 @@ _TOLD = ("accuracy", "macro_f1", MAJORITY)
 
 
 @dataclass(frozen=True)
-class ClassifierTuned(Tuned):
-    """How tuning a classifier went. `note`: how the head of a frozen body was found."""
+class ClassifierTuned(Tuned[ClassifyRecipe]):
+    """How tuning a classifier to tell `labels` apart went. `note`: how the head of a frozen body was found."""
 
     items = unit = "texts"
     next_commands = ('rung predict {run} "some text"', "rung eval {run} labelled.csv")
 
     note: str = ""
+    labels: tuple[str, ...] = ()
 
     def told(self) -> Sequence[Record]:
         """The few that sum the others up."""
@@ -37,18 +38,17 @@ class ClassifierTuned(Tuned):
         """The note."""
         return {"note": self.note}
 
-
-def card(run: Run, recipe: ClassifyRecipe, summary: ClassifierTuned, *, labels: tuple[str, ...]) -> str:
-    """The model card of a finished run."""
-    data = run.header["data"]
-    classes = f"{', '.join(labels[:20])}{', ...' if len(labels) > 20 else ''}"
-    left_out = f"{data['leaked']:,} test items that leaked into training were left out (split {data['split']})"
-    return TunedCard(
-        library="transformers",
-        pipeline_tag="text-classification",
-        about=f"tuned to tell {len(labels)} classes apart: {classes}",
-        data=parts_in_words(data, summary.items, remarks=[left_out]),
-        steps=f"up to {recipe.training.batch_size} texts of up to {recipe.training.max_length} tokens",
-        solved="The head was solved for by logistic regression on the frozen body.",
-        limits="These figures hold for texts like those it was tuned on; nothing is known of others.",
-    ).text(run, recipe, summary)
+    def card(self, run: Run, recipe: ClassifyRecipe) -> str:
+        """The model card of a finished run."""
+        data = run.header["data"]
+        classes = f"{', '.join(self.labels[:20])}{', ...' if len(self.labels) > 20 else ''}"
+        left_out = f"{data['leaked']:,} test items that leaked into training were left out (split {data['split']})"
+        return TunedCard(
+            library="transformers",
+            pipeline_tag="text-classification",
+            about=f"tuned to tell {len(self.labels)} classes apart: {classes}",
+            data=parts_in_words(data, self.items, remarks=[left_out]),
+            steps=f"up to {recipe.training.batch_size} texts of up to {recipe.training.max_length} tokens",
+            solved="The head was solved for by logistic regression on the frozen body.",
+            limits="These figures hold for texts like those it was tuned on; nothing is known of others.",
+        ).text(run, recipe, self)

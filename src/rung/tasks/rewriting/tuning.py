@@ -21,7 +21,7 @@ from rung.tasks.rewriting.summary import Example
 from rung.tasks.rewriting.tuning_base import TuningBase, generation_config
 from rung.tasks.rewriting.tuning_plan import RewriteTuningPlan, TuningPairs, make_plan, new_network
 from rung.tasks.rewriting.tuning_recipe import RewriteTuningRecipe
-from rung.tasks.rewriting.tuning_summary import RewritingTuned, card, compared
+from rung.tasks.rewriting.tuning_summary import RewritingTuned, compared
 from rung.tasks.run import Run
 from rung.tasks.tuning.folder import CONFIGURATION, TOKENIZER, copy_files, save_tuned
 from rung.tasks.tuning.frame import Job, Session
@@ -142,10 +142,6 @@ class RewriteTuning(Tuning[RewriteTuningRecipe, RewritingTuned]):
         test = fitting(rewriter, self.pairs.split.test)
         test = test.take(np.arange(min(len(test), self.recipe.training.measured or len(test))))
         return measure(rewriter, test, self.session.progress, label=label)
-
-    def card(self, run: Run, summary: RewritingTuned) -> str:
-        """The model card."""
-        return card(run, self.recipe, summary, self.pairs.remarks)
 
 
 TUNER = Tuner(

@@ -21,7 +21,7 @@ BEFORE, GAINED, UNCHANGED = "{}_before", "{}_gained", "bleu_of_unchanged_source"
 
 
 @dataclass(frozen=True)
-class RewritingTuned(Tuned):
+class RewritingTuned(Tuned[RewriteTuningRecipe]):
     """How tuning went. `records` are the metrics after tuning, before it, and the paired differences."""
 
     items = "pairs"
@@ -40,6 +40,23 @@ class RewritingTuned(Tuned):
     def further(self) -> dict[str, Any]:
         """What was written for some sources."""
         return {"examples": [vars(example) for example in self.examples]}
+
+    def card(self, run: Run, recipe: RewriteTuningRecipe) -> str:
+        """The model card of a finished run."""
+        data, training = run.header["data"], recipe.training
+        remarks = [*data["remarks"], "no source is in two parts"]
+        prefix = f", with `{recipe.pairs.prefix}` before every source" if recipe.pairs.prefix else ""
+        return TunedCard(
+            pipeline_tag="text2text-generation",
+            about=f"tuned to rewrite {data['source']} to {data['target']}{prefix}",
+            measured="Base and tuned model write with the same settings. `bleu_gained` and its like are positive\n"
+            "where tuning helped.",
+            data=parts_in_words(data, self.items, remarks=remarks, key="{}_pairs"),
+            steps=f"about {training.tokens_per_batch:,} tokens a side, dropout {training.dropout:g}, label smoothing "
+            f"{training.label_smoothing:g}",
+            limits="On texts unlike those it was tuned on it writes fluent nonsense.",
+            digits=2,
+        ).text(run, recipe, self)
 
 
 def compared(before: Measured, after: Measured) -> list[Record]:
@@ -80,21 +97,3 @@ def _of_unchanged(pairs: Pairs) -> Record:
         signature="the source taken for the target",
         data_sha256=pairs.sha256,
     )
-
-
-def card(run: Run, recipe: RewriteTuningRecipe, summary: RewritingTuned, remarks: tuple[str, ...]) -> str:
-    """The model card of a finished run."""
-    data, training = run.header["data"], recipe.training
-    prefix = f", with `{recipe.pairs.prefix}` before every source" if recipe.pairs.prefix else ""
-    return TunedCard(
-        library="peft" if recipe.tuning.kind == "lora" else "transformers",
-        pipeline_tag="text2text-generation",
-        about=f"tuned to rewrite {data['source']} to {data['target']}{prefix}",
-        measured="Base and tuned model write with the same settings. `bleu_gained` and its like are positive where\n"
-        "tuning helped.",
-        data=parts_in_words(data, summary.items, remarks=[*remarks, "no source is in two parts"], key="{}_pairs"),
-        steps=f"about {training.tokens_per_batch:,} tokens a side, dropout {training.dropout:g}, label smoothing "
-        f"{training.label_smoothing:g}",
-        limits="On texts unlike those it was tuned on it writes fluent nonsense.",
-        digits=2,
-    ).text(run, recipe, summary)

@@ -24,7 +24,7 @@ from rung.tasks.similarity.tuning_plan import (
     objective_of,
 )
 from rung.tasks.similarity.tuning_recipe import SimilarityRecipe
-from rung.tasks.similarity.tuning_summary import SimilarityTuned, card
+from rung.tasks.similarity.tuning_summary import SimilarityTuned
 from rung.tasks.tuning.folder import save_tuned
 from rung.tasks.tuning.frame import Job, Session
 from rung.tasks.tuning.method import apply_method, rate_of
@@ -131,10 +131,6 @@ class SimilarityTuning(Tuning[SimilarityRecipe, SimilarityTuned]):
         records = [*after.records(), untuned, after.gain(before)]
         scores = {"test": after.scores(), "test-before": before.scores()}
         return Outcome(records, scores, {"remarks": self.split.remarks})
-
-    def card(self, run: Run, summary: SimilarityTuned) -> str:
-        """The model card."""
-        return card(run, self.recipe, summary)
 
 
 TUNER = Tuner(

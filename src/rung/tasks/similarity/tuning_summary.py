@@ -22,7 +22,7 @@ batch size is another loss."""
 
 
 @dataclass(frozen=True)
-class SimilarityTuned(Tuned):
+class SimilarityTuned(Tuned[SimilarityRecipe]):
     """How tuning a sentence encoder went. `remarks`: what was left out of the data."""
 
     items = unit = "rows"
@@ -38,18 +38,17 @@ class SimilarityTuned(Tuned):
         """What was left out."""
         return {"remarks": list(self.remarks)}
 
-
-def card(run: Run, recipe: SimilarityRecipe, summary: SimilarityTuned) -> str:
-    """The model card of a finished run."""
-    data, training = run.header["data"], recipe.training
-    return TunedCard(
-        library="sentence-transformers",
-        pipeline_tag="sentence-similarity",
-        tags=("rung", "sentence-transformers"),
-        about=f"tuned on {data['kind']}: texts that are alike get vectors that are near",
-        use=_USE.format(run=run.folder),
-        data=parts_in_words(data, summary.items, remarks=summary.remarks),
-        steps=f"{training.batch_size} rows, loss {training.loss}",
-        trained=_WHOLE_BATCH if training.loss in WHOLE_BATCH else "",
-        limits="These figures hold for texts like those it was tuned on; nothing is known of others.",
-    ).text(run, recipe, summary)
+    def card(self, run: Run, recipe: SimilarityRecipe) -> str:
+        """The model card of a finished run."""
+        data, training = run.header["data"], recipe.training
+        return TunedCard(
+            library="sentence-transformers",
+            pipeline_tag="sentence-similarity",
+            tags=("rung", "sentence-transformers"),
+            about=f"tuned on {data['kind']}: texts that are alike get vectors that are near",
+            use=_USE.format(run=run.folder),
+            data=parts_in_words(data, self.items, remarks=self.remarks),
+            steps=f"{training.batch_size} rows, loss {training.loss}",
+            trained=_WHOLE_BATCH if training.loss in WHOLE_BATCH else "",
+            limits="These figures hold for texts like those it was tuned on; nothing is known of others.",
+        ).text(run, recipe, self)

@@ -26,7 +26,7 @@ from rung.tasks.tagging.folder import save_tuned_tagger, take_up
 from rung.tasks.tagging.tagger import Tagger, load, span_f1_of
 from rung.tasks.tagging.tuning_plan import VALIDATIONS, TagData, TagPlan, make_plan
 from rung.tasks.tagging.tuning_recipe import TagRecipe
-from rung.tasks.tagging.tuning_summary import TaggerTuned, card
+from rung.tasks.tagging.tuning_summary import TaggerTuned
 from rung.tasks.tuning.frame import Job, Session
 from rung.tasks.tuning.method import apply_method, rate_of
 from rung.tasks.tuning.tuner import Outcome, Tuner, Tuning
@@ -123,10 +123,6 @@ class TagTuning(Tuning[TagRecipe, TaggerTuned]):
     def measure(self, weights: Path) -> Outcome:
         """Measure the folder `weights` as it will be opened."""
         return Outcome(*load(weights).evaluate(self.data.split.test, progress=self.session.progress))
-
-    def card(self, run: Run, summary: TaggerTuned) -> str:
-        """The model card."""
-        return card(run, self.recipe, summary)
 
 
 def _read(recipe: TagRecipe, progress: Progress) -> TaggedSplit:

@@ -11,22 +11,21 @@ from rung.tasks.tuning.summary import Tuned
 
 
 @dataclass(frozen=True)
-class TaggerTuned(Tuned):
+class TaggerTuned(Tuned[TagRecipe]):
     """How tuning a tagger went."""
 
     items = "sentences"
     unit = "words"
     next_commands = ('rung predict {run} "some text"', "rung eval {run} tagged.conll")
 
-
-def card(run: Run, recipe: TagRecipe, summary: TaggerTuned) -> str:
-    """The model card of a finished run."""
-    data = run.header["data"]
-    return TunedCard(
-        library="transformers",
-        pipeline_tag="token-classification",
-        about=f"tuned to give each word of a text one of {len(data['tags'])} tags:\n{', '.join(data['tags'])}",
-        data=parts_in_words(data, "sentences", remarks=data["remarks"]),
-        steps=f"{recipe.training.batch_size} sentences",
-        limits="These figures hold for sentences like those it was tuned on, cut into words as those were.",
-    ).text(run, recipe, summary)
+    def card(self, run: Run, recipe: TagRecipe) -> str:
+        """The model card of a finished run."""
+        data = run.header["data"]
+        return TunedCard(
+            library="transformers",
+            pipeline_tag="token-classification",
+            about=f"tuned to give each word of a text one of {len(data['tags'])} tags:\n{', '.join(data['tags'])}",
+            data=parts_in_words(data, "sentences", remarks=data["remarks"]),
+            steps=f"{recipe.training.batch_size} sentences",
+            limits="These figures hold for sentences like those it was tuned on, cut into words as those were.",
+        ).text(run, recipe, self)

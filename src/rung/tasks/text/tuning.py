@@ -33,7 +33,7 @@ from rung.tasks.classification.network_training import device
 from rung.tasks.run import Run
 from rung.tasks.text.tuning_plan import VALIDATION_ROWS, TextTuningPlan, make_plan
 from rung.tasks.text.tuning_recipe import TextTuningRecipe
-from rung.tasks.text.tuning_summary import AFTER, BEFORE, GAIN, TextTuned, card
+from rung.tasks.text.tuning_summary import AFTER, BEFORE, GAIN, TextTuned
 from rung.tasks.text_preparation import PreparedText, prepare_text
 from rung.tasks.text_reading import TextReading
 from rung.tasks.tuning.folder import CONFIGURATION, TOKENIZER, copy_files, open_language_model, save_tuned
@@ -177,10 +177,6 @@ class TextTuning(Tuning[TextTuningRecipe, TextTuned]):
             max_bytes=training.evaluation_bytes,
             progress=self.session.progress,
         )
-
-    def card(self, run: Run, summary: TextTuned) -> str:
-        """The model card."""
-        return card(run, self.recipe, summary)
 
 
 def _require_network(folder: Path) -> None:

@@ -15,7 +15,6 @@ from rung.nets.body import carries_state
 from rung.nets.language_models import Net
 from rung.objectives.next_token import NextToken
 from rung.tasks.text.tuning_recipe import TextTuningRecipe
-from rung.tasks.tuning.method import require_epochs
 from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
 from rung.tasks.tuning.stepping import optimizer_of, with_steps
 from rung.training.machine import usable_cores
@@ -94,8 +93,6 @@ def make_plan(
             f"no step of training fits into {max(0.0, seconds or 0.0):.0f} s",
             hint="give more --minutes, or --steps 100",
         )
-    if recipe.tuning.gradual:
-        require_epochs(steps * rows / per_epoch)
     micro = math.gcd(min(micro, rows), rows)
     if carries_state(net):
         micro = rows

@@ -18,7 +18,7 @@ GAIN = f"{NAME}_gained"
 
 
 @dataclass(frozen=True)
-class TextTuned(Tuned):
+class TextTuned(Tuned[TextTuningRecipe]):
     """How tuning went. `records`: bits per byte of the same held-out text after and before, their paired difference."""
 
     items = "documents"
@@ -36,20 +36,18 @@ class TextTuned(Tuned):
         """Tokens that were trained on, and a sample."""
         return {"tokens": self.tokens, "sample": self.sample}
 
-
-def card(run: Run, recipe: TextTuningRecipe, summary: TextTuned) -> str:
-    """The model card of a finished run."""
-    data, training = run.header["data"], recipe.training
-    sample = "\n".join(f"> {line}" for line in summary.sample.strip().splitlines())
-    return TunedCard(
-        library="peft" if recipe.tuning.kind == "lora" else "transformers",
-        pipeline_tag="text-generation",
-        about="carried on with texts of the user's own",
-        measured="The held-out text chose nothing: the weights are those of the last step.\n"
-        f"`{GAIN}` is positive where fewer bits are needed after tuning than before.",
-        data=f"{data['train_documents']:,} documents ({data['train_bytes']:,} bytes, {data['train_tokens']:,} tokens) "
-        "to tune on,\nno near-duplicate of what was held out.",
-        steps=f"{training.batch_size} rows of {training.context_length} tokens",
-        limits="The model invents facts and may quote the texts it was tuned on word for word.",
-        further=f"## A sample\n\n{sample or '> (empty)'}",
-    ).text(run, recipe, summary)
+    def card(self, run: Run, recipe: TextTuningRecipe) -> str:
+        """The model card of a finished run."""
+        data, training = run.header["data"], recipe.training
+        size = f"{data['train_bytes']:,} bytes, {data['train_tokens']:,} tokens"
+        sample = "\n".join(f"> {line}" for line in self.sample.strip().splitlines())
+        return TunedCard(
+            pipeline_tag="text-generation",
+            about="carried on with texts of the user's own",
+            measured="The held-out text chose nothing: the weights are those of the last step.\n"
+            f"`{GAIN}` is positive where fewer bits are needed after tuning than before.",
+            data=f"{data['train_documents']:,} documents ({size}) to tune on,\nno near-duplicate of what was held out.",
+            steps=f"{training.batch_size} rows of {training.context_length} tokens",
+            limits="The model invents facts and may quote the texts it was tuned on word for word.",
+            further=f"## A sample\n\n{sample or '> (empty)'}",
+        ).text(run, recipe, self)

@@ -16,6 +16,7 @@ from rung.tasks.tuning.summary import Tuned
 class TunedCard:
     """What one task has to say on its card.
 
+    library       what opens the folder, where that is not peft for LoRA and transformers else
     about         what the base was tuned to do, after its name
     data          how much there was, and what was left out
     steps         of what size steps were; where none was taken, `solved` says what was done instead
@@ -23,12 +24,12 @@ class TunedCard:
     use, measured, trained, further    what is added to a part of the card, and at its end
     """
 
-    library: str
     pipeline_tag: str
     about: str
     data: str
     steps: str
     limits: str
+    library: str | None = None
     tags: Sequence[str] = ("rung",)
     use: str = ""
     measured: str = ""
@@ -37,12 +38,13 @@ class TunedCard:
     further: str = ""
     digits: int = 4
 
-    def text(self, run: Run, recipe: TuningRecipe, summary: Tuned) -> str:
+    def text(self, run: Run, recipe: TuningRecipe, summary: Tuned[Any]) -> str:
         """The card of the finished `run`."""
         parent, data = run.header["parent"], run.header["data"]
-        is_adapter = self.library == "peft"
+        library = self.library or ("peft" if recipe.tuning.kind == "lora" else "transformers")
+        is_adapter = library == "peft"
         head = front_matter(
-            library_name=self.library,
+            library_name=library,
             base_model=parent["origin"] if is_adapter else None,
             license=None if parent["licence"] == "unknown" else parent["licence"],
             pipeline_tag=self.pipeline_tag,
@@ -58,13 +60,13 @@ class TunedCard:
             ),
             "Data": _joined(self.data, f"SHA-256: `{data['sha256']}`."),
             "Training": _joined(self._training(parent, recipe, summary), self.trained),
-            "Limits": f"{self.limits} What the base has picked up from its own training text is still\n"
-            "there and is not examined here. Bias, privacy and safety: not measured.",
+            "Limits": f"{self.limits}\nWhat the base has picked up from its own training text is still there and is "
+            "not examined here.\nBias, privacy and safety: not measured.",
         }
         titled = [f"## {title}\n\n{text}" if title else text for title, text in parts.items()]
         return _joined(head, f"# {run.folder.name}", *titled, self.further) + "\n"
 
-    def _training(self, parent: dict[str, Any], recipe: TuningRecipe, summary: Tuned) -> str:
+    def _training(self, parent: dict[str, Any], recipe: TuningRecipe, summary: Tuned[Any]) -> str:
         how = (
             f"{summary.steps:,} steps of {self.steps} ({summary.epochs:.2f} readings), learning rate "
             f"{recipe.learning_rate:g}, {recipe.training.precision}, seed {recipe.seed}.\n"

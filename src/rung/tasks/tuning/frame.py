@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from rung.errors import RunFolderError, UsageError
+from rung.errors import RunFolderError
 from rung.progress import Progress
 from rung.recipe import AnyRecipe
 from rung.tasks.run import Run
@@ -118,20 +118,6 @@ def run_loop(
         run.write("interrupted")
         return result, recipe
     return result, store(result.schedule)
-
-
-def open_interrupted(run: str | Path, *, threads: int | None) -> Run:
-    """A run of `rung tune` to go on with. RunFolderError when it is finished; UsageError for other threads."""
-    opened = Run.open(Path(run))
-    if opened.header["state"] == "finished":
-        raise RunFolderError("this run is finished", where=str(run), hint="tune anew, for longer")
-    planned = opened.header["recipe"]["training"]["threads"]
-    if threads is not None and threads != planned:
-        raise UsageError(
-            f"this run was planned with {planned} threads; with another number its sums would differ",
-            hint="leave --threads out",
-        )
-    return opened
 
 
 def require_same(run: Run, parent: Mapping[str, Any], data_sha256: str, *, files: Sequence[str]) -> None:

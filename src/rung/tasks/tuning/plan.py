@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import torch
 from torch import nn
 
-from rung.tasks.tuning.recipe import TuningRecipe
+from rung.tasks.tuning.recipe import AnyTuningRecipe
 from rung.training.contracts import Precision
 from rung.training.machine import has_bf16_instructions
-
-AnyTuningRecipe = TypeVar("AnyTuningRecipe", bound=TuningRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)

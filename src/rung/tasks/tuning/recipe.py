@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -77,3 +77,6 @@ class TuningRecipe(AnyRecipe):
     def learning_rate(self) -> float:
         """The rate that is asked for, or the usual one of the method; 0 where the plan has yet to fill it in."""
         return self.training.learning_rate or self.usual_rates.get(self.tuning.kind, 0.0)
+
+
+AnyTuningRecipe = TypeVar("AnyTuningRecipe", bound=TuningRecipe)

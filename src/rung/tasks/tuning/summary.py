@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 from rung.records import Record
+from rung.tasks.run import Run
+from rung.tasks.tuning.recipe import AnyTuningRecipe
 
 
 @dataclass(frozen=True)
-class Tuned:
+class Tuned(ABC, Generic[AnyTuningRecipe]):
     """How tuning went. `records` are measured on test items that played no part; empty after an interruption.
 
     `epochs`: readings of the training data. `speed`: `unit` a second. `skipped`: steps that the guards refused, by why.
@@ -85,3 +88,7 @@ class Tuned:
     def further(self) -> Mapping[str, Any]:
         """What `to_json` has for this task alone."""
         return {}
+
+    @abstractmethod
+    def card(self, run: Run, recipe: AnyTuningRecipe) -> str:
+        """The model card of the finished `run`, by its recipe."""

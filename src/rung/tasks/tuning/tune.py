@@ -13,7 +13,7 @@ from rung.progress import SILENT, Progress
 from rung.tasks.bases import base_record, resolve_base
 from rung.tasks.classification.network_training import threads_of
 from rung.tasks.run import Run, free_folder, require_empty
-from rung.tasks.tuning.frame import Session, open_interrupted, require_same
+from rung.tasks.tuning.frame import Session, require_same
 from rung.tasks.tuning.method import TuningMethod
 from rung.tasks.tuning.plan import TuningPlan
 from rung.tasks.tuning.summary import Tuned
@@ -45,7 +45,7 @@ def tune(
     display: Display = SILENT_DISPLAY,
     started: float | None = None,
     **columns: Any,
-) -> Tuned:
+) -> Tuned[Any]:
     """Tune the model `base` to `task` on `data`, and leave a run folder that the ecosystem opens too.
 
     `base` is a folder, a run, a .gguf file, or a name such as "minilm"; `task` one of `rung.tasks.tuning.table.TASKS`,
@@ -61,9 +61,7 @@ def tune(
     EvaluationError or RunFolderError, each saying what to do.
     """
     session = Session(progress, display, time.monotonic() if started is None else started)
-    asked = Request(
-        task, base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides, columns
-    )  # fmt: skip
+    asked = Request(task, base, data, method, minutes, epochs, steps, seed, threads, valid, test, overrides, columns)
     tuner = tuner_of(task)
     tuner.require_sense(asked)
     parent = _parent_of(base)
@@ -73,15 +71,14 @@ def tune(
     with threads_of(recipe.training.threads or usable_cores()):
         deadline = session.deadline(recipe.training.minutes)
         tuning = tuner.open(recipe, session)
-        made = tuning.plan(session.left(deadline))
+        made = tuning.fill(deadline=deadline)
         for line in made.lines():
             progress.say(line)
-        tuning.recipe = made.recipe
         described = tuning.describe()
         run = Run.create(out, recipe=made.recipe, plan=made.to_json(), data=described, parent=parent, task=tuner.kind)
         run.header |= {TUNED_FOR: task, **tuning.header()}
         run.write("planned")
-        tuned: Tuned = tuning.go(run, deadline=None if deadline is None else deadline - made.seconds_after)
+        tuned: Tuned[Any] = tuning.go(run, deadline=None if deadline is None else deadline - made.seconds_after)
         return tuned
 
 
@@ -101,24 +98,24 @@ def plan(
     tuner.require_sense(asked)
     recipe = tuner.recipe_of(asked, _parent_of(base))
     with threads_of(recipe.training.threads or usable_cores()):
-        return tuner.open(recipe, session).plan(session.left(session.deadline(recipe.training.minutes)))
+        return tuner.open(recipe, session).fill(deadline=session.deadline(recipe.training.minutes))
 
 
 def resume(
     run: str | Path, *, threads: int | None = None, progress: Progress = SILENT, display: Display = SILENT_DISPLAY
-) -> Tuned:
+) -> Tuned[Any]:
     """Go on with an interrupted run, exactly as if it had not been interrupted (bit for bit on CPU).
 
     Raises RunFolderError when the run is none of `tune`, finished or damaged, or its base or data have changed since.
     """
     session = Session(progress, display, time.monotonic())
     tuner = tuner_of(task_of(Path(run)))
-    opened = open_interrupted(run, threads=threads)
+    opened = Run.open_unfinished(Path(run), threads=threads, instead="tune anew, for longer")
     recipe = tuner.recipe.parse(opened.header["recipe"], where=str(opened.folder / "rung.json"))
     with threads_of(recipe.training.threads or usable_cores()):
         tuning = tuner.open(recipe, session)
         require_same(opened, _parent_of(recipe.base), tuning.describe()["sha256"], files=tuner.files_of(recipe))
-        tuned: Tuned = tuning.go(opened, deadline=None, checkpoint=latest_good(opened.folder, progress.say))
+        tuned: Tuned[Any] = tuning.go(opened, deadline=None, checkpoint=latest_good(opened.folder, progress.say))
         return tuned
 
 

@@ -16,17 +16,15 @@ from rung.errors import UsageError
 from rung.records import ItemScores, Record
 from rung.tasks.run import Run
 from rung.tasks.tuning.frame import Job, Session, run_loop
-from rung.tasks.tuning.method import TuningMethod, gradual_unfreezing
+from rung.tasks.tuning.method import TuningMethod, gradual_unfreezing, require_epochs
 from rung.tasks.tuning.plan import TuningPlan
-from rung.tasks.tuning.recipe import TuningRecipe
+from rung.tasks.tuning.recipe import AnyTuningRecipe
 from rung.tasks.tuning.summary import Tuned
 from rung.training.checkpoint import Checkpoint
 from rung.training.contracts import LoopResult
 
-R = TypeVar("R", bound=TuningRecipe)
-S = TypeVar("S", bound=Tuned)
+AnyTuned = TypeVar("AnyTuned", bound=Tuned[Any])
 
-_NOT_ASKED: tuple[Any, ...] = (None, False, (), [])
 _COMMON = {
     "seed": "seed",
     "minutes": "training.minutes",
@@ -73,11 +71,15 @@ class Request:
         """What was asked for, by the key of the recipe that `places` gives for each argument."""
         asked = {name: getattr(self, name) for name in ("data", "valid", "test", *_COMMON)} | dict(self.columns)
         plain = {name: tuple(map(str, one)) if isinstance(one, list | tuple) else one for name, one in asked.items()}
-        return {places[name]: value for name, value in plain.items() if value not in _NOT_ASKED}
+        return {places[name]: value for name, value in plain.items() if _is_asked(value)}
+
+
+def _is_asked(value: object) -> bool:
+    return not (value is None or value is False or value in ((), []))
 
 
 @dataclass(frozen=True)
-class Tuner(Generic[R]):
+class Tuner(Generic[AnyTuningRecipe]):
     """What a task takes.
 
     recipe    the class of its recipe
@@ -91,8 +93,8 @@ class Tuner(Generic[R]):
     check     raises UsageError for what makes no sense for this task
     """
 
-    recipe: type[R]
-    open: Callable[[R, Session], Tuning[R, Any]]
+    recipe: type[AnyTuningRecipe]
+    open: Callable[[AnyTuningRecipe, Session], Tuning[AnyTuningRecipe, Any]]
     items: str
     example: str
     budget: Mapping[str, float]
@@ -101,7 +103,7 @@ class Tuner(Generic[R]):
     has_head: bool = False
     check: Callable[[Request], None] | None = None
 
-    def recipe_of(self, asked: Request, parent: Mapping[str, Any]) -> R:
+    def recipe_of(self, asked: Request, parent: Mapping[str, Any]) -> AnyTuningRecipe:
         """One recipe of it all, on the base of the record `parent`: single arguments over `overrides`.
 
         Raises RecipeError for what is unknown or contradictory.
@@ -112,8 +114,10 @@ class Tuner(Generic[R]):
 
     def require_sense(self, asked: Request) -> None:
         """Raise UsageError for arguments that mean nothing here, for missing data and for a method without sense."""
-        if unknown := [f"--{name.replace('_', '-')}" for name in asked.columns if self._is_unknown(name, asked)]:
-            raise UsageError(f"{', '.join(unknown)} means nothing with --task {asked.task}", hint="leave it out")
+        unknown = [name for name, value in asked.columns.items() if name not in self.places and _is_asked(value)]
+        if unknown:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
+            raise UsageError(f"{named} means nothing with --task {asked.task}", hint="leave it out")
         if not asked.data:
             raise UsageError(f"there are no {self.items} to tune on", hint=f"for example: {self.example}")
         if asked.how.kind == "frozen" and not self.has_head:
@@ -124,14 +128,11 @@ class Tuner(Generic[R]):
         if self.check is not None:
             self.check(asked)
 
-    def files_of(self, recipe: R) -> tuple[str, ...]:
+    def files_of(self, recipe: AnyTuningRecipe) -> tuple[str, ...]:
         """The data that `recipe` names."""
         section, name = self.places["data"].split(".")
         files: tuple[str, ...] = getattr(getattr(recipe, section), name)
         return files
-
-    def _is_unknown(self, name: str, asked: Request) -> bool:
-        return name not in self.places and asked.columns[name] not in _NOT_ASKED
 
 
 @dataclass(frozen=True)
@@ -143,17 +144,17 @@ class Outcome:
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Tuning(ABC, Generic[R, S]):
+class Tuning(ABC, Generic[AnyTuningRecipe, AnyTuned]):
     """A recipe with its base and its data open: planned, then trained, measured and published; the same for a new run
     and for one that goes on.
     """
 
-    summary: type[S]
+    summary: type[AnyTuned]
     """What is told in the end."""
     chooses_weights = True
     """Whether the checkpoint that did best on validation items is kept, and not the last one."""
 
-    def __init__(self, recipe: R, session: Session) -> None:
+    def __init__(self, recipe: AnyTuningRecipe, session: Session) -> None:
         """Take a recipe; `plan` says what fills its gaps."""
         self.recipe, self.session = recipe, session
 
@@ -166,7 +167,7 @@ class Tuning(ABC, Generic[R, S]):
         return {}
 
     @abstractmethod
-    def plan(self, seconds: float | None) -> TuningPlan[R]:
+    def plan(self, seconds: float | None) -> TuningPlan[AnyTuningRecipe]:
         """Fill the gaps of the recipe; with `seconds` for all that is left to do, by timing a few real steps.
 
         Without, no clock is read. PlanError when not one step fits.
@@ -185,15 +186,19 @@ class Tuning(ABC, Generic[R, S]):
     def measure(self, weights: Path) -> Outcome:
         """Measure on test items; the network has those of the checkpoint `weights`."""
 
-    @abstractmethod
-    def card(self, run: Run, summary: S) -> str:
-        """The model card of a finished run."""
-
     def publishable(self, run: Run, weights: Path) -> Path:  # noqa: ARG002 - for those who publish another folder
         """The folder that the run becomes, for the checkpoint `weights`, which the network has."""
         return weights
 
-    def go(self, run: Run, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> S:
+    def fill(self, *, deadline: float | None) -> TuningPlan[AnyTuningRecipe]:
+        """Plan for all that is left until `deadline`, and take the recipe without gaps."""
+        made = self.plan(self.session.left(deadline))
+        self.recipe = made.recipe
+        if made.recipe.tuning.gradual:
+            require_epochs(made.steps / self.steps_per_epoch)
+        return made
+
+    def go(self, run: Run, *, deadline: float | None, checkpoint: Checkpoint | None = None) -> AnyTuned:
         """Train from `checkpoint` or from the base until the schedule ends; measure, and make `run` the model."""
         job = self._with_thaw(self.job(run), run)
         result, self.recipe = run_loop(run, self.recipe, job, self.session, deadline=deadline, checkpoint=checkpoint)
@@ -205,15 +210,15 @@ class Tuning(ABC, Generic[R, S]):
         job.net.eval()
         return self.publish(run, self.publishable(run, best), self.summarise(run, result))
 
-    def publish(self, run: Run, weights: Path, summary: S) -> S:
+    def publish(self, run: Run, weights: Path, summary: AnyTuned) -> AnyTuned:
         """Measure, and make `run` the model in `weights`, with its card."""
         found = self.measure(weights)
         records = tuple(found.records)
         summary = replace(summary, records=records, seconds=self.session.seconds, **found.told)
-        run.publish(weights, card=self.card(run, summary), records=records, scores=found.scores)
+        run.publish(weights, card=summary.card(run, self.recipe), records=records, scores=found.scores)
         return summary
 
-    def summarise(self, run: Run, result: LoopResult | None) -> S:
+    def summarise(self, run: Run, result: LoopResult | None) -> AnyTuned:
         """How training went; `result` is None where no step was taken. Nothing is measured yet."""
         plan = run.header["plan"]
         return self.summary(
