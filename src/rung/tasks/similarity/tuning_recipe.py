@@ -22,7 +22,7 @@ class SimilaritySection(ItemsSection):
 
     batch_size: int = Field(default=32, ge=2, description="rows in a batch, which are compared with each other")
     loss: SimilarityLoss | None = Field(
-        default=None, description="cosent or cosine for pairs with a score, ranking for all others"
+        default=None, description="cosine or cosent for pairs with a score, ranking for all others"
     )
 
 
