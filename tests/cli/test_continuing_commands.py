@@ -95,7 +95,9 @@ def test_wishes_are_handed_on_and_the_report_is_shown(run: Path, monkeypatch: py
         (["new.txt", "--penalty", "1"], "--penalty means nothing without --from"),
         (["--from", "RUN", "new.txt", "--net", "lstm"], "--net cannot be given"),
         (["--from", "RUN", "new.txt", "--extend", "RUN"], "contradict"),
-        (["--from", "RUN", "new.txt", "--dry-run"], "contradict"),
+        (["--from", "RUN", "--dry-run"], "no text"),
+        (["new.txt", "--replay", "0.1", "--dry-run"], "--replay means nothing without --from"),
+        (["--resume", "RUN", "--dry-run"], "contradict"),
         (["--from", "RUN"], "no text"),
     ],
 )

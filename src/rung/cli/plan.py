@@ -48,7 +48,7 @@ def plan(
     wanted = options.new_run(texts, recipe=recipe, assignments=set_, net=net, trainer=trainer)
 
     settle_threads()
-    from rung.cli.console import print_json, watching
+    from rung.cli.console import watching
     from rung.cli.reports import show_plan
 
     with watching(as_json=as_json) as watcher:
@@ -67,7 +67,4 @@ def plan(
             progress=watcher,
             started=options.command_started(),
         )
-    if as_json:
-        print_json(planned.to_json())
-    else:
-        show_plan(planned)
+    show_plan(planned, as_json=as_json)

@@ -29,6 +29,10 @@ class Planned(Protocol):
         """The plan for people."""
         ...
 
+    def to_json(self) -> dict[str, Any]:
+        """The same for machines."""
+        ...
+
 
 class Trained(Protocol):
     """How a training command went."""
@@ -52,8 +56,11 @@ class Trained(Protocol):
         ...
 
 
-def show_plan(plan: Planned) -> None:
-    """The plan, line by line."""
+def show_plan(plan: Planned, *, as_json: bool) -> None:
+    """The plan, line by line or as JSON."""
+    if as_json:
+        print_json(plan.to_json())
+        return
     console = results()
     for line in plan.lines():
         console.print(line, markup=False)
@@ -86,7 +93,7 @@ def show_training(summary: TrainSummary, *, train_on: str = "rung train --extend
         show_bits_per_byte(console, summary.bits_per_byte, summary.floors, of="held-out text")
     if summary.sample:
         console.print("\n[bold]It writes[/]")
-        console.print(Padding(Text(summary.sample.strip(), style="italic"), (0, 2)))
+        console.print(Padding(Text(without_commands(summary.sample.strip()), style="italic"), (0, 2)))
     is_known = (summary.run / "generation_config.json").is_file()  # written for transformers' architectures alone
     console.print(
         f"\nThe run is in [bold]{summary.run}[/]{', a folder that transformers opens too' if is_known else ''}."

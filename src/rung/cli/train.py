@@ -94,8 +94,10 @@ def train(
     text and these minutes, and leaves a folder that transformers opens too. --minutes is the whole command's time.
     """
     options.exclusive(minutes=minutes, steps=steps)
-    options.exclusive(**{"resume": resume, "extend": extend, "from": from_, "dry_run": dry_run})
-    if dry_run:
+    options.exclusive(**{"resume": resume, "extend": extend, "from": from_})
+    options.exclusive(resume=resume, extend=extend, dry_run=dry_run)
+    if dry_run and not from_:
+        _only_with_from(replay=replay, penalty=penalty)
         plan(
             texts,
             minutes=minutes,
@@ -140,9 +142,15 @@ def train(
 
     settle_threads()
     from rung.cli.console import watching
-    from rung.cli.reports import end_training
+    from rung.cli.reports import end_training, show_plan
 
     budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "out": out, "started": options.command_started()}
+    if dry_run:
+        del budget["out"]
+        with watching(as_json=as_json) as watcher:
+            planned = trainer.call("plan_carry_on", **wanted, **budget, threads=threads, progress=watcher)
+        show_plan(planned, as_json=as_json)
+        return
     with watching(as_json=as_json) as watcher:
         common: dict[str, Any] = {"threads": threads, "progress": watcher, "display": watcher}
         if resume:

@@ -169,7 +169,7 @@ def tune(
     settle_threads()
     if any(value not in (None, False) for value in method.values()):
         given["method"] = _method(**method)
-    from rung.cli.console import print_json, watching
+    from rung.cli.console import watching
     from rung.cli.reports import end_training, show_plan, show_trained
     from rung.tasks.tuning import tune as tuning
 
@@ -182,10 +182,8 @@ def tune(
             planned = tuning.plan(base, data, **given, progress=watcher)
     if not dry_run:
         end_training(tuned, show_trained, as_json=as_json)
-    elif as_json:
-        print_json(planned.to_json())
     else:
-        show_plan(planned)
+        show_plan(planned, as_json=as_json)
 
 
 def _go_on(run: Path, *, as_json: bool) -> None:

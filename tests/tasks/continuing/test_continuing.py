@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import rung
+from rung.cli.main import app
 from rung.data.tokenizer import Tokenizer
 from rung.errors import RunFolderError, UsageError
 from rung.nets.language_models import load_language_model
+from rung.recipe import Recipe
 from rung.records import ItemScores
 from rung.runfolder import file_sha256, verify
 from rung.tasks.continuing.training import ContinuedSummary
-from rung.tasks.language_modelling import carry_on
+from rung.tasks.language_modelling import carry_on, plan_carry_on
 
 TINY: dict[str, Any] = {
     "tokenizer.vocab_size": 320,
@@ -122,6 +125,21 @@ def test_it_names_its_parent_and_tells_what_changed(carried: ContinuedSummary, p
     card = (carried.run / "README.md").read_text(encoding="utf-8")
     assert "## Carried on" in card
     assert f"{carried.changes[1].after.value:.4f}" in card
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(
+    carried: ContinuedSummary, parent: Path, new: Path, folder: Path
+) -> None:
+    there = sorted(path for path in folder.rglob("*") if "cache" not in path.parts)
+    made = plan_carry_on(parent, [new], steps=STEPS, replay=0.25, penalty=2.0, overrides=EVERY_FIVE)
+    assert "25% of it old text" in made.lines()[1]
+    assert made.plan.recipe.to_json() == Recipe.load(carried.run).to_json()
+    asked = ["train", "--from", str(parent), str(new), "--steps", str(STEPS), "--replay", "0.25", "--dry-run", "--json"]
+    shown = CliRunner().invoke(app, asked)
+    assert shown.exit_code == 0, shown.output
+    told = json.loads(shown.stdout)
+    assert (told["replay"], told["recipe"]["training"]["steps"]) == (0.25, STEPS)
+    assert sorted(path for path in folder.rglob("*") if "cache" not in path.parts) == there
 
 
 def test_the_tokenizer_and_the_shape_are_the_parents(carried: ContinuedSummary, parent: Path) -> None:

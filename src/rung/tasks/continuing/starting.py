@@ -75,7 +75,18 @@ def carry_on(
     Raises UsageError, RecipeError, DataError, PlanError, TrainingError or RunFolderError, each saying what to do.
     """
     began = time.monotonic() if started is None else started
-    wish = _wish(parent, texts, replay, penalty, minutes, steps, overrides or {}, valid, seed, threads)
+    wish = _wish(
+        parent,
+        texts,
+        replay=replay,
+        penalty=penalty,
+        minutes=minutes,
+        steps=steps,
+        overrides=overrides or {},
+        valid=valid,
+        seed=seed,
+        threads=threads,
+    )
     out = out or wish.parent.folder.with_name(f"{wish.parent.folder.name}-carried-on")
     deadline = training_deadline(wish.recipe.training.minutes, began)
     with open_session(progress, display, began) as session:
@@ -112,7 +123,18 @@ def plan_carry_on(
 ) -> ContinuedPlan:
     """Do all that `carry_on` does before training, and return what it would do. Arguments and errors as there."""
     began = time.monotonic() if started is None else started
-    wish = _wish(parent, texts, replay, penalty, minutes, steps, overrides or {}, valid, seed, threads)
+    wish = _wish(
+        parent,
+        texts,
+        replay=replay,
+        penalty=penalty,
+        minutes=minutes,
+        steps=steps,
+        overrides=overrides or {},
+        valid=valid,
+        seed=seed,
+        threads=threads,
+    )
     with open_session(progress, SILENT_DISPLAY, began) as session:
         return _ready(wish, training_deadline(wish.recipe.training.minutes, began), session).plan
 
@@ -159,6 +181,7 @@ class _Ready:
 def _wish(
     parent: str | Path,
     texts: Sequence[str | Path],
+    *,
     replay: float,
     penalty: float,
     minutes: float | None,
