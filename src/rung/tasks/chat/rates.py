@@ -27,5 +27,5 @@ class RateBySize:
 
 PREFERENCES = RateBySize(small=(8e5, 5e-4), large=(8e9, 5e-7))
 """Of a model of our own, chosen on pairs held back (`bench/preferences.py --choose`); of Tülu 3 (arXiv 2411.15124)."""
-REWARDS = RateBySize(small=(1.3e5, 2e-4), large=(7e9, 1e-6))
+REWARDS = RateBySize(small=(1.3e5, 3e-4), large=(7e9, 1e-6))
 """Of a model of our own, chosen on held-back sums (`bench/reward_tuning.py`); of DeepSeekMath (arXiv 2402.03300)."""
