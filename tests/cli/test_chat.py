@@ -20,6 +20,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from rung.cli.console import results
 from rung.cli.main import app
 from rung.cli.terminal import write
 from rung.data.chat_template import CHATML, CHATML_TOKENS
@@ -99,6 +100,17 @@ def test_a_terminal_gets_no_commands() -> None:
     write(text, file)
     assert screen.getvalue() == "a\u241b]0;title\u2407\u240d\ufffd1m\u2421\tb\n\u00e9"
     assert file.getvalue() == text
+
+
+def test_results_command_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "an answer \x1b]0;title\x07 of a model"
+    results().print(text, markup=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    results().print(text, markup=False)
+    to_pipe, to_terminal = capsys.readouterr().out.splitlines()
+    assert "\x1b]0;" in to_pipe
+    assert "\x1b]0;" not in to_terminal
+    assert "\u241b]0;title\u2407 of a model" in to_terminal
 
 
 def test_what_cannot_be_is_said(model: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rung.cli.terminal import without_commands
 from rung.data.report import human_bytes
 from rung.progress import Highlighted, SilentProgress
 
@@ -47,9 +48,16 @@ class Watcher(Protocol):
     def validated(self, step: int, metrics: dict[str, float]) -> None: ...
 
 
+class _SafeConsole(Console):
+    """A console whose terminal takes no commands from what models and files say."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(without_commands(text) if self.is_terminal else text, **options)
+
+
 def results() -> Console:
     """The console for results, on standard output."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), quiet=not _speaks())
+    return _SafeConsole(highlight=False, soft_wrap=not sys.stdout.isatty(), quiet=not _speaks())
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -68,7 +76,7 @@ def _speaks() -> bool:
 @contextmanager
 def watching(*, as_json: bool) -> Iterator[Watcher]:
     """Yield what shows progress here: live on a terminal, lines in a log, nothing for a machine or a rank above 0."""
-    console = Console(stderr=True, highlight=False)
+    console = _SafeConsole(stderr=True, highlight=False)
     if not _speaks() or (as_json and not console.is_terminal):
         yield _Silent()
     elif console.is_terminal:
@@ -143,7 +151,9 @@ class _Screen:
 
     def say(self, message: str) -> None:
         if isinstance(message, Highlighted):
-            styled = [(text, "bold green" if stands_out else "dim") for text, stands_out in message.parts]
+            styled = [
+                (without_commands(text), "bold green" if stands_out else "dim") for text, stands_out in message.parts
+            ]
             self._console.print(Text.assemble(*styled))
         else:
             self._console.print(message, markup=False)

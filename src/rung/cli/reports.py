@@ -14,6 +14,7 @@ from rich.text import Text
 
 from rung.cli.console import duration, print_json, results
 from rung.cli.options import INTERRUPTED
+from rung.cli.terminal import without_commands
 from rung.runfolder import read_header
 from rung.tasks.tuning.table import TUNED_FOR
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from rung.cli.terminal import write
 from rung.cli.threads import settle_threads
 from rung.data.tables import TABLE_KINDS
 from rung.errors import UsageError
@@ -89,7 +91,7 @@ def _texts(rewriter: Rewriter, texts: list[str], beams: int | None, best: int, *
         return
     for some in found:
         for one in some:
-            typer.echo(one.text if best == 1 else f"{one.score:8.3f}  {one.text}")
+            write(f"{one.text if best == 1 else f'{one.score:8.3f}  {one.text}'}\n", sys.stdout)
 
 
 def _lines(rewriter: Rewriter, source: Path, output: Path | None, beams: int | None, *, as_json: bool) -> None:
@@ -105,7 +107,7 @@ def _lines(rewriter: Rewriter, source: Path, output: Path | None, beams: int | N
         print_json({"output": None if output is None else str(output), "lines": len(written)})
     elif output is None:
         for line in written:
-            typer.echo(line)
+            write(f"{line}\n", sys.stdout)
     else:
         typer.echo(f"{len(written):,} lines in {output}")
 
