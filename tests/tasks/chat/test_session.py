@@ -131,8 +131,10 @@ def test_an_answer_that_is_broken_off_stays_as_far_as_it_came(session: ChatSessi
 
 def test_save_and_load(session: ChatSession, talker: Talker, tmp_path: Path) -> None:
     session.set_system("be")
-    say(session, "one")
     path = tmp_path / "talk.jsonl"
+    with pytest.raises(UsageError, match="nothing has been said"):
+        session.save(path)
+    say(session, "one")
     session.save(path)
     assert read_conversations([path]).items[0].messages == tuple(session.messages)
     with pytest.raises(UsageError, match="exists already"):
@@ -140,7 +142,13 @@ def test_save_and_load(session: ChatSession, talker: Talker, tmp_path: Path) -> 
     other = ChatSession(talker, OPTIONS)
     other.load(path)
     assert other.messages == session.messages
-    for content in ("nonsense", "[]", '{"messages": 3}', '{"messages": [{"role": "robot", "content": "x"}]}'):
+    for content in (
+        "nonsense",
+        "[]",
+        '{"messages": 3}',
+        '{"messages": [{"role": "robot", "content": "x"}]}',
+        "[" * 99_999,
+    ):
         (tmp_path / "bad").write_text(content)
         with pytest.raises(DataError):
             other.load(tmp_path / "bad")

@@ -67,8 +67,10 @@ class ChatSession:
     def save(self, path: Path) -> None:
         """Write the conversation as one line of JSON Lines: what `rung tune` learns from. Nothing is written over.
 
-        UsageError when the file exists, RunFolderError when it cannot be written.
+        UsageError when nothing was said or the file exists, RunFolderError when it cannot be written.
         """
+        if all(message.role == "system" for message in self.messages):
+            raise UsageError("nothing has been said yet", hint="save the conversation once there is an answer")
         if path.exists():
             raise UsageError("this file exists already", where=str(path), hint="give another name")
         line = json.dumps({"messages": [message.to_json() for message in self.messages]}, ensure_ascii=False)
@@ -81,7 +83,7 @@ class ChatSession:
         """Go on with a conversation that `save` wrote. DataError when there is none; what was said then stays."""
         try:
             rows = list(json.loads(path.read_text(encoding="utf-8"))["messages"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             problem = f"this is no saved conversation ({type(error).__name__})"
             raise DataError(problem, where=str(path), hint="give a file that /save wrote") from error
         messages = list(messages_from(rows))
