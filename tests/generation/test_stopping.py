@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rung.data.tokenizer import StreamDecoder, Tokenizer
+from rung.data.stream_decoder import StreamDecoder
+from rung.data.tokenizer import Tokenizer
 from rung.generation.stopping import StopStrings, TextStream
 
 small = st.text(alphabet="abc", max_size=12)

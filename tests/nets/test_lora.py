@@ -13,7 +13,8 @@ from torch import nn
 
 from rung.errors import RecipeError, TrainingError, UsageError
 from rung.generation.decoding import FusedDecoder
-from rung.nets.decoder import CausalLM, DecoderConfig, Linear
+from rung.nets.decoder import CausalLM, DecoderConfig
+from rung.nets.layers import Linear
 from rung.nets.lora import (
     LoraConfig,
     LoraLinear,

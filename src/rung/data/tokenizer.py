@@ -19,7 +19,6 @@ vocabularies may lack a byte (SmolLM2's has none for U+0004): a character that n
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import re
@@ -329,22 +328,6 @@ class Tokenizer:
                 raise TokenizerError(f"token {token_id} ({token!r}) stands for no bytes", where=where, hint=DAMAGED)
             table[token_id] = stands_for
         return table
-
-
-class StreamDecoder:
-    """Turns token ids into text while they are generated, never giving out half a character."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def push(self, token_id: int) -> str:
-        """Add one token; return the characters that are now complete (perhaps none)."""
-        return self._utf8.decode(self._tokenizer.token_bytes(token_id))
-
-    def finish(self) -> str:
-        """Return U+FFFD for a character that was begun and not completed; all pieces together equal `decode`."""
-        return self._utf8.decode(b"", final=True)
 
 
 def train_tokenizer(

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import torch
 
-from rung.data.tokenizer import StreamDecoder, Tokenizer
+from rung.data.stream_decoder import StreamDecoder
+from rung.data.tokenizer import Tokenizer
 from rung.errors import GenerationError, UsageError
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from rung.generation.matrices import MakeMatrix, Matrix, Precision, dtype_of, matrices_of
-from rung.nets.decoder import Linear
-from rung.nets.encoder import LayerNorm
 from rung.nets.gpt2 import GPT2LM, Block
 from rung.nets.gpt2_config import GPT2Config
+from rung.nets.layers import LayerNorm, Linear
 
 
 class FusedGPT2:

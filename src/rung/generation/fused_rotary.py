@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from rung.generation.matrices import MakeMatrix, Precision, dtype_of, matrices_of
-from rung.nets.decoder import Attention, CausalLM, DecoderLayer, RMSNorm
+from rung.nets.decoder import Attention, CausalLM, DecoderLayer
 from rung.nets.decoder_config import DecoderConfig
+from rung.nets.layers import RMSNorm
 
 
 class FusedRotary:

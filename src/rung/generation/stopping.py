@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class TextDecoder(Protocol):
-    """Turns tokens into text piece by piece; `rung.data.tokenizer.StreamDecoder` is one."""
+    """Turns tokens into text piece by piece; `rung.data.stream_decoder.StreamDecoder` is one."""
 
     def push(self, token_id: int) -> str:
         """Add a token and return the characters that are now complete."""

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rung.generation.matrices import Matrix, Precision, matrix
-from rung.nets.decoder import RMSNorm
-from rung.nets.encoder_decoder import ACTIVATIONS, Attention, DecoderLayer, EncoderDecoder
+from rung.nets.encoder_decoder import Attention, DecoderLayer, EncoderDecoder
+from rung.nets.layers import ACTIVATION_FUNCTIONS, RMSNorm
 from rung.nets.t5 import T5, Block, FeedForward, T5Attention
 
 Make = Callable[[torch.Tensor], Matrix]
@@ -95,7 +95,7 @@ class MarianWeights:
     def __init__(self, net: EncoderDecoder, make: Make, dtype: torch.dtype) -> None:
         config, side = net.config, net.model.decoder
         scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
-        activation = ACTIVATIONS[config.activation_function]
+        activation = ACTIVATION_FUNCTIONS[config.activation_function]
         self.heads = config.decoder_attention_heads
         self.head_dim = config.d_model // self.heads
         self.layers = [_MarianLayer(cast(DecoderLayer, layer), make, dtype, activation) for layer in side.layers]

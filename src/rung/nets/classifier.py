@@ -13,9 +13,10 @@ from torch import nn
 
 from rung.nets.blank import without_values
 from rung.nets.convolution import ConvolutionalBody, ConvolutionConfig
-from rung.nets.decoder import CausalLM, DecoderConfig, Linear
+from rung.nets.decoder import CausalLM, DecoderConfig
 from rung.nets.encoder import Encoder, draw_normal
 from rung.nets.encoder_config import EncoderConfig
+from rung.nets.layers import Linear
 from rung.nets.pooling import AttentionPooling, FirstTokenPooling, LastTokenPooling, MaxPooling, MeanPooling
 from rung.nets.recurrent import RecurrentBody, RecurrentConfig
 

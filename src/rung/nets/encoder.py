@@ -7,8 +7,6 @@ What is computed in is decided in `Encoder.embed`, as in the decoder: every laye
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,23 +15,8 @@ from torch import nn
 
 from rung.errors import GenerationError
 from rung.nets.body import States
-from rung.nets.decoder import Linear
 from rung.nets.encoder_config import EncoderConfig
-
-ACTIVATION_FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-}
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer norm in the dtype of its input, whatever dtype its weights are kept in."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
-        """Normalise over the last dimension."""
-        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+from rung.nets.layers import ACTIVATION_FUNCTIONS, LayerNorm, Linear
 
 
 class Embeddings(nn.Module):

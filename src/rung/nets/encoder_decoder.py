@@ -11,7 +11,7 @@ What is computed in is decided where tokens are embedded, as in the decoder: eve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -22,20 +22,12 @@ from rung.errors import GenerationError
 from rung.nets.bart import POSITION_OFFSET
 from rung.nets.blank import without_values
 from rung.nets.body import States
-from rung.nets.decoder import Linear
 from rung.nets.dropout import dropout
-from rung.nets.encoder import LayerNorm
 from rung.nets.encoder_decoder_config import EncoderDecoderConfig
+from rung.nets.layers import ACTIVATION_FUNCTIONS, LayerNorm, Linear
 from rung.nets.vocabulary_head import VocabularyHead
 
 __all__ = ["EncoderDecoder", "EncoderDecoderConfig", "parameter_shapes", "position_table"]
-
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "swish": F.silu,
-    "silu": F.silu,
-}
 
 
 class Attention(nn.Module):
@@ -114,7 +106,7 @@ class Layer(nn.Module):
         size = config.d_model
         self.self_attn, self.self_attn_layer_norm = Attention(size, heads), LayerNorm(size)
         self.fc1, self.fc2, self.final_layer_norm = Linear(size, inner), Linear(inner, size), LayerNorm(size)
-        self.activation = ACTIVATIONS[config.activation_function]
+        self.activation = ACTIVATION_FUNCTIONS[config.activation_function]
         self.dropout = dropout
 
     def feed_forward(self, x: torch.Tensor) -> torch.Tensor:

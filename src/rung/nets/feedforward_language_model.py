@@ -18,8 +18,8 @@ from torch import nn
 from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.body_and_head import BodyAndHead
-from rung.nets.decoder import Linear
 from rung.nets.language_model_config import MAX_LENGTH, FromShapes, read_own_config
+from rung.nets.layers import Linear
 from rung.nets.strict_config import check_values
 
 _STRIDE = 1024  # tokens of a window in measuring

@@ -18,9 +18,8 @@ from rung.nets.attention import KeyValueCache, Reading
 from rung.nets.blank import without_values
 from rung.nets.body import States
 from rung.nets.body_and_head import BodyAndHead
-from rung.nets.decoder import Linear
-from rung.nets.encoder import ACTIVATION_FUNCTIONS, LayerNorm
 from rung.nets.gpt2_config import GPT2Config
+from rung.nets.layers import ACTIVATION_FUNCTIONS, LayerNorm, Linear
 
 __all__ = ["GPT2LM", "GPT2Body", "GPT2Config", "gpt2_parameter_shapes", "turned"]
 

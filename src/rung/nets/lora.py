@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rung.errors import RecipeError, TrainingError, UsageError
-from rung.nets.decoder import Linear
 from rung.nets.dropout import dropout
+from rung.nets.layers import Linear
 from rung.nets.quantized import QuantizedLinear
 
 __all__ = [

@@ -13,11 +13,11 @@ from torch import nn
 
 from rung.errors import RunFolderError
 from rung.nets.blank import without_values
-from rung.nets.decoder import Linear
-from rung.nets.encoder import ACTIVATION_FUNCTIONS, Encoder, LayerNorm, draw_normal
+from rung.nets.encoder import Encoder, draw_normal
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import read_renamed
 from rung.nets.encoder_names import NAMES
+from rung.nets.layers import ACTIVATION_FUNCTIONS, LayerNorm, Linear
 from rung.nets.pretrained import CONFIG, read_config_file, write_weights
 from rung.runfolder import write_json
 

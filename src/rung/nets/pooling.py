@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rung.nets.decoder import Linear
+from rung.nets.layers import Linear
 
 
 class MaxPooling(nn.Module):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rung.errors import UsageError
-from rung.nets.decoder import Linear
+from rung.nets.layers import Linear
 
 QuantizedPrecision = Literal["int8", "int4"]
 

@@ -23,9 +23,9 @@ from torch import nn
 from rung.errors import GenerationError, RunFolderError
 from rung.nets.blank import without_values
 from rung.nets.body import States
-from rung.nets.decoder import Linear
 from rung.nets.dropout import dropout
 from rung.nets.encoder_decoder_config import check_tokens
+from rung.nets.layers import Linear
 from rung.nets.recurrent import RecurrentBody, RecurrentConfig
 from rung.nets.strict_config import build_config, check_keys, check_values
 from rung.nets.vocabulary_head import VocabularyHead

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rung.errors import RunFolderError
-from rung.nets.decoder import Linear
 from rung.nets.encoder import Encoder
+from rung.nets.layers import Linear
 from rung.nets.pooling import LastTokenPooling, MaxPooling, MeanPooling
 from rung.nets.strict_config import check_values
 

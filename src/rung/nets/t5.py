@@ -12,22 +12,18 @@ from collections.abc import Mapping
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from rung.errors import GenerationError
 from rung.nets.blank import without_values
 from rung.nets.body import States
-from rung.nets.decoder import Linear, RMSNorm
 from rung.nets.dropout import dropout
-from rung.nets.encoder import ACTIVATION_FUNCTIONS
 from rung.nets.encoder_decoder import added_mask, attend
+from rung.nets.layers import ACTIVATION_FUNCTIONS, Linear, RMSNorm
 from rung.nets.t5_config import ACTIVATIONS, T5Config
 from rung.nets.vocabulary_head import VocabularyHead
 
 __all__ = ["T5", "T5Config", "position_buckets", "t5_parameter_shapes"]
-
-_ACTIVATION_FUNCTIONS = {**ACTIVATION_FUNCTIONS, "silu": F.silu}
 
 
 class T5Attention(nn.Module):
@@ -68,7 +64,7 @@ class FeedForward(nn.Module):
         for name in into:
             setattr(self, name, Linear(config.d_model, config.d_ff, bias=False))
         self.wo = Linear(config.d_ff, config.d_model, bias=False)
-        self.activation = _ACTIVATION_FUNCTIONS[ACTIVATIONS[config.feed_forward_proj]]
+        self.activation = ACTIVATION_FUNCTIONS[ACTIVATIONS[config.feed_forward_proj]]
         self.dropout = dropout
 
     def into(self) -> tuple[Linear, ...]:

@@ -169,7 +169,7 @@ def test_pretraining_is_shared_by_fits_and_counted_in_each(task: ClassificationT
 def test_a_timed_plan_fits_the_seconds_or_says_that_nothing_does(task: ClassificationTask) -> None:
     rung = small(networks.cnn())
     assert rung.plan(task, 600.0, seed=0)["training"]["epochs"] == rung.training.epochs
-    with pytest.raises(PlanError, match="not one pass"):
+    with pytest.raises(PlanError, match="one pass over"):
         rung.plan(task, 0.001, seed=0)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,9 +25,8 @@ from rung.tasks.classification.network_training import (
     LabelledTexts,
     Training,
     device,
-    faster_precision,
-    seconds_per_step,
     threads_of,
+    timed_step,
     train_classifier,
 )
 from rung.tasks.classification.pretraining import TransformerNetworks
@@ -66,6 +65,8 @@ class NetworkRung(UsualRung):
     height: int
     family: Family
     training: Training
+    least_epochs: ClassVar[float] = 1.0
+    """Passes over the texts without which it is not worth while."""
 
     @property
     def shared_share(self) -> float:  # type: ignore[override]  # a constant of most rungs, here the family's
@@ -82,9 +83,7 @@ class NetworkRung(UsualRung):
             max_length = int(np.quantile(lengths, _LENGTH_SHARE, method="higher"))
             training, earlier = self.training, None
             if seconds is not None:
-                left = _BUDGET_SHARE * (seconds - (time.perf_counter() - began))
-                earlier = left * self.family.earlier_share
-                training, max_length = self._affordable(start, items, left - earlier, max_length)
+                training, max_length, earlier = self._affordable(start, items, began + seconds, max_length)
             return {
                 "rung": self.name,
                 "seed": seed,
@@ -93,39 +92,48 @@ class NetworkRung(UsualRung):
                 **self.family.plan(task, start, earlier, max_length),
             }
 
-    def _affordable(self, start: Start, items: LabelledItems, seconds: float, max_length: int) -> tuple[Training, int]:
-        """The training and the length of texts that fit into `seconds`."""
+    def _affordable(
+        self, start: Start, items: LabelledItems, ends: float, max_length: int
+    ) -> tuple[Training, int, float]:
+        """The training and the length of texts that fit until `ends`, by the clock, and the seconds of pretraining."""
         batch = self.training.batch_of(len(items))
+        precision: Precision | None = None
         while True:
-            precision, step = self._timed(start, items, max_length)
-            epochs: float = int(seconds / step * batch / len(items))
-            if epochs >= _FEW_EPOCHS or max_length <= _SHORTEST:
+            precision, step = self._timed(start, items, max_length, precision)
+            left = _BUDGET_SHARE * (ends - time.perf_counter())
+            seconds = left * (1 - self.family.earlier_share)
+            passes = seconds / step * batch / len(items)
+            if passes >= _FEW_EPOCHS or max_length <= _SHORTEST:
                 break
             max_length = max(_SHORTEST, max_length // 2)
-        if epochs < 1:
+        if passes < self.least_epochs:
             raise PlanError(
-                f"not one pass over {len(items):,} texts fits into {seconds:.1f} s: "
-                f"it takes {step * len(items) / batch:.1f} s",
+                f"one pass over {len(items):,} texts takes {step * len(items) / batch:.1f} s, and there are "
+                f"{seconds:.1f} s",
                 where=f"rung {self.name}",
                 hint="give more minutes, or leave this rung out with --rungs",
             )
-        epochs = min(epochs, self.training.epochs)
+        epochs = min(float(int(passes)) if passes >= 1 else passes, self.training.epochs)
         least_steps = min(self.training.least_steps, int(seconds / step))
-        return replace(self.training, epochs=epochs, least_steps=least_steps, precision=precision), max_length
+        training = replace(self.training, epochs=epochs, least_steps=least_steps, precision=precision)
+        return training, max_length, left - seconds
 
-    def _timed(self, start: Start, items: LabelledItems, max_length: int) -> tuple[Precision, float]:
-        """The faster precision, and its seconds a step."""
+    def _timed(
+        self, start: Start, items: LabelledItems, max_length: int, precision: Precision | None
+    ) -> tuple[Precision, float]:
+        """The precision that is given, else the faster one, and its seconds a step."""
         texts = start.encoder.encode(items.texts, max_length=max_length)
         batch = self.training.batch_of(len(items))
         batches = LabelBatches(texts, items.labels, pad_token_id=start.encoder.pad_token_id, batch_size=batch, seed=0)
-
-        def timed(precision: Precision) -> float:
-            training = replace(self.training, precision=precision)
-            settings = training.settings(len(items), seed=0, validated=False)
-            net = start.net.to(device())
-            return seconds_per_step(net, Classification(), batches, settings, training, samples=len(items))
-
-        return faster_precision(timed)
+        return timed_step(
+            start.net.to(device()),
+            Classification(),
+            batches,
+            self.training,
+            asked=precision,
+            samples=len(items),
+            seed=0,
+        )
 
     def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
         """Train on `items`, keep the weights that do best on the validation items; see `Rung.fit`."""

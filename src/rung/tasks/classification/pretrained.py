@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -101,6 +101,7 @@ class FolderRung(NetworkRung):
     """A pretrained network from a folder under a new head, tuned as in BERT's paper (1810.04805, A.3) or by LoRA."""
 
     is_pretrained_language_model = True
+    least_epochs: ClassVar[float] = 0.25  # what was pretrained learns from a part of the texts, too
     family: FolderNetworks
 
     def __init__(

@@ -133,10 +133,10 @@ class TransformerNetworks:
             net, objective = self._language_model(start)
             batches = self._batches(start.encoder, texts, wanted, seed=0)
 
-            def timed(precision: Precision) -> float:
-                settings = replace(wanted, precision=precision).settings(seed=0)
+            def timed(precision: Precision, places: int) -> float:
+                settings, training = replace(wanted, precision=precision).settings(seed=0), wanted.training
                 return seconds_per_step(
-                    net.to(device()), objective, batches, settings, wanted.training, samples=len(texts)
+                    net.to(device()), objective, batches, settings, training, samples=len(texts), places=places
                 )
 
             precision, step = faster_precision(timed)
