@@ -243,7 +243,7 @@ def test_padding_changes_nothing(opened: Any, lengths: list[int], padding: int, 
 
 def test_the_file_is_plain_onnx_with_free_axes(model: Callable[[str], Path], tmp_path: Path) -> None:
     report = export_model(model("gru"), tmp_path / "out", to="onnx", verify=False)
-    assert report.files.keys() == {"config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"}
+    assert report.files.keys() == {"README.md", "config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"}
     onnx.checker.check_model(tmp_path / "out" / "model.onnx", full_check=True)
     read = onnx.load(tmp_path / "out" / "model.onnx")
     assert [(opset.domain, opset.version) for opset in read.opset_import] == [("", 17)]

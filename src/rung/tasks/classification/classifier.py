@@ -123,6 +123,12 @@ def _require_folder(folder: Path) -> None:
         raise RunFolderError(
             "this folder holds a whole comparison", where=str(folder), hint=f"name a rung: {', '.join(map(str, rungs))}"
         )
+    if not any((folder / name).exists() for name in (HEADER_NAME, "config.json")):
+        raise RunFolderError(
+            "this is not a Rung run folder, nor one of transformers: it has neither rung.json nor config.json",
+            where=str(folder),
+            hint=hint,
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
