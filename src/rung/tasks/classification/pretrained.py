@@ -67,7 +67,7 @@ def base_of(rung: str, bases: Sequence[str]) -> str | None:
     """
     for base in (*bases, *KNOWN_BASES):
         name = base_name(base)
-        if (rung == name or rung.startswith(f"{name}-")) and rung in names_of(base):
+        if rung in {name, *(name + ending for ending in (FROZEN, PROMPTED, LORA))} and rung in names_of(base):
             return base
     return None
 
