@@ -35,7 +35,7 @@ from rung.tasks.tuning.tune import tune
 from tune_classifier import Data, read_set
 
 Rows = list[tuple[str, str]]
-_WATCHED = 20  # pairs
+_WATCHED = 10  # pairs of either kind
 _PAIRS_A_TEXT = 20  # SetFit's R: pairs of either kind for each text (section 3.1)
 
 
@@ -57,17 +57,24 @@ def write_table(path: Path, rows: Rows) -> Path:
 
 
 def write_pairs(folder: Path, rows: Rows, seed: int) -> dict[str, Path]:
-    """SetFit's pairs: as many of one class as of two, `_PAIRS_A_TEXT` a text of either kind; a few of them validate."""
+    """SetFit's pairs: as many of one class as of two, `_PAIRS_A_TEXT` a text of either kind.
+
+    `_WATCHED` of either kind are kept out of training, for validation and for the test that every run makes.
+    """
     generator = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    alike = [(a, b, 1.0) for (a, first), (b, second) in combinations(rows, 2) if first == second]
-    unlike = [(a, b, 0.0) for (a, first), (b, second) in combinations(rows, 2) if first != second]
-    pairs = []
-    for kind in (alike, unlike):
-        pairs += generator.sample(kind, min(len(kind), _PAIRS_A_TEXT * len(rows)))
-    generator.shuffle(pairs)
-    parts = {"valid": pairs[:_WATCHED], "test": pairs[_WATCHED : 2 * _WATCHED], "train": pairs[2 * _WATCHED :]}
-    for part, chosen in parts.items():
-        lines = (json.dumps({"sentence1": a, "sentence2": b, "score": score}) + "\n" for a, b, score in chosen)
+    both = list(combinations(rows, 2))
+    kinds = (
+        [(a, b, 1.0) for (a, first), (b, second) in both if first == second],
+        [(a, b, 0.0) for (a, first), (b, second) in both if first != second],
+    )
+    parts: dict[str, list[tuple[str, str, float]]] = {"valid": [], "test": [], "train": []}
+    for kind in kinds:
+        chosen = generator.sample(kind, min(len(kind), _PAIRS_A_TEXT * len(rows)))
+        parts["valid"] += chosen[:_WATCHED]
+        parts["test"] += chosen[_WATCHED : 2 * _WATCHED]
+        parts["train"] += chosen[2 * _WATCHED :]
+    for part, pairs in parts.items():
+        lines = (json.dumps({"sentence1": a, "sentence2": b, "score": score}) + "\n" for a, b, score in pairs)
         (folder / f"pairs-{part}.jsonl").write_text("".join(lines), encoding="utf-8")
     return {part: folder / f"pairs-{part}.jsonl" for part in parts}
 

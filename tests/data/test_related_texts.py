@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,11 @@ def test_every_row_comes_once_an_epoch_with_its_texts_side_by_side(scored: bool,
         told = batch["scores"] if scored else batch["texts"][:, 0] // 2
         assert told.tolist() == seen[-5:]
     assert sorted(seen) == list(range(10))
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_held_out_rows_of_one_score_are_refused(part: str) -> None:
+    rows = replace(related([(i, 100 + i) for i in range(40)]), scores=np.arange(40.0))
+    alike = replace(related([(200 + i, 300 + i) for i in range(10)]), scores=np.full(10, 0.5))
+    with pytest.raises(DataError, match=r"the 10 (validation|test) rows have one score, 0\.5"):
+        split_related(rows, **{part: alike}, seed=0)

@@ -149,6 +149,17 @@ def criteria(values: list[float]) -> Any:
     return lambda: Validation(next(left), {"made_up": 1.0})
 
 
+def test_a_validation_without_a_number_is_told_and_is_never_the_best(tmp_path: Path) -> None:
+    shown = Watching()
+    settings = toy_settings(6, validate_every=2, checkpoint_every=None, patience=5)
+    result = toy_run(tmp_path, settings, validate=criteria([math.nan, 3.0, math.inf]), display=shown)
+    assert (result.step, result.best_criterion) == (6, 3.0)
+    validations = [line["validation"] for line in log_lines(tmp_path) if "validation" in line]
+    assert validations == [{"made_up": 1.0}, {"criterion": 3.0, "made_up": 1.0}, {"made_up": 1.0}]
+    told = [said for said in shown.said if "no finite number" in said]
+    assert told == [f"step {step}: validation gave no finite number for criterion" for step in (2, 6)]
+
+
 def test_patience_ends_training_and_the_best_checkpoint_stays(tmp_path: Path) -> None:
     settings = toy_settings(40, validate_every=2, patience=3, checkpoint_every=None, keep_last=1)
     result = toy_run(tmp_path, settings, validate=criteria([5.0, 3.0, 4.0, 3.0, 3.5]))

@@ -151,7 +151,8 @@ def split_related(
     Rows that share a text (compared as sequences of words) stay together. Where the user brings a part, it is never
     changed; training rows whose texts are those of a row in it are left out, as are repeated rows.
 
-    Raises DataError when the rows hang together so that no part can be cut off, or kinds of rows differ.
+    Raises DataError when the rows hang together so that no part can be cut off, kinds of rows differ, or all rows to
+    choose or to judge by have one score, with which nothing correlates.
     """
     remarks = [f"{count:,} rows left out: {reason}" for reason, count in rows.rejected.items()]
     for part, name in ((valid, "validation"), (test, "test")):
@@ -171,6 +172,12 @@ def split_related(
         test, train = _cut_off(train, wanted, seed)
     if valid is None:
         valid, train = _cut_off(train, wanted, seed + 1)
+    for part, name in ((valid, "validation"), (test, "test")):
+        if part.scores is not None and np.ptp(part.scores) == 0:
+            raise DataError(
+                f"the {len(part):,} {name} rows have one score, {part.scores[0]:g}: nothing correlates with it",
+                hint="give rows of different scores: --valid FILE --test FILE",
+            )
     return RelatedSplit(train, valid, test, tuple(remarks))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -91,13 +92,17 @@ class Recorder:
             self._write(report, state)
 
     def validation(self, state: TrainerState, result: Validation) -> None:
-        """Log and tell one validation."""
+        """Log and tell one validation. What came out as no number is named, and left out of the log."""
         line = {"criterion": result.criterion, **result.metrics}
-        self._append({"step": state.step, "validation": line})
+        known = _finite(line)
+        self._append({"step": state.step, "validation": known})
         if self._events is not None:
-            self._events.write(state.step, {f"validation/{name}": value for name, value in line.items()})
-        if self._world.is_main:
-            self._display.validated(state.step, result.metrics or line)
+            self._events.write(state.step, {f"validation/{name}": value for name, value in known.items()})
+        if self._world.is_main and known:
+            self._display.validated(state.step, _finite(result.metrics) or known)
+        if len(known) < len(line):
+            unknown = ", ".join(name for name in line if name not in known)
+            self.say(f"step {state.step:,}: validation gave no finite number for {unknown}")
 
     def vital_signs(self, step: int, signs: VitalSigns) -> None:
         """Log what was found at step number `step`."""
@@ -150,7 +155,7 @@ class Recorder:
             "seconds": state.seconds,
             "skipped": report.skipped,
         }
-        known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+        known = _finite(values)
         self._append({"step": report.step, **known})
         if self._events is not None:
             self._events.write(report.step, {f"train/{name}": value for name, value in known.items()})
@@ -171,3 +176,8 @@ class Recorder:
     def _append(self, line: dict[str, Any]) -> None:
         if self._log is not None:
             self._log.append(line)
+
+
+def _finite(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Without what is not known or not finite: JSON knows neither NaN nor infinity."""
+    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}

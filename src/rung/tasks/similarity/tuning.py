@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from rung.data.related_texts import RelatedTexts, read_related, split_related
-from rung.errors import DataError
 from rung.nets.adapters import load_adapter
 from rung.nets.lora import merge_lora, unmerge_lora
 from rung.nets.sentence_folder import load_pooler, load_sentence_net, save_sentence_net
@@ -100,11 +98,6 @@ class SimilarityTuning(Tuning[SimilarityRecipe, SimilarityTuned]):
     def _validate(self) -> Validation:
         """What is measured on test rows, on validation rows: the weights that do best are kept."""
         found = measure(self.model, self.split.valid).headline
-        if math.isnan(found):
-            raise DataError(
-                f"the {len(self.split.valid):,} validation rows show no correlation: their scores are all alike",
-                hint="give rows with different scores to validate on: --valid FILE",
-            )
         return Validation(1 - found, {"spearman" if self.split.valid.scores is not None else "recall_at_1": found})
 
     def _save_whole(self, folder: Path) -> None:
