@@ -1,7 +1,7 @@
 """Few labels a class: the ways of tuning MiniLM against SetFit's recipe, over draws of the labels.
 
     python bench/few_shot.py                                          TREC, k = 8, 32, 64, 5 draws: an hour
-    python bench/few_shot.py --sets sst2 --shots 32,64                k = 8 of two classes are too few rows for a run
+    python bench/few_shot.py --sets sms-spam,sst2,mr                  and two classes
     python bench/few_shot.py --sets trec --shots 8 --draws 3 --ways frozen,setfit
 
     full     the whole network tuned, as `rung tune --task classify` does

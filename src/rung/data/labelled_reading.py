@@ -22,6 +22,8 @@ from rung.progress import SILENT, Progress
 
 LEAST_ITEMS = 20
 """Fewer labelled rows than this cannot be split into parts that mean anything."""
+LEAST_TO_TRAIN = 8
+"""The same where test items are given: eight labels a class are a usual start (SetFit, arXiv 2209.11055)."""
 FEW_ITEMS = 200
 
 
@@ -62,6 +64,7 @@ def read_labelled(
     time: str | None = None,
     label_names: Sequence[str] | None = None,
     keep_unlabelled: bool = False,
+    test_is_given: bool = False,
     progress: Progress = SILENT,
 ) -> LabelledTable:
     """Read labelled text from tables (CSV, TSV, JSON Lines, Parquet; files or folders, plain or compressed).
@@ -71,7 +74,8 @@ def read_labelled(
     be such that something can be learned from them.
 
     Raises DataError: a column is missing or cannot be guessed, a file cannot be read, no row can be used, the target
-    is unique a row, a quantity, or has one class only, or there are fewer than `LEAST_ITEMS` items.
+    is unique a row, a quantity, or has one class only, or there are fewer items than
+    `LEAST_ITEMS` (`LEAST_TO_TRAIN` if `test_is_given`).
     """
     files = find_tables([paths] if isinstance(paths, Path) else list(paths))
     named = _Columns(target, tuple(text_columns or ()), group, time)
@@ -92,7 +96,7 @@ def read_labelled(
     found.require_some(where)
     labels = canonical_labels(found.labels)
     chosen = str(named.target)
-    warnings = [] if label_names is not None else check_labels(labels, chosen, where)
+    warnings = [] if label_names is not None else check_labels(labels, chosen, where, test_is_given=test_is_given)
     items, unseen = _items(found, labels, label_names)
     return LabelledTable(
         items,
@@ -137,9 +141,9 @@ def canonical_labels(labels: Sequence[str]) -> list[str]:
     return [names[label] for label in labels]
 
 
-def check_labels(labels: Sequence[str], target: str, where: str) -> list[str]:
+def check_labels(labels: Sequence[str], target: str, where: str, *, test_is_given: bool = False) -> list[str]:
     """Sentences about labels that little can be learned from. Raises DataError where nothing can."""
-    found = traits(target, labels)
+    found, least = traits(target, labels), LEAST_TO_TRAIN if test_is_given else LEAST_ITEMS
     rows, distinct = found.filled, found.distinct
     place = f"{where}: column '{target}'"
     has_decimals = any("." in label for label in labels)
@@ -156,7 +160,7 @@ def check_labels(labels: Sequence[str], target: str, where: str) -> list[str]:
             where=place,
             hint="add a column with a few ranges of it (low, middle, high, say) and name that one: --target COLUMN",
         )
-    if distinct > rows / 2 and rows >= LEAST_ITEMS:
+    if distinct > rows / 2 and rows >= least:
         raise DataError(
             f"'{target}' has {distinct:,} different values in {rows:,} rows: too few rows a class to learn from",
             where=place,
@@ -168,11 +172,13 @@ def check_labels(labels: Sequence[str], target: str, where: str) -> list[str]:
             where=place,
             hint="add rows of at least one other class",
         )
-    if rows < LEAST_ITEMS:
+    if rows < least:
         raise DataError(
-            f"{rows} labelled rows are too few to train and test on: at least {LEAST_ITEMS} are needed",
+            f"{rows} labelled rows are too few to train {'' if test_is_given else 'and test '}on: "
+            f"at least {least} are needed",
             where=place,
-            hint=f"label more rows; {FEW_ITEMS} give a first answer, a few thousand a firm one",
+            hint=f"label more rows; {FEW_ITEMS} give a first answer, a few thousand a firm one"
+            + ("" if test_is_given else f" (with --test FILE {LEAST_TO_TRAIN} are enough to begin)"),
         )
     return _label_warnings(Counter(labels))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rung.data.labelled import LabelledItems, item_ids
+from rung.errors import DataError
 from rung.tasks.classification.predictions import Predictions
+from rung.tasks.classification.reading import DataSources, read_task
 from rung.tasks.classification.task import ClassificationTask
 
 
@@ -99,3 +102,21 @@ def test_items_that_two_rungs_answer_differently_are_told_by_name() -> None:
 def test_item_ids_do_not_depend_on_the_order_of_rows(order: list[int]) -> None:
     texts, labels = [f"t{number % 20}" for number in order], [str(number % 2) for number in order]
     assert sorted(item_ids(texts, labels)) == sorted(item_ids(texts[::-1], labels[::-1]))
+
+
+def labelled_file(path: Path, count: int) -> Path:
+    lines = [json.dumps({"text": f"{path.stem} number {n} of them", "label": "ab"[n % 2]}) for n in range(count)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_eight_labels_a_class_are_enough_where_test_items_are_given(tmp_path: Path) -> None:
+    few, test = labelled_file(tmp_path / "few.jsonl", 16), labelled_file(tmp_path / "test.jsonl", 40)
+    found = read_task(DataSources([few], "label", ["text"], test=[test]), seed=0, threads=1)
+    assert {part: len(items) for part, items in found.items.items()} == {"train": 14, "valid": 2, "test": 40}
+    with pytest.raises(DataError, match="16 labelled rows are too few to train and test on: at least 20") as caught:
+        read_task(DataSources([few], "label", ["text"]), seed=0, threads=1)
+    assert "with --test FILE 8 are enough" in str(caught.value.hint)
+    fewer = labelled_file(tmp_path / "fewer.jsonl", 7)
+    with pytest.raises(DataError, match="7 labelled rows are too few to train on: at least 8"):
+        read_task(DataSources([fewer], "label", ["text"], test=[test]), seed=0, threads=1)

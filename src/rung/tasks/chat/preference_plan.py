@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from rung.data.conversation_split import PARTS
-from rung.errors import PlanError
 from rung.nets.decoder import CausalLM
 from rung.objectives.preference import DirectPreference
 from rung.tasks.chat.preference_data import PreparedPairs, batches
 from rung.tasks.chat.preference_recipe import PreferenceRecipe
 from rung.tasks.chat.rates import PREFERENCES
-from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.plan import TuningPlan, count, steps_within, usual_precision
 from rung.tasks.tuning.stepping import compute_dtype, with_steps
 from rung.training.machine import usable_cores
 
@@ -76,11 +75,9 @@ def make_plan(
         scored = sum(len(prepared.rows(part)) for part in PARTS)  # by the reference
         scored += _VALIDATIONS * len(prepared.rows("valid")) + len(prepared.rows("test"))
         after = 2 * _FORWARD_SHARE * pair * len(prepared.rows("test")) + _FILES_SECONDS
-        left = seconds - _FORWARD_SHARE * pair * scored - after
-        steps = int(min(left / pair, _MOST_EPOCHS * len(rows)) / pairs)
+        around = after + _FORWARD_SHARE * pair * scored
+        steps = steps_within(seconds, step=pairs * pair, around=around, most=_MOST_EPOCHS * len(rows) / pairs)
         taken = steps * pairs * pair
-    if steps < 1:
-        raise PlanError(f"no step of training fits into {seconds or 0.0:.0f} s", hint="give more --minutes, or --steps")
     return PreferencePlan(
         recipe=with_steps(recipe, steps, validations=_VALIDATIONS),
         parameters=count(net),

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rung.errors import PlanError
 from rung.nets.decoder import CausalLM
 from rung.tasks.chat.rates import REWARDS
 from rung.tasks.chat.reward_data import PreparedProblems
 from rung.tasks.chat.reward_recipe import RewardRecipe
 from rung.tasks.chat.rollouts import ProblemBatches, Rollouts
 from rung.tasks.chat.tuning_base import base_network
-from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.plan import TuningPlan, count, steps_within, usual_precision
 from rung.tasks.tuning.stepping import compute_dtype, with_steps
 from rung.training.machine import usable_cores
 
@@ -65,13 +64,14 @@ def make_plan(recipe: RewardRecipe, prepared: PreparedProblems, net: CausalLM, *
         step = _seconds_of_step(recipe, prepared, net)
         greedy = _FORWARD_SHARE * step / (batch * recipe.reward.answers)
         after = 2 * greedy * len(prepared.test) + _FILES_SECONDS
-        steps = int((seconds - after - _VALIDATIONS * greedy * len(prepared.valid)) / step)
+        steps = steps_within(
+            seconds,
+            step=step,
+            around=after + _VALIDATIONS * greedy * len(prepared.valid),
+            most=math.inf,
+            hint="give more --minutes, or fewer problems to test on: --test FILE",
+        )
         taken = steps * step
-        if steps < 1:
-            raise PlanError(
-                f"no step fits into {seconds:.0f} s: one takes {step:.1f} s, and measuring {after:.0f} s",
-                hint="give more --minutes, or fewer problems to test on: --test FILE",
-            )
     return RewardPlan(
         recipe=with_steps(recipe, steps, validations=_VALIDATIONS),
         parameters=count(net),

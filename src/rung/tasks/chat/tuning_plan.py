@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from rung.data.packing import TrainingRows
-from rung.errors import PlanError
 from rung.nets.decoder import CausalLM
 from rung.objectives.answers import AnswerTokens
 from rung.tasks.chat.preparation import PreparedChat
 from rung.tasks.chat.tuning_recipe import ChatRecipe
-from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.plan import TuningPlan, count, steps_within, usual_precision
 from rung.tasks.tuning.stepping import compute_dtype, with_steps
 from rung.training.machine import usable_cores
 
@@ -75,27 +74,21 @@ def make_plan(recipe: ChatRecipe, prepared: PreparedChat, net: CausalLM, *, seco
             "training.threads": training.threads or usable_cores(),
         }
     )
-    left = None
-    after = 0.0
-    if seconds is not None:
+    taken, after = None, 0.0
+    if seconds is None:
+        steps = training.steps or max(1, math.ceil((training.epochs or 1.0) * len(train) / rows))
+    else:
         row = _seconds_of_row(recipe, prepared, net)
         after = row * _rows_of_measuring(recipe, prepared) + _FILES_SECONDS
-        left = min((seconds - after) / row, _MOST_EPOCHS * len(train))
-        steps = int(left / rows)
-    else:
-        steps = training.steps or max(1, math.ceil((training.epochs or 1.0) * len(train) / rows))
-    if steps < 1:
-        raise PlanError(
-            f"no step of training fits into {max(0.0, seconds or 0.0):.0f} s",
-            hint="give more --minutes, or --epochs 1",
-        )
+        steps = steps_within(seconds, step=rows * row, around=after, most=_MOST_EPOCHS * len(train) / rows)
+        taken = steps * rows * row
     return ChatPlan(
         recipe=with_steps(recipe, steps, validations=_CHECKPOINTS),
         parameters=count(net),
         trained=count(net, trained=True),
         data=facts_of(prepared),
         remarks=tuple(prepared.remarks),
-        seconds=None if left is None else steps * rows * row,
+        seconds=taken,
         seconds_after=after,
     )
 

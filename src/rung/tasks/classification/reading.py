@@ -72,6 +72,7 @@ def read_task(
         group=sources.group,
         time=sources.time,
         keep_unlabelled=True,
+        test_is_given=bool(sources.test),
         progress=progress,
     )
     items, split = _parts(table, sources, seed, progress)

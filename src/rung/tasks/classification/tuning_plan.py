@@ -10,7 +10,6 @@ import numpy as np
 
 from rung.data.label_batches import LabelBatches
 from rung.data.labelled import LabelledItems
-from rung.errors import PlanError
 from rung.objectives.classification import Classification
 from rung.progress import SILENT
 from rung.tasks.classification.families import Start
@@ -24,7 +23,7 @@ from rung.tasks.classification.network_training import (
 from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.classification.task import ClassificationTask
 from rung.tasks.classification.tuning_recipe import ClassifyRecipe
-from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.plan import TuningPlan, count, steps_within, usual_precision
 from rung.training.contracts import LoopSettings, Precision
 from rung.training.machine import usable_cores
 
@@ -112,15 +111,14 @@ def make_plan(
         scored = 2 * len(task.items["valid"]) + len(task.items["test"])  # the last validation, and the outcome
         after = _FILES_SECONDS + _FORWARD_SHARE * step * scored / batch
         validating = _FORWARD_SHARE * step * len(task.items["valid"]) / batch * _FEWEST_VALIDATIONS
-        most = math.ceil(_MOST_EPOCHS[recipe.tuning.kind] * len(items) / batch)
-        steps = min(int((seconds - after - validating) / step), most)
+        steps = steps_within(
+            seconds,
+            step=step,
+            around=after + validating,
+            most=_MOST_EPOCHS[recipe.tuning.kind] * len(items) / batch,
+            hint="give more --minutes, or tune --frozen",
+        )
         taken = steps * step
-        if steps < 1:
-            raise PlanError(
-                f"no step of training fits into {seconds:.0f} s: one takes {step:.2f} s, and measuring the outcome "
-                f"about {after + validating:.0f} s",
-                hint="give more --minutes, or tune --frozen",
-            )
     changes = {"precision": precision, "steps": steps, "epochs": None, "minutes": None}
     return ClassifierPlan(
         recipe=recipe.with_overrides({f"training.{name}": value for name, value in changes.items()}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -13,14 +12,13 @@ import torch
 
 from rung.data.pair_batches import EncodedPairs, HeldOutPairs, PairBatches
 from rung.data.pairs import PairSplit
-from rung.errors import PlanError
 from rung.nets.encoder_decoder_folder import SequenceNet
 from rung.objectives.sequence_to_sequence import SequenceToSequence
 from rung.tasks.rewriting.preparation import fitting_pairs
 from rung.tasks.rewriting.tuning_base import TuningBase
 from rung.tasks.rewriting.tuning_recipe import RewriteTuningRecipe, usual_rate
 from rung.tasks.tuning.method import apply_method
-from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.plan import TuningPlan, count, steps_within, usual_precision
 from rung.tasks.tuning.stepping import optimizer_of, with_steps
 from rung.training.gradients import autocast, to_device
 from rung.training.machine import usable_cores
@@ -131,13 +129,8 @@ def make_plan(
         measured = min(measured, max(_FEWEST_MEASURED, int(_WRITING_SHARE * seconds / one)))
         after = 2 * measured * one + _FILES_SECONDS
         step = _seconds_of_step(recipe, base, pairs, net, device)
-        steps = min(int((seconds - after) / step), math.ceil(_MOST_EPOCHS * per_epoch))
+        steps = steps_within(seconds, step=step, around=after, most=_MOST_EPOCHS * per_epoch)
         forecast = steps * step
-    if steps < 1:
-        raise PlanError(
-            f"no step of training fits into {max(0.0, seconds or 0.0):.0f} s",
-            hint="give more --minutes, or --steps 100",
-        )
     measured = min(training.measured or measured, measured)
     recipe = with_steps(recipe, steps, validations=_CHECKPOINTS).with_overrides({"training.measured": measured})
     return RewriteTuningPlan(

@@ -11,12 +11,12 @@ import numpy as np
 from rung.data.related_batches import RelatedBatches
 from rung.data.related_texts import RelatedSplit, RelatedTexts
 from rung.data.text_encoder import EncodedTexts
-from rung.errors import DataError, PlanError, UsageError
+from rung.errors import DataError, UsageError
 from rung.objectives.similarity import WHOLE_BATCH, CoSent, CosineRegression, MultipleNegatives
 from rung.tasks.classification.network_training import device, timed_step, training_of
 from rung.tasks.similarity.encoder import SentenceEncoder
 from rung.tasks.similarity.tuning_recipe import SimilarityRecipe
-from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.plan import TuningPlan, count, steps_within, usual_precision
 from rung.training.contracts import LoopSettings, Objective
 from rung.training.machine import usable_cores
 
@@ -132,15 +132,10 @@ def make_plan(
         )
         scoring = _FORWARD_SHARE * step / batch
         after = _FILES_SECONDS + scoring * 2 * len(split.test)  # before and after tuning
-        left = seconds - after - scoring * len(split.valid) * (recipe.training.validations or _VALIDATIONS)
-        steps = min(int(left / step), math.ceil(_MOST_EPOCHS[recipe.tuning.kind] * len(rows) / batch))
+        validating = scoring * len(split.valid) * (recipe.training.validations or _VALIDATIONS)
+        most = _MOST_EPOCHS[recipe.tuning.kind] * len(rows) / batch
+        steps = steps_within(seconds, step=step, around=after + validating, most=most)
         taken = steps * step
-        if steps < 1:
-            raise PlanError(
-                f"no step of training fits into {seconds:.0f} s: one takes {step:.2f} s, and measuring the outcome "
-                f"about {seconds - left:.0f} s",
-                hint="give more --minutes",
-            )
     changes = {"precision": precision, "steps": steps, "epochs": None, "minutes": None}
     return SimilarityPlan(
         recipe=recipe.with_overrides({f"training.{name}": value for name, value in changes.items()}),

@@ -11,12 +11,11 @@ import numpy as np
 from rung.data.tag_batches import TagBatches, WordTokens
 from rung.data.tagged_sentences import TaggedSplit
 from rung.data.text_encoder import TextEncoder
-from rung.errors import PlanError
 from rung.nets.tagger import Tagger
 from rung.objectives.token_classification import TokenClassification
 from rung.tasks.classification.network_training import Training, device, timed_step, training_of
 from rung.tasks.tagging.tuning_recipe import TagRecipe
-from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.plan import TuningPlan, count, steps_within, usual_precision
 from rung.training.machine import usable_cores
 
 VALIDATIONS = 5
@@ -99,13 +98,9 @@ def make_plan(recipe: TagRecipe, data: TagData, net: Tagger, *, seconds: float |
         )  # fmt: skip
         tagging = _FORWARD_SHARE * step / batch
         after = _FILES_SECONDS + tagging * (len(data.split.valid) + len(data.split.test))
-        left = seconds - after - tagging * VALIDATIONS * len(data.split.valid)
-        steps = min(int(left / step), math.ceil(_MOST_EPOCHS * samples / batch))
+        validating = tagging * VALIDATIONS * len(data.split.valid)
+        steps = steps_within(seconds, step=step, around=after + validating, most=_MOST_EPOCHS * samples / batch)
         taken = steps * step
-        if steps < 1:
-            raise PlanError(
-                f"no step of training fits into {seconds:.0f} s: one takes {step:.2f} s", hint="give more --minutes"
-            )
     changes = {"steps": steps, "precision": precision, "epochs": None, "minutes": None}
     return TagPlan(
         recipe=recipe.with_overrides({f"training.{name}": value for name, value in changes.items()}),

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
-from rung.errors import PlanError
 from rung.nets.body import carries_state
 from rung.nets.language_models import Net
 from rung.objectives.next_token import NextToken
 from rung.tasks.text.tuning_recipe import TextTuningRecipe
-from rung.tasks.tuning.plan import TuningPlan, count, usual_precision
+from rung.tasks.tuning.plan import TuningPlan, count, steps_within, usual_precision
 from rung.tasks.tuning.stepping import optimizer_of, with_steps
 from rung.training.machine import usable_cores
 from rung.training.precision import bf16_is_faster
@@ -75,24 +74,19 @@ def make_plan(
     precision = training.precision or _precision(next(net.parameters()).device, clock=seconds is not None)
     micro = training.micro_batch_size or max(1, _MICRO_TOKENS // context)
     rows, per_epoch = training.batch_size or _ROWS, math.ceil(tokens / context)
-    left, after, most_bytes = None, 0.0, training.evaluation_bytes or _EVALUATION_BYTES
-    if seconds is not None:
+    taken, after, most_bytes = None, 0.0, training.evaluation_bytes or _EVALUATION_BYTES
+    if seconds is None:
+        steps = training.steps or max(1, round((training.epochs or 1.0) * per_epoch / rows))
+    else:
         row, reading = _seconds_of_row(recipe, net, context, precision)
         measuring = _EVALUATION_SHARE * seconds
         read = measuring / reading * context / 2  # windows overlap by half
         most_bytes = training.evaluation_bytes or max(1, round(read * bytes_per_token))
         after = 2 * measuring + _FILES_SECONDS
-        left = (seconds - after - _CHECKPOINTS * VALIDATION_ROWS * reading) / row
-        rows = training.batch_size or max(1, min(_ROWS, int(left / _FEWEST_STEPS)))
-        left = min(left, _MOST_EPOCHS * per_epoch)
-        steps = int(left / rows)
-    else:
-        steps = training.steps or max(1, round((training.epochs or 1.0) * per_epoch / rows))
-    if steps < 1:
-        raise PlanError(
-            f"no step of training fits into {max(0.0, seconds or 0.0):.0f} s",
-            hint="give more --minutes, or --steps 100",
-        )
+        around = after + _CHECKPOINTS * VALIDATION_ROWS * reading
+        rows = training.batch_size or max(1, min(_ROWS, int((seconds - around) / row / _FEWEST_STEPS)))
+        steps = steps_within(seconds, step=rows * row, around=around, most=_MOST_EPOCHS * per_epoch / rows)
+        taken = steps * rows * row
     micro = math.gcd(min(micro, rows), rows)
     if carries_state(net):
         micro = rows
@@ -114,7 +108,7 @@ def make_plan(
         parameters=net.config.num_parameters,
         trained=count(net, trained=True),
         tokens=tokens,
-        seconds=None if left is None else steps * rows * row,
+        seconds=taken,
         seconds_after=after,
     )
 

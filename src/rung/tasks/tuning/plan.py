@@ -9,6 +9,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 
+from rung.errors import PlanError
 from rung.tasks.tuning.recipe import AnyTuningRecipe
 from rung.training.contracts import Precision
 from rung.training.machine import has_bf16_instructions
@@ -61,6 +62,21 @@ class TuningPlan(ABC, Generic[AnyTuningRecipe]):
         """How steps are made, for the end of the line that counts them."""
         taken = "" if self.seconds is None else f", about {self.seconds:,.0f} s"
         return f"in {self.recipe.training.precision}, learning rate {self.recipe.learning_rate:g}{taken}"
+
+
+def steps_within(seconds: float, *, step: float, around: float, most: float, hint: str = "give more --minutes") -> int:
+    """The steps of `step` seconds that fit into `seconds` beside `around` seconds of measuring and files, up to `most`.
+
+    PlanError when not one fits.
+    """
+    steps = int(min((seconds - around) / step, most))
+    if steps < 1:
+        raise PlanError(
+            f"no step of training fits into {max(0.0, seconds):.0f} s: one takes {step:.2f} s, and measuring and files "
+            f"{around:.0f} s",
+            hint=hint,
+        )
+    return steps
 
 
 def count(net: nn.Module, *, trained: bool = False) -> int:
