@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rung.training.compiled import compiled
-from rung.training.word2vec.kernels import Draws, Paths, Subwords
+from rung.training.word2vec.arrays import Draws, Floats64, Ints64, Paths, Subwords
 
-Ints64 = NDArray[np.int64]
-Floats64 = NDArray[np.float64]
 UInts8 = NDArray[np.uint8]
 
 _FULL = float(1 << 32)

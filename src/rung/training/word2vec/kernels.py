@@ -21,17 +21,21 @@ al. 2011). Everything random follows from the `state` given, so that one thread 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
 from rung.training.compiled import LANE, aligned_rows, compiled, inlined, prefetch_row
-
-Floats = NDArray[np.float32]
-Ints32 = NDArray[np.int32]
-Ints64 = NDArray[np.int64]
-UInts32 = NDArray[np.uint32]
+from rung.training.word2vec.arrays import (
+    Draws,
+    Floats,
+    Floats64,
+    Ints32,
+    Matrices,
+    Paths,
+    Scratch,
+    Shape,
+    Subwords,
+    Tables,
+)
 
 GROUP = 6
 """Outputs scored in one pass over x: the centre word and the usual five negatives."""
@@ -49,74 +53,6 @@ _TABLE_SIZE = 1000
 _TABLE_END = np.float32(6.0)
 _TABLE_SCALE = np.float32(_TABLE_SIZE / 12.0)
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
-
-
-class Tables(NamedTuple):
-    """What is looked up: the sigmoid and -log(sigmoid) at the middle of `_TABLE_SIZE` steps in (-6, 6)."""
-
-    sigmoid: Floats
-    log_loss: Floats
-
-
-class Matrices(NamedTuple):
-    """What is learned: rows (rows, width) of inputs and outputs, width a multiple of `LANE`.
-
-    The inputs are words, then n-gram buckets; the outputs words or inner nodes of the Huffman tree.
-    """
-
-    inputs: Floats
-    outputs: Floats
-
-
-class Draws(NamedTuple):
-    """Chances as fractions of 2**32: of keeping each word, and of Walker's alias table for negatives."""
-
-    keep: UInts32
-    stay: UInts32
-    alias: Ints32
-
-
-class Paths(NamedTuple):
-    """Huffman paths: of word w the `nodes` and `labels` from starts[w] to starts[w + 1]."""
-
-    starts: Ints64
-    nodes: Ints32
-    labels: Floats
-
-
-class Subwords(NamedTuple):
-    """Input rows of word w: `rows` from starts[w] to starts[w + 1], its own first."""
-
-    starts: Ints64
-    rows: Ints32
-
-
-class Shape(NamedTuple):
-    """The variant: CBOW or skip-gram; the widest window to each side; negatives (0: hierarchical softmax).
-
-    `shared`: outputs are gathered once a window and not once a pair.
-    """
-
-    is_cbow: bool
-    window: int
-    negatives: int
-    shared: bool
-
-
-class Scratch(NamedTuple):
-    """Memory of one thread; `rows`, `labels`, `scores` (outputs,), `outputs`, `gradients` (outputs * width,)."""
-
-    line: Ints32
-    upcoming: Ints64
-    rows: Ints64
-    labels: Floats
-    scores: Floats
-    outputs: Floats
-    gradients: Floats
-    x: Floats
-    error: Floats
-    hidden: Floats
-    before: Floats
 
 
 def make_tables() -> Tables:
@@ -454,7 +390,7 @@ def train_range(
     scratch: Scratch,
     rate: np.float32,
     seed: np.uint64,
-    tally: NDArray[np.float64],
+    tally: Floats64,
     lanes: tuple[int, ...],
 ) -> None:
     """Train on stream[start:stop] at one learning rate; `tally` is added to.

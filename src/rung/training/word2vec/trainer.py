@@ -25,20 +25,17 @@ from rung.data.word_corpus import WordCorpus
 from rung.errors import RunFolderError, TrainingError, UsageError
 from rung.runfolder import verify, write_folder, write_json
 from rung.training.compiled import LANE, aligned_rows, lanes_of
+from rung.training.word2vec.arrays import Floats, Matrices, Scratch, Shape
 from rung.training.word2vec.chances import huffman_paths, make_draws, no_paths, own_rows, subword_rows
 from rung.training.word2vec.kernels import (
     KEPT,
     LOSS,
     PAIRS,
-    Matrices,
-    Scratch,
-    Shape,
     make_scratch,
     make_tables,
     train_range,
 )
 
-Floats = NDArray[np.float32]
 Architecture = Literal["skip-gram", "cbow"]
 
 _STATE = "word2vec-state"
