@@ -57,6 +57,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json(path: Path, kind: type[dict[Any, Any]] | type[list[Any]] = dict) -> Any:
+    """The JSON object or list in `path`. RunFolderError when there is no such file, or it holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(f"the folder has no {path.name}", where=str(path.parent)) from None
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of 5,000 digits
+        raise RunFolderError(f"cannot read {path.name}: {error}", where=str(path)) from error
+    if not isinstance(value, kind):
+        raise RunFolderError(f"{path.name} is not a JSON {'list' if kind is list else 'object'}", where=str(path))
+    return value
+
+
 def write_folder(final: Path, fill: Callable[[Path], None], header: dict[str, Any]) -> None:
     """Create the folder `final` in one step.
 

@@ -20,8 +20,8 @@ from rung.nets.pretrained import read_config_file
 from rung.nets.recurrent_encoder_decoder import RecurrentEncoderDecoderConfig
 from rung.nets.recurrent_language_model import RecurrentLMConfig
 from rung.nets.rope import RopeScaling
-from rung.nets.strict_config import read_json
 from rung.nets.t5_config import T5Config
+from rung.runfolder import read_json
 
 YARN = RopeScaling("yarn", 4.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0, truncate=True)
 LLAMA3 = RopeScaling("llama3", 8.0, original_max_position_embeddings=16, low_freq_factor=1.0, high_freq_factor=4.0)

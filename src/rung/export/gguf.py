@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from rung.nets.gguf_config import ROPE_FACTORS
 from rung.nets.gguf_file import require_gguf
 from rung.nets.gguf_layout import LAYOUTS, Layout, interleave_heads
 from rung.nets.weights import GGUF_WEIGHTS, Weights, open_weights
-from rung.runfolder import readable_write_errors
+from rung.runfolder import read_json, readable_write_errors
 
 DTYPES = {"f32": ("F32", 0), "f16": ("F16", 1), "bf16": ("BF16", 32), "q8_0": ("Q8_0", 7)}
 """ggml's name of the type, and the number of llama.cpp's `general.file_type` for a file of mostly that type."""
@@ -186,7 +185,7 @@ def _pooling(source: Source) -> str | None:
     if not (source.folder / SENTENCE_MODULES).is_file():
         return None
     for path in sorted(source.folder.glob("[0-9]_Pooling/config.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         for mode, key in (("mean", "pooling_mode_mean_tokens"), ("cls", "pooling_mode_cls_token")):
             if found.get(key) or found.get("pooling_mode") == mode:
                 return mode

@@ -14,9 +14,8 @@ from rung.errors import RunFolderError, UsageError
 from rung.export.source import Source, parameter_names
 from rung.nets.architectures import FAMILIES, refuse_code
 from rung.nets.pretrained import CONFIG, write_weights
-from rung.nets.strict_config import read_json
 from rung.nets.weights import INDEX, WEIGHTS, Weights, open_weights
-from rung.runfolder import readable_write_errors, write_json
+from rung.runfolder import read_json, readable_write_errors, write_json
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _SHARD_BYTES = 5_000_000_000  # what the hub's client cuts files into

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from rung.errors import UsageError
 from rung.nets.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from rung.nets.pretrained import GENERATION_CONFIG, read_config_file
-from rung.runfolder import HEADER_NAME
+from rung.runfolder import HEADER_NAME, read_json
 from rung.tasks.tuning.folder import TUNED, open_adapted
 
 _OF_THE_ADAPTER = (HEADER_NAME, ADAPTER_WEIGHTS, ADAPTER_CONFIG, TUNED)
@@ -60,7 +59,7 @@ def _encoder_decoder(folder: Path, merged: Path) -> None:
     from rung.tasks.rewriting.rewriter import open_encoder_decoder
 
     settings = folder / GENERATION_CONFIG
-    generation = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else None
+    generation = read_json(settings) if settings.is_file() else None
     save_encoder_decoder(open_encoder_decoder(folder), merged, generation=generation)
 
 

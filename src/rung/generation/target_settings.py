@@ -12,7 +12,7 @@ from rung.generation.beam_search import BeamOptions
 from rung.generation.target_rules import TargetRules
 from rung.nets.encoder_decoder_folder import SequenceConfig
 from rung.nets.pretrained import GENERATION_CONFIG, read_config_file
-from rung.nets.strict_config import read_json
+from rung.runfolder import read_json
 
 _HONOURED = frozenset(
     {

@@ -20,9 +20,8 @@ from torch import nn
 from rung.errors import RunFolderError
 from rung.nets.lora import LoraConfig, adapters_of, add_lora, lora_layers, set_adapter
 from rung.nets.quantized import QuantizedLinear
-from rung.nets.strict_config import read_json
 from rung.nets.weights import SafetensorsWeights
-from rung.runfolder import readable_write_errors, write_json
+from rung.runfolder import read_json, readable_write_errors, write_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

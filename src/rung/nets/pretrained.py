@@ -15,9 +15,8 @@ from rung.nets.architectures import refuse_code
 from rung.nets.decoder import CausalLM, parameter_shapes
 from rung.nets.decoder_config import DecoderConfig
 from rung.nets.gpt2 import BODY_PREFIX, GPT2LM, GPT2Config, gpt2_parameter_shapes, old_buffers, stored_shapes, turned
-from rung.nets.strict_config import read_json
 from rung.nets.weights import WEIGHTS, Weights, open_weights, shown
-from rung.runfolder import readable_write_errors, write_json
+from rung.runfolder import read_json, readable_write_errors, write_json
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"

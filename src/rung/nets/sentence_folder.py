@@ -25,9 +25,9 @@ from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import load_encoder, read_pooler, save_encoder
 from rung.nets.pretrained import CONFIG, read_config_file, read_weights
 from rung.nets.sentence_encoder import POOLINGS, DenseConfig, SentenceConfig, SentenceNet
-from rung.nets.strict_config import build_config, check_keys, read_json
+from rung.nets.strict_config import build_config, check_keys
 from rung.nets.weights import WEIGHTS
-from rung.runfolder import readable_write_errors, write_json
+from rung.runfolder import read_json, readable_write_errors, write_json
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"

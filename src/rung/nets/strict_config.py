@@ -7,10 +7,8 @@ that the family knows, build the family's dataclass, and check that dataclass by
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from rung.errors import RunFolderError, did_you_mean
@@ -45,19 +43,6 @@ _LARGEST_OF = {
     ),
 }
 _Config = TypeVar("_Config")
-
-
-def read_json(path: Path, kind: type[dict[Any, Any]] | type[list[Any]] = dict) -> Any:
-    """The JSON object or list in `path`. RunFolderError when there is no such file, or it holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunFolderError(f"the folder has no {path.name}", where=str(path.parent)) from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of 5,000 digits
-        raise RunFolderError(f"cannot read {path.name}: {error}", where=str(path)) from error
-    if not isinstance(value, kind):
-        raise RunFolderError(f"{path.name} is not a JSON {'list' if kind is list else 'object'}", where=str(path))
-    return value
 
 
 def check_keys(config: Mapping[str, Any], known: Collection[str], only_value: Mapping[str, Any], where: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rung.errors import RunFolderError
-from rung.nets.strict_config import read_json
+from rung.runfolder import read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from rung.data.cache import cache_folder, note_use
 from rung.errors import RunFolderError, did_you_mean
-from rung.runfolder import HEADER_NAME, file_sha256, write_folder, write_json
+from rung.runfolder import HEADER_NAME, file_sha256, read_json, write_folder, write_json
 from rung.tasks.run import model_folder
 
 MODELS = Path("models")
@@ -123,8 +122,8 @@ def base_record(folder: Path) -> dict[str, Any]:
     Keys: name, origin (what `resolve_base` takes again), source (where it came from), architecture, licence ("unknown"
     when nothing tells it), and weights_sha256, the SHA-256 of the weights' file (of several: of their hashes).
     """
-    noted = _read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
-    architectures = _read_json(folder / "config.json").get("architectures")
+    noted = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    architectures = read_json(folder / "config.json").get("architectures")
     known = next((base for base in KNOWN_BASES.values() if base.installed == folder), None)
     return {
         "name": noted.get("name") or (known.name if known else folder.name),
@@ -203,13 +202,3 @@ def write_gguf_folder(file: Path, folder: Path, *, copy: bool, **noted: str) -> 
 
 
 _UNPACKED_FORMAT = 1  # raise it when another version of Rung would unpack a file differently
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"cannot read {path.name}: {error}", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise RunFolderError(f"{path.name} is not a JSON object", where=str(path))
-    return value

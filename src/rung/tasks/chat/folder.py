@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from rung.nets.decoder import CausalLM
 from rung.nets.language_models import save_language_model
 from rung.nets.pretrained import CONFIG, GENERATION_CONFIG, read_config_file
-from rung.runfolder import write_json, write_text
+from rung.runfolder import read_json, write_json, write_text
 from rung.tasks.chat.preparation import ChatBase
 from rung.tasks.tuning.folder import save_tuned
 from rung.tasks.tuning.method import TuningMethod
@@ -31,7 +30,7 @@ def save_chat_model(
     else:
         save_language_model(net, folder)
     write_text(folder / _TOKENIZER, base.tokenizer.definition)
-    own = json.loads((base.folder / _TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    own = read_json(base.folder / _TOKENIZER_CONFIG)
     own.pop("added_tokens_decoder", None)  # tokenizer.json has them, and new ones too
     write_json(folder / _TOKENIZER_CONFIG, {**own, "chat_template": base.template.source})
     write_json(folder / GENERATION_CONFIG, _generation_config(folder, base))
@@ -40,9 +39,7 @@ def save_chat_model(
 def _generation_config(folder: Path, base: ChatBase) -> dict[str, Any]:
     """What the folder or the base has, with the end of a turn before all other ends."""
     sources = (folder / GENERATION_CONFIG, base.folder / GENERATION_CONFIG)
-    found: dict[str, Any] = next(
-        (json.loads(path.read_text(encoding="utf-8")) for path in sources if path.is_file()), {}
-    )
+    found: dict[str, Any] = next((read_json(path) for path in sources if path.is_file()), {})
     configured = found.get("eos_token_id", read_config_file(base.folder).get("eos_token_id"))
     ends = configured if isinstance(configured, list) else [configured]
     others = [end for end in (*ends, base.tokenizer.eos_token_id) if end not in (None, base.end_of_turn)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import RunFolderError
 from rung.nets.label_names import named_labels
-from rung.runfolder import HEADER_NAME, verify
+from rung.runfolder import HEADER_NAME, read_json, verify
 
 if TYPE_CHECKING:
     from rung.tasks.classification.predictions import Predictions
@@ -81,7 +81,7 @@ def load_classifier(folder: Path) -> Classifier:
     """
     _require_folder(folder)
     header = verify(folder) if (folder / HEADER_NAME).exists() else {}
-    config = read_config(folder)
+    config = read_json(folder / "config.json")
     if header.get("task") != "classification" and (header or not is_sequence_classifier(config)):
         raise RunFolderError(
             "this folder holds no classifier",
@@ -129,15 +129,3 @@ def _require_folder(folder: Path) -> None:
             where=str(folder),
             hint=hint,
         )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a folder. Raises RunFolderError when it cannot be read."""
-    import json
-
-    path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"config.json cannot be read ({error})", where=str(path)) from error
-    return config
