@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from rung.data.chat_template import CHATML
 from rung.data.packing import PackedRows, TokenExamples
 from rung.errors import DataError, RecipeError, RunFolderError, TokenizerError, UsageError
 from rung.nets.lora import LoraConfig
-from rung.nets.vocabulary_growth import grow_vocabulary
 from rung.objectives.answers import AnswerTokens, answer_logprobs
 from rung.objectives.next_token import NextToken
 from rung.progress import Highlighted, SilentProgress
@@ -242,28 +240,3 @@ def test_log_probabilities_of_answers_are_those_of_each_alone(base: Path, talks:
     sums, counts = answer_logprobs(net, batch, 50)
     assert sums.requires_grad
     assert int((counts > 0).sum()) == len(rows.rows[0])
-
-
-def test_new_tokens_use_free_rows_first(base: Path) -> None:
-    net = open_language_model(base)
-    assert grow_vocabulary(net, known=257, wanted=257) is net
-    grown = grow_vocabulary(net, known=257, wanted=259)
-    assert grown.config.vocab_size == 320
-    matrix = grown.model.embed_tokens.weight
-    torch.testing.assert_close(matrix[:257], net.model.embed_tokens.weight)  # type: ignore[union-attr]
-    torch.testing.assert_close(matrix[258], matrix[:257].mean(0))
-    assert grow_vocabulary(grown, known=259, wanted=300).config.vocab_size == 320
-    ids = torch.tensor([[1, 2, 3]])
-    with torch.no_grad():
-        scores = [one.lm_head(one.model(one.model.embed(ids)).hidden)[..., :257] for one in (net, grown)]  # type: ignore[union-attr]
-    torch.testing.assert_close(*scores)
-
-
-def test_gpt2_grows_too() -> None:
-    from rung.nets.gpt2 import GPT2LM, GPT2Config
-
-    shape = {"vocab_size": 100, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    net = GPT2LM(GPT2Config(**shape, num_attention_heads=2, max_position_embeddings=16))  # type: ignore[arg-type]
-    grown = grow_vocabulary(net, known=100, wanted=101)
-    assert grown.lm_head.weight.shape == (128, 16)
-    assert replace(grown.config, vocab_size=100) == net.config
