@@ -14,6 +14,7 @@ from rung.comparison.command import compare
 from rung.comparison.result import MEASURED_METRICS, Comparison
 from rung.errors import DataError, RunFolderError, RungError, UsageError
 from rung.records import ItemScores
+from rung.tasks.classification.pretrained import FrozenRung
 from rung.tasks.classification.reading import DataSources, read_task
 from rung.tasks.classification.rungs import make_rung, make_rungs
 from rung.tasks.classification.using import evaluate_classifier, predict_table
@@ -202,8 +203,14 @@ def test_time_is_shared_by_weight_and_what_is_left_goes_up() -> None:
     ladder = make_rungs(["majority", "linear", "cnn"])
     shares = [share_of_time(ladder, position, 32.0) for position in range(3)]
     assert shares[0] < shares[1] < shares[2] == 32.0
-    assert seconds_for_fitting(600, 8) == pytest.approx(540)
-    assert seconds_for_fitting(20, 10) == 10
+
+
+def test_time_is_kept_for_measuring_and_more_of_it_for_open_weights() -> None:
+    small, frozen = make_rungs(["majority", "linear"]), FrozenRung("other-frozen", Path("other"), called="other")
+    assert seconds_for_fitting(600, small) == pytest.approx(540), "a tenth"
+    assert seconds_for_fitting(100, small) == pytest.approx(86)
+    assert seconds_for_fitting(100, [*small, frozen]) == pytest.approx(66)
+    assert seconds_for_fitting(20, small * 5) == 10, "half at least is for fitting"
 
 
 def test_rungs_have_names_that_can_be_asked_for() -> None:

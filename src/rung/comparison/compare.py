@@ -82,7 +82,7 @@ def compare(
     power = task.power(settings.margin)
     progress.say(power["sentence"])
     fits = Fits(task, out, progress)
-    climb = Climb(fits, settings, _deadline(settings, started, len(ladder)))
+    climb = Climb(fits, settings, _deadline(settings, started, ladder))
     climbed = climb.up(ladder, _with_curves(ladder, settings))
     measured = _measure(fits, [one for one in climbed if one.finished], settings, progress)
     if len(measured) < 2:
@@ -133,7 +133,7 @@ def _require_ladder(ladder: Sequence[Rung], settings: Settings) -> None:
             raise UsageError(f"'{wanted}' is not on this ladder{did_you_mean(wanted, names)}", hint=", ".join(names))
 
 
-def _deadline(settings: Settings, started: float, rungs: int) -> float | None:
+def _deadline(settings: Settings, started: float, rungs: Sequence[Rung]) -> float | None:
     return None if settings.minutes is None else started + seconds_for_fitting(60 * settings.minutes, rungs)
 
 
