@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_what_contradicts_it_is_refused(run: Path, arguments: list[str], problem
     result = CliRunner().invoke(app, ["train", *(str(run) if word == "RUN" else word for word in arguments)])
     assert result.exit_code == UsageError.exit_code
     assert problem in result.output
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_run_that_cannot_be_carried_on_is_told_by_the_option(run: Path, more: list[str]) -> None:
+    header = json.loads((run / "rung.json").read_text())
+    (run / "rung.json").write_text(json.dumps({**header, "task": "word-vectors"}))
+    result = CliRunner().invoke(app, ["train", "--from", str(run), "new.txt", *more])
+    assert result.exit_code == UsageError.exit_code
+    assert "--from means nothing with a run of the task 'word-vectors'" in result.output
 
 
 def test_help_tells_it_from_extend() -> None:

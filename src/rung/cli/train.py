@@ -148,7 +148,7 @@ def train(
     if dry_run:
         del budget["out"]
         with watching(as_json=as_json) as watcher:
-            planned = trainer.call("plan_carry_on", **wanted, **budget, threads=threads, progress=watcher)
+            planned = trainer.function("plan_carry_on")(**wanted, **budget, threads=threads, progress=watcher)
         show_plan(planned, as_json=as_json)
         return
     with watching(as_json=as_json) as watcher:

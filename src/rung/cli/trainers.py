@@ -37,6 +37,7 @@ _BY_HEADER = {
     "rewriting": _REWRITING,
 }
 _NOT_A_WISH = ("progress", "display", "started", "net")  # given by the command; the network has chosen the trainer
+_ASKED_BY = {"extend": "--extend", "carry_on": "--from", "plan_carry_on": "--from", "plan": "planning"}
 _SPELLED = {"texts": "TEXT", "overrides": "set"}
 
 
@@ -52,14 +53,20 @@ class Trainer:
         """Whether language models are trained: the network is a setting of their recipe (`net.family`)."""
         return self.module == _LANGUAGE_MODELLING
 
+    def function(self, name: str) -> Callable[..., Any]:
+        """The module's function `name`. Raises UsageError when there is none."""
+        found: Callable[..., Any] | None = getattr(import_module(self.module), name, None)
+        if found is None:
+            asked_by = _ASKED_BY.get(name, f"`{name}`")
+            raise UsageError(f"{asked_by} means nothing with {self.chosen_by}", hint="leave it out")
+        return found
+
     def call(self, name: str, *positional: Any, **arguments: Any) -> Any:
         """Call the module's function `name` with those of `arguments` that it knows.
 
         Raises UsageError when there is no such function, or it does not know an argument that the user gave.
         """
-        function: Callable[..., Any] | None = getattr(import_module(self.module), name, None)
-        if function is None:
-            raise UsageError(f"with {self.chosen_by} there is no `{name}`", hint="leave that option out")
+        function = self.function(name)
         known = inspect.signature(function).parameters
         unknown = [key for key in arguments if key not in known and key not in _NOT_A_WISH]
         if names := spelled({_SPELLED.get(key, key): arguments[key] or None for key in unknown}):

@@ -82,7 +82,7 @@ def carry_on(
         penalty=penalty,
         minutes=minutes,
         steps=steps,
-        overrides=overrides or {},
+        overrides=overrides,
         valid=valid,
         seed=seed,
         threads=threads,
@@ -110,31 +110,13 @@ def plan_carry_on(
     parent: str | Path,
     texts: Sequence[str | Path],
     *,
-    replay: float = 0.0,
-    penalty: float = 0.0,
-    minutes: float | None = None,
-    steps: int | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    valid: Sequence[str | Path] = (),
-    seed: int | None = None,
-    threads: int | None = None,
     progress: Progress = SILENT,
     started: float | None = None,
+    **wishes: Any,
 ) -> ContinuedPlan:
-    """Do all that `carry_on` does before training, and return what it would do. Arguments and errors as there."""
+    """Do all that `carry_on` does before training, and return what it would do. Other arguments and errors as there."""
     began = time.monotonic() if started is None else started
-    wish = _wish(
-        parent,
-        texts,
-        replay=replay,
-        penalty=penalty,
-        minutes=minutes,
-        steps=steps,
-        overrides=overrides or {},
-        valid=valid,
-        seed=seed,
-        threads=threads,
-    )
+    wish = _wish(parent, texts, **wishes)
     with open_session(progress, SILENT_DISPLAY, began) as session:
         return _ready(wish, training_deadline(wish.recipe.training.minutes, began), session).plan
 
@@ -182,14 +164,14 @@ def _wish(
     parent: str | Path,
     texts: Sequence[str | Path],
     *,
-    replay: float,
-    penalty: float,
-    minutes: float | None,
-    steps: int | None,
-    overrides: Mapping[str, Any],
-    valid: Sequence[str | Path],
-    seed: int | None,
-    threads: int | None,
+    replay: float = 0.0,
+    penalty: float = 0.0,
+    minutes: float | None = None,
+    steps: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    valid: Sequence[str | Path] = (),
+    seed: int | None = None,
+    threads: int | None = None,
 ) -> _Wish:
     """Check what a caller asked for; see `carry_on`."""
     asked = Continuation(replay, penalty)
@@ -206,7 +188,7 @@ def _wish(
         "training.threads": threads,
     }
     given |= {} if seed is None else {"seed": seed}
-    return _Wish(begun_from, asked, _recipe(begun_from.recipe, asked, given, overrides))
+    return _Wish(begun_from, asked, _recipe(begun_from.recipe, asked, given, overrides or {}))
 
 
 def _ready(wish: _Wish, deadline: float | None, session: Session) -> _Ready:
