@@ -137,6 +137,12 @@ def test_weights_that_are_not_finite_are_never_written(tmp_path: Path) -> None:
     assert (tmp_path / "failure.json").is_file()
 
 
+def test_what_is_counted_has_its_name(tmp_path: Path) -> None:
+    watching = Watching()
+    toy_run(tmp_path, toy_settings(5), display=watching, figures=Figures(unit="texts"))
+    assert {report.unit for report in watching.reports} == {"texts"}
+
+
 def test_a_spike_is_skipped_and_counted(tmp_path: Path) -> None:
     settings = toy_settings(140, checkpoint_every=None, log_every=20)
     result = toy_run(tmp_path, settings, objective=Poisoned(5.0, since=133, steps=1))

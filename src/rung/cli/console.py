@@ -227,7 +227,7 @@ def _facts(report: StepReport) -> list[str]:
     if report.bits_per_byte is not None:
         facts.append(f"{report.bits_per_byte:.3f} bits/byte")
     if report.targets_per_second is not None:
-        facts.append(f"{report.targets_per_second:,.0f} tokens/s")
+        facts.append(f"{report.targets_per_second:,.0f} {report.unit}/s")
     if report.peak_share is not None:
         facts.append(f"{100 * report.peak_share:.0f} % of peak")
     facts.append(human_bytes(report.memory))

@@ -21,12 +21,14 @@ class Figures:
     """What the caller knows about the work: numbers that turn losses and times into comparable units. None: unknown.
 
     `flops_per_target`: floating-point operations to train on one target (token). `peak_flops`: the best measured
-    matrix-product rate of one rank's device, per second. `bytes_per_target`: mean UTF-8 bytes of source text.
+    matrix-product rate of one rank's device, per second. `bytes_per_target`: mean UTF-8 bytes of source text. `unit`:
+    what targets are, in the plural.
     """
 
     flops_per_target: float | None = None
     peak_flops: float | None = None
     bytes_per_target: float | None = None
+    unit: str = "tokens"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class StepReport:
     """One finished step. Losses in nats per target; `step` counts finished steps; `memory` in bytes.
 
     `learning_rate_factor` is the schedule's; `verdict` says whether the step was taken ("fine") or why not; `skipped`
-    counts the steps that were not, from the start of the run.
+    counts the steps that were not, from the start of the run. `unit`: what targets are.
     """
 
     step: int
@@ -46,6 +48,7 @@ class StepReport:
     gradient_norm: float
     targets: int
     targets_per_second: float | None
+    unit: str
     peak_share: float | None
     seconds_left: float | None
     memory: int

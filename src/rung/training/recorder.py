@@ -45,6 +45,7 @@ class Recorder:
         self._world = world
         self._display = display
         self._from_step = from_step
+        self._unit = figures.unit
         self._meter = Meter(figures, world.size, world.device)
         self._log: MetricsLog | None = None
         self._events: EventFiles | None = None
@@ -128,6 +129,7 @@ class Recorder:
             gradient_norm=batch.norm,
             targets=state.targets,
             targets_per_second=meter.targets_per_second,
+            unit=self._unit,
             peak_share=meter.peak_share,
             seconds_left=meter.seconds_left(state.schedule.steps - state.step),
             memory=self._memory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class PreferenceTuning(ChatModelTuning[PreferenceRecipe, PreferenceTuned]):
             return Validation(found["loss"], found)
 
         train = batches(self.prepared, self.reference, "train", self.recipe.seed)
-        return self.job_of(run, self.recipe.objective, train, validate)
+        return replace(self.job_of(run, self.recipe.objective, train, validate), unit="pairs")
 
     def _reference(self, run: Run) -> Scores:
         """What the base gives the answers of pairs: computed once a run, and kept in its folder.

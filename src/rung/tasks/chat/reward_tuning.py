@@ -61,7 +61,7 @@ class RewardTuning(ChatModelTuning[RewardRecipe, RewardTuned]):
         job = self.job_of(run, rollouts(self.recipe, self.prepared), batches, self._validate)
         # The loss is near zero by construction, so nothing tells a spike.
         settings = replace(job.settings, guard=GuardSettings(spike_threshold=None), log_every=1)
-        return replace(job, settings=settings)
+        return replace(job, settings=settings, unit="answers")
 
     def _validate(self) -> Validation:
         solved, ended, _ = self._solved(self.net, self.prepared.valid, SILENT)

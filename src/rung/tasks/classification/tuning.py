@@ -120,6 +120,7 @@ class ClassifierTuning(Tuning[ClassifyRecipe, ClassifierTuned]):
             batches=course.batches,
             optimizer=optimizer_of(net, training, rate_of=rate_of(net, recipe.tuning)),
             settings=loop_settings(recipe, len(train), validated=len(valid) > 0),
+            unit="texts",
             save=lambda folder: self._save(run, folder),
             load=self._load,
             validate=course.validate,

@@ -90,6 +90,7 @@ class SimilarityTuning(Tuning[SimilarityRecipe, SimilarityTuned]):
             batches=batches_of(recipe, model, train, columns),
             optimizer=optimizer_of(net, training, rate_of=rate_of(net, recipe.tuning)),
             settings=loop_settings(recipe, len(train)),
+            unit="rows",
             save=save,
             load=self._load,
             validate=self._validate,

@@ -104,6 +104,7 @@ class TagTuning(Tuning[TagRecipe, TaggerTuned]):
             batches=data.batches(recipe),
             optimizer=optimizer_of(net, data.training(recipe), rate_of=rate_of(net, recipe.tuning)),
             settings=self.settings,
+            unit="words",
             save=save,
             load=lambda folder: take_up(net, folder, method=recipe.tuning),
             validate=lambda: self._validate(run.folder),

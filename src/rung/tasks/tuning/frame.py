@@ -18,7 +18,7 @@ from rung.training import loop
 from rung.training.checkpoint import Checkpoint, TrainerState
 from rung.training.contracts import Batches, LoopResult, LoopSettings, Objective, Optimizer, Validation
 from rung.training.distributed import alone
-from rung.training.meter import Display
+from rung.training.meter import Display, Figures
 from rung.training.schedule import Schedule
 
 R = TypeVar("R", bound=AnyRecipe)
@@ -54,7 +54,7 @@ class Job:
     """What is trained, on what, and how it is kept.
 
     `save` writes the network into an existing folder, `load` gives it the weights of one that `save` filled.
-    `thaw`: see `rung.tasks.tuning.method.gradual_unfreezing`.
+    `unit`: what the objective counts. `thaw`: see `rung.tasks.tuning.method.gradual_unfreezing`.
     """
 
     net: nn.Module
@@ -65,6 +65,7 @@ class Job:
     save: Callable[[Path], None]
     load: Callable[[Path], None]
     validate: Callable[[], Validation] | None = None
+    unit: str = "tokens"
     thaw: Callable[[int], None] | None = None
 
 
@@ -108,6 +109,7 @@ def run_loop(
         validate=job.validate,
         world=alone(next(job.net.parameters()).device),
         display=session.display,
+        figures=Figures(unit=job.unit),
         deadline=deadline,
         resume=checkpoint,
         on_revision=on_revision,
