@@ -3,10 +3,17 @@
 llama.cpp names the split of a byte-level BPE (`tokenizer.ggml.pre`) and knows its regex by that name. The table here
 says the same in the words of the `tokenizers` library; source: `llm_tokenizer_bpe` and `load` in llama.cpp's
 `src/llama-vocab.cpp`. A name that is not in the table is refused, because another split gives other tokens.
+
+SentencePiece's BPE (Llama 2, Mistral 7B, TinyLlama) is kept there as tokens with scores, and the neighbours whose join
+has the highest score are joined first. `tokenizers` wants a list of merges instead: every way to make a token of two,
+in the order of the scores. Both give the same tokens, but where tokens have one score or a text offers two ways to the
+same token at once. As in SentencePiece, only normal tokens are joined from others; llama.cpp would make a control token
+out of a text that spells it, where its parts are tokens too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +21,10 @@ from typing import Any
 from rung.data.byte_level import PRETOKENIZER_REGEX
 from rung.errors import TokenizerError, did_you_mean
 
-BYTE_LEVEL, WORD_PIECE = "gpt2", "bert"
+BYTE_LEVEL, WORD_PIECE, SENTENCE_PIECE = "gpt2", "bert", "llama"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)
-PHANTOM_SPACE = (
-    "\u2581"  # begins the first piece of a word where llama.cpp keeps WordPiece; BERT marks the others by ##
-)
+PHANTOM_SPACE = "\u2581"
+"""A space in SentencePiece's tokens, and what begins the first piece of a word where llama.cpp keeps WordPiece."""
 SPECIAL_KEYS = {
     "bos_token": "bos",
     "eos_token": "eos",
@@ -86,17 +92,22 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], *, where: str) -> tuple[dic
     Raises TokenizerError when the metadata has no tokenizer, one that is damaged, or a kind that Rung does not have.
     """
     kind = metadata.get("tokenizer.ggml.model")
-    if kind not in (BYTE_LEVEL, WORD_PIECE):
+    if kind not in (BYTE_LEVEL, WORD_PIECE, SENTENCE_PIECE):
         raise TokenizerError(
             f"a tokenizer of kind {kind!r:.40} is not supported" if kind else "the GGUF file has no tokenizer",
             where=where,
-            hint="read: byte-level BPE (kind gpt2) and WordPiece (kind bert)",
+            hint="read: byte-level BPE (kind gpt2), SentencePiece's BPE (kind llama) and WordPiece (kind bert)",
         )
+    if kind == SENTENCE_PIECE:
+        metadata = {**_SENTENCE_PIECE_DEFAULTS, **metadata}
     tokens, types = _tokens(metadata, where)
     special = _special_tokens(metadata, tokens, where)
     added = _added_tokens(tokens, types, set(special.values()))
     if kind == WORD_PIECE:
         definition, config = _word_piece(tokens, types, special, added, where)
+    elif kind == SENTENCE_PIECE:
+        merges = _merges_by_score(metadata, tokens, types, where)
+        definition, config = _sentence_piece(metadata, tokens, merges, special, added)
     else:
         definition, config = _byte_level_bpe(metadata, tokens, special, added, where)
     return definition, {**config, **special, **_chat_template(metadata, where)}
@@ -186,6 +197,80 @@ def _word_piece(
         },
     }
     return definition, {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+
+
+_SENTENCE_PIECE_DEFAULTS = {  # what llama.cpp takes for such a file that does not say
+    "tokenizer.ggml.bos_token_id": 1,
+    "tokenizer.ggml.eos_token_id": 2,
+    "tokenizer.ggml.unknown_token_id": 0,
+    "tokenizer.ggml.add_bos_token": True,
+    "tokenizer.ggml.add_space_prefix": True,
+}
+
+
+def _sentence_piece(
+    metadata: Mapping[str, Any],
+    tokens: list[str],
+    merges: list[list[str]],
+    special: Mapping[str, str],
+    added: list[dict[str, Any]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    add_bos = metadata["tokenizer.ggml.add_bos_token"] is True
+    add_space = metadata["tokenizer.ggml.add_space_prefix"] is True
+    spaces = [{"type": "Replace", "pattern": {"String": " "}, "content": PHANTOM_SPACE}]
+    back = [
+        {"type": "Replace", "pattern": {"String": PHANTOM_SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    if add_space:
+        spaces.insert(0, {"type": "Prepend", "prepend": PHANTOM_SPACE})
+        back.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    definition = {
+        **_head(added),
+        "normalizer": {"type": "Sequence", "normalizers": spaces},
+        "pre_tokenizer": None,
+        "post_processor": _begin_with(special["bos_token"], vocabulary) if add_bos else None,
+        "decoder": {"type": "Sequence", "decoders": back},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": special["unk_token"],
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    }
+    return definition, {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": add_bos,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def _merges_by_score(metadata: Mapping[str, Any], tokens: list[str], types: list[int], where: str) -> list[list[str]]:
+    """Every way to make a normal token of two others: the highest score first, then the longest left part."""
+    scores = metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(map(_is_number, scores)):
+        raise TokenizerError("the tokenizer has not one score for each token", where=where, hint=_DAMAGED)
+    scored = {token: score for token, kind, score in zip(tokens, types, scores, strict=True) if kind == NORMAL}
+    ways = [
+        (-score, -cut, cut - len(token), token[:cut], token[cut:])
+        for token, score in scored.items()
+        for cut in range(1, len(token))
+        if token[:cut] in scored and token[cut:] in scored
+    ]
+    return [[left, right] for *_, left, right in sorted(ways)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not math.isnan(value)
 
 
 def _head(added: list[dict[str, Any]]) -> dict[str, Any]:
