@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer
 from tokenizers.processors import BertProcessing, RobertaProcessing
@@ -122,3 +123,62 @@ def test_a_map_of_tokens_that_is_no_object_is_refused(tmp_path: Path) -> None:
     (folder / "special_tokens_map.json").write_text("[]", encoding="utf-8")
     with pytest.raises(TokenizerError, match="not JSON objects"):
         TextEncoder.load(folder)
+
+
+CASES: list[dict[str, Any]] = [
+    {},
+    {"do_lower_case": True, "tokenizer_class": "BertTokenizer"},
+    {"do_lower_case": False, "tokenizer_class": "BertTokenizerFast"},
+    {"do_lower_case": True, "strip_accents": False, "tokenize_chinese_chars": False},
+    {"tokenizer_class": "DistilBertTokenizer", "do_lower_case": True, "cls_token": "[MASK]"},
+]
+
+
+def vocabulary_folder(tmp_path: Path, config: dict[str, Any] | None, *, more: str = "") -> Path:
+    """A folder of BERT as it was before `tokenizer.json`."""
+    pieces = BertWordPieceTokenizer()
+    pieces.train_from_iterator([text.lower() for text in TEXTS] * 3, 400)
+    vocabulary = pieces.get_vocab()
+    lines = "\n".join(sorted(vocabulary, key=vocabulary.__getitem__))
+    (tmp_path / "vocab.txt").write_text(f"{lines}\n{more}", encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["bert"]), encoding="utf-8")
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("config", [None, *CASES])
+def test_ids_of_a_plain_vocabulary_are_those_of_transformers(config: dict[str, Any] | None, tmp_path: Path) -> None:
+    folder = vocabulary_folder(tmp_path, config)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    ours = TextEncoder.load(folder)
+    ours.save(tmp_path, model_max_length=512)  # from then on it has a tokenizer.json
+    texts = [*TEXTS, *random_texts(1000)]
+    expected = theirs(texts)["input_ids"]
+    for encoder in (ours, TextEncoder.load(folder)):
+        encoded = encoder.encode(texts)
+        assert [part.tolist() for part in np.split(encoded.ids, encoded.starts[1:])] == expected
+        for role in ("pad_token", "cls_token", "sep_token", "mask_token"):
+            assert encoder.token_id(role) == getattr(theirs, f"{role}_id"), role
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "problem", "hint"),
+    [
+        ({}, "Rome\n", "capital letters .'Rome'.*nothing says", "do_lower_case"),
+        ({"cls_token": "<s>"}, "", "lacks <s>", "cls_token"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "", "no tokenizer.json, only vocab.txt", "AutoTokenizer"),
+    ],
+)
+def test_what_a_plain_vocabulary_does_not_tell_is_asked_for(
+    config: dict[str, Any], more: str, problem: str, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TokenizerError, match=problem) as caught:
+        TextEncoder.load(vocabulary_folder(tmp_path, config, more=more))
+    assert hint in (caught.value.hint or "")
+
+
+def test_a_folder_without_any_tokenizer_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="the folder has no tokenizer") as caught:
+        TextEncoder.load(tmp_path)
+    assert caught.value.hint

@@ -9,6 +9,7 @@ from pathlib import Path
 from rung.data.byte_level import END_OF_TEXT, SMALLEST_VOCABULARY
 from rung.data.text_encoder import TOKENIZER, TextEncoder, clean
 from rung.data.tokenizer import train_tokenizer
+from rung.data.tokenizer_files import without_definition
 from rung.errors import TokenizerError
 from rung.progress import SILENT, Progress
 
@@ -17,7 +18,6 @@ _SENTINEL = "<extra_id_{}>"  # T5's spelling
 _BYTES_PER_TOKEN = 1000
 """Bytes of training text for each token of the vocabulary: a merge that was seen only a few times teaches nothing, and
 the output matrix is half the work of a small network."""
-_OTHER_TOKENIZERS = ("*.spm", "spiece.model", "sentencepiece*.model", "vocab.json", "merges.txt")
 _SMALLEST, _LARGEST = 512, 32_768
 
 
@@ -28,7 +28,7 @@ class PairTokenizer(TextEncoder):
     def load(cls, folder: Path) -> PairTokenizer:
         """Read both files. Raises TokenizerError when they are missing, damaged or without an end token."""
         if not (folder / TOKENIZER).is_file():
-            raise _without_definition(folder)
+            raise without_definition(folder)
         found = TextEncoder.load(folder)
         tokenizer = cls(found._definition, found._config, where=str(folder))
         _ = tokenizer.eos_token_id  # raises where there is none
@@ -49,24 +49,6 @@ class PairTokenizer(TextEncoder):
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of token ids, special tokens left out; bytes that are not UTF-8 become U+FFFD."""
         return [str(text) for text in self._tokenizer.decode_batch([list(row) for row in rows])]
-
-
-def _without_definition(folder: Path) -> TokenizerError:
-    """The refusal of a folder without `tokenizer.json`, with the way out where it has another kind of tokenizer."""
-    if {"source.spm", "target.spm"} <= {path.name for path in folder.glob("*.spm")}:
-        return TokenizerError(
-            f"the folder has two SentencePiece models, one for each side, and no {TOKENIZER}: there is no common form",
-            where=str(folder),
-            hint=f"take a T5, a BART or a Marian with {TOKENIZER}; `rung train pairs.csv --task translate` makes one",
-        )
-    others = sorted(path.name for pattern in _OTHER_TOKENIZERS for path in folder.glob(pattern))
-    if others:
-        return TokenizerError(
-            f"the folder has no {TOKENIZER}, only {', '.join(others)}",
-            where=str(folder),
-            hint="transformers writes one: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
-        )
-    return TokenizerError(f"the folder has no {TOKENIZER}", where=str(folder), hint="copy it from the model's origin")
 
 
 def choose_pair_vocabulary(num_bytes: int) -> int:

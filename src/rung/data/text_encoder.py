@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rung.data.bert_vocabulary import definition_of_vocabulary, is_bert_vocabulary
 from rung.data.token_words import ReadableToken, TokenWords, WordJoints
 from rung.data.tokenizer import train_tokenizer
+from rung.data.tokenizer_files import without_definition
 from rung.data.words import Ragged, WordTable
 from rung.errors import TokenizerError
 from rung.runfolder import write_json, write_text
@@ -102,19 +104,26 @@ class TextEncoder:
         """Read both files, and `special_tokens_map.json` where there is one.
 
         What older folders leave to the classes of transformers is filled in as those do it: the special tokens of BERT
-        and RoBERTa, and that `do_lower_case` counts. Raises TokenizerError when files are missing or damaged.
+        and RoBERTa, that `do_lower_case` counts, and BERT's whole definition where only its `vocab.txt` is there.
+        Raises TokenizerError when files are missing or damaged.
         """
+        path, configuration, roles = (folder / name for name in (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_TOKENS))
         try:
-            definition = (folder / TOKENIZER).read_text(encoding="utf-8")
-            config = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
-            roles = folder / SPECIAL_TOKENS
+            definition = path.read_text(encoding="utf-8") if path.is_file() else None
+            needed = definition is not None or configuration.is_file()
+            config = json.loads(configuration.read_text(encoding="utf-8")) if needed else {}
             named = json.loads(roles.read_text(encoding="utf-8")) if roles.is_file() else {}
+            if not all(isinstance(value, dict) for value in (config, named)):
+                raise TokenizerError("the tokenizer's files are not JSON objects", where=str(folder))
+            said = {role: token for role, token in config.items() if token is not None or role not in named}
+            if definition is None:
+                if not is_bert_vocabulary(folder, config):
+                    raise without_definition(folder)
+                definition, special = definition_of_vocabulary(folder, {**named, **said})
+                said |= special
         except (OSError, ValueError) as error:
             raise TokenizerError(f"the tokenizer cannot be read ({error})", where=str(folder)) from error
-        if not all(isinstance(value, dict) for value in (config, named)):
-            raise TokenizerError("the tokenizer's files are not JSON objects", where=str(folder))
-        said = {role: token for role, token in config.items() if token is not None or role not in named}
-        return cls(definition, {**named, **said}, where=str(folder / TOKENIZER))
+        return cls(definition, {**named, **said}, where=str(path))
 
     def save(self, folder: Path, *, model_max_length: int) -> None:
         """Write both files into the existing `folder`, so that transformers' AutoTokenizer gives the same ids."""

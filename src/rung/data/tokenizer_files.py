@@ -19,6 +19,7 @@ CONFIG_FILE = "tokenizer_config.json"
 _SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 _MODEL_CONFIG_FILE = "config.json"
 _VOCABULARY_FILE, _MERGES_FILE = "vocab.json", "merges.txt"
+_OTHER_TOKENIZERS = ("*.spm", "spiece.model", "sentencepiece*.model", "vocab.txt", "vocab.json", "merges.txt")
 DAMAGED = "the file is damaged or incomplete: use another copy of the folder, or train again"
 
 
@@ -47,6 +48,26 @@ def read_tokenizer_folder(folder: Path) -> TokenizerFolder:
         raise TokenizerError(f"{CONFIG_FILE} names no eos_token", where=str(folder), hint=DAMAGED)
     adds_bos = config.get("add_bos_token")
     return TokenizerFolder(definition, eos_token, bos_token, adds_bos if isinstance(adds_bos, bool) else None, config)
+
+
+def without_definition(folder: Path) -> TokenizerError:
+    """The refusal of a folder without `tokenizer.json`, with the way out where it has another kind of tokenizer."""
+    if {"source.spm", "target.spm"} <= {path.name for path in folder.glob("*.spm")}:
+        return TokenizerError(
+            f"the folder has two SentencePiece models, one for each side, and no {TOKENIZER_FILE}: no form is common",
+            where=str(folder),
+            hint=f"take a T5, a BART or a Marian with {TOKENIZER_FILE}; rung train pairs.csv --task translate makes one",
+        )
+    others = sorted(path.name for pattern in _OTHER_TOKENIZERS for path in folder.glob(pattern))
+    if others:
+        return TokenizerError(
+            f"the folder has no {TOKENIZER_FILE}, only {', '.join(others)}",
+            where=str(folder),
+            hint="transformers writes one: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+        )
+    return TokenizerError(
+        f"the folder has no {TOKENIZER_FILE}", where=str(folder), hint="copy it from the model's origin"
+    )
 
 
 def _named(folder: Path, config: Mapping[str, Any], definition: str, kind: str) -> str | None:
