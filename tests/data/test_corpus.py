@@ -277,6 +277,20 @@ def test_a_damaged_cache_entry_is_made_again(tmp_path: Path, damage: str) -> Non
     assert sides(second) == expected
 
 
+@pytest.mark.parametrize(
+    "record", ["{", "[]", '{"segments": []}', '{"segments": [["key", 0]], "encodings": {}, "remarks": []}']
+)
+def test_a_record_of_another_form_is_made_again(tmp_path: Path, record: str) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [prose(100, seed) for seed in range(30)])
+    first = prepare(tmp_path, path)
+    expected, records = sides(first), list((tmp_path / "cache").rglob("groups/*.json"))
+    assert records
+    for place in records:
+        place.write_text(record)
+    second = prepare(tmp_path, path)
+    assert (second.report.reused_segments, sides(second)) == (1, expected)
+
+
 def test_a_damaged_selection_is_made_again(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [prose(100, seed) for seed in range(30)])
     first = prepare(tmp_path, path)

@@ -186,9 +186,10 @@ def _segments_of(items: Iterator[Passage | Rejection]) -> Iterator[Items]:
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # absent, or damaged: made again
-        return None
-    if not {"segments", "encodings", "remarks"} <= record.keys():
+        segments, _, _ = (record[name] for name in ("segments", "encodings", "remarks"))
+        if any(len(segment) != 3 for segment in segments):  # key, first file, rows before
+            return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent, damaged, or of another form: made again
         return None
     note_use(path)
     return record
