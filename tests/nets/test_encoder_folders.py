@@ -280,5 +280,7 @@ def test_an_unknown_architecture_is_named_with_those_that_are_known(tmp_path: Pa
 
 
 def test_a_known_architecture_in_the_wrong_place_is_said_to_be_one() -> None:
-    assert "llama' (decoders) cannot be used here" in str(unsupported("llama", "config.json"))
+    error = unsupported("llama", "config.json", usable=("bert", "roberta"))
+    assert "llama' (decoders) cannot be used here" in error.problem
+    assert error.hint == "what can be: bert, roberta"
     assert "did you mean" not in str(unsupported("mbart", "config.json"))  # another network, not a misspelt one

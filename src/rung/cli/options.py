@@ -40,7 +40,10 @@ Texts = Annotated[
         help="Files or folders: .txt .md .jsonl .csv .parquet .html, plain or .gz .zst .xz.",
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, a checkpoint in it, or a Hugging Face folder.")]
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run, a checkpoint in it, a Hugging Face folder, a .gguf file, or a name."),
+]
 Minutes = Annotated[
     float | None,
     typer.Option("--minutes", "-m", metavar="M", show_default=False, help="The whole command takes this long."),

@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a rung or a network.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a rung or a network, or a base's name.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", show_default=False, help="Texts.")] = None,
     *,
     source: Annotated[
@@ -63,8 +63,10 @@ def predict(
     column `error`.
     """
     exclusive(TEXT=texts, input=source)
+    from rung.tasks.bases import find_model
     from rung.tasks.loading import is_masked_language_model, is_rewriter, is_tagger
 
+    run = find_model(run)
     if is_rewriter(run):
         from rung.cli.rewriting import rewrite
 

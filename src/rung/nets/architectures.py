@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rung.errors import RunFolderError
@@ -20,13 +20,20 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 _CODE_KEYS = ("auto_map", "custom_pipelines")
 
 
-def unsupported(model_type: str, where: str) -> RunFolderError:
-    """The error for a `model_type` that Rung, or whoever read `where`, has no network for: it lists what there is."""
+def unsupported(model_type: str, where: str, *, usable: Sequence[str] = ()) -> RunFolderError:
+    """The error for a `model_type` that Rung, or whoever read `where`, has no network for: it lists what there is.
+
+    `usable`: the `model_type`s that can be used where this one cannot.
+    """
     known = [name for names in FAMILIES.values() for name in names]
     supported = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in FAMILIES.items())
     if model_type in known:
         kind = next(kind for kind, names in FAMILIES.items() if model_type in names)
-        return RunFolderError(f"a network of type '{model_type}' ({kind}) cannot be used here", where=where)
+        return RunFolderError(
+            f"a network of type '{model_type}' ({kind}) cannot be used here",
+            where=where,
+            hint=f"what can be: {', '.join(usable)}" if usable else None,
+        )
     return RunFolderError(
         f"model_type '{model_type:.80}' is not supported",
         where=where,

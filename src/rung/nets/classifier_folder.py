@@ -157,7 +157,7 @@ def _from_json(stored: Mapping[str, Any], *, where: str) -> ClassifierConfig:
     if kind in ARCHITECTURES:
         return DecoderConfig.from_hf(stored, where=where)
     if kind not in _OWN:
-        raise unsupported(kind, where)
+        raise unsupported(kind, where, usable=(*NAMES, *ARCHITECTURES))
     family = _OWN[kind]
     names = {field.name for field in dataclasses.fields(family)}
     check_keys(stored, names | {"model_type", "id2label", "label2id"}, {}, where)

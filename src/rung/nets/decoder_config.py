@@ -180,7 +180,7 @@ class DecoderConfig(WholeContext):
         """Read a `config.json` object. RunFolderError names the key that is missing, unknown or not supported."""
         model_type = config.get("model_type")
         if model_type not in ARCHITECTURES:
-            raise unsupported(str(model_type), where)
+            raise unsupported(str(model_type), where, usable=tuple(ARCHITECTURES))
         names = {field.name for field in dataclasses.fields(cls)}
         check_keys(config, names | _READ | _NO_EFFECT, _ONLY_VALUE, where)
         kinds = config.get("layer_types") or []

@@ -162,7 +162,7 @@ class EncoderConfig:
         """Read a `config.json` object. RunFolderError names the key that is unknown or not supported."""
         model_type = str(config.get("model_type"))
         if model_type not in NAMES:
-            raise unsupported(model_type, where)
+            raise unsupported(model_type, where, usable=tuple(NAMES))
         if model_type == "distilbert":
             spelled, no_effect = _DISTILBERT, _NO_EFFECT | _NO_EFFECT_ON_DISTILBERT
         else:

@@ -89,7 +89,7 @@ def load_encoder_decoder(folder: Path, *, dropout: float = 0.0) -> SequenceNet:
     for one in (EncoderDecoderConfig, BartConfig):
         if kind == one.model_type:
             return _load_marian(folder, one.from_hf(stored, where=where), dropout)
-    raise unsupported(str(kind), where)
+    raise unsupported(str(kind), where, usable=FAMILIES["encoder-decoders"])
 
 
 def is_encoder_decoder(model_type: object) -> bool:

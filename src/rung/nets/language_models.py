@@ -74,4 +74,5 @@ def load_language_model(folder: Path, *, dropout: Dropout = Dropout()) -> Net:
         feedforward = FeedForwardLMConfig.from_json(values, where)
         tensors = read_weights(folder, feedforward_shapes(feedforward), dtype=torch.float32)
         return FeedForwardLM(feedforward, dropout=dropout.rate, tensors=tensors)
-    raise unsupported(str(model_type), where)
+    usable = (*FAMILIES["decoders"], *sorted(_RECURRENT), _FEEDFORWARD)
+    raise unsupported(str(model_type), where, usable=usable)

@@ -1,7 +1,8 @@
 """Other people's models as a base to tune, prompt or measure: from a folder, a GGUF file, a package or a fetched copy.
 
 `resolve_base` turns what a user writes into a model folder and never reaches the network; `rung get` does that (see
-`rung.tasks.getting`). `base_record` says what the folder is, for the headers of runs that stand on it.
+`rung.tasks.getting`). `find_model` does it for commands that take any model, runs and word vectors too. `base_record`
+says what the folder is, for the headers of runs that stand on it.
 """
 
 from __future__ import annotations
@@ -86,14 +87,18 @@ KNOWN_BASES: dict[str, KnownBase] = {
 def resolve_base(base: str | Path) -> Path:
     """The model folder of `base`: a folder, a run folder (its newest weights), a GGUF file, a name, or a hub name.
 
-    A GGUF file is unpacked once into the cache: its configuration and tokenizer are written there, and a link to it. A
-    name is one of `KNOWN_BASES`, taken from `models/NAME` or else from its installed package; ORG/NAME is what
-    `rung get` fetched into `models/`. The base itself may lie on a disk that cannot be written.
+    A GGUF file, also one in a folder that has no other model, is unpacked once into the cache: its configuration and
+    tokenizer are written there, and a link to it. A name is one of `KNOWN_BASES`, taken from `models/NAME` or else from
+    its installed package; ORG/NAME is what `rung get` fetched into `models/`. The base itself may lie on a disk that
+    cannot be written.
 
     Raises RunFolderError when there is none such (the hint says how to get it), or it is damaged.
     """
     path, name = Path(base), str(base)
     if path.is_dir():
+        file = _only_gguf(path)
+        if file is not None:
+            return _unpacked(file)
         return model_folder(path) if (path / HEADER_NAME).is_file() else path
     if path.is_file():
         return _unpacked(path)
@@ -106,14 +111,42 @@ def resolve_base(base: str | Path) -> Path:
                 f"the base {name} is not here", hint=f"{KNOWN_BASES[name].install_command}   (or: rung get {name})"
             )
         return found if found.is_dir() else _unpacked(found)
-    if HUB_NAME.fullmatch(name):
+    if HUB_NAME.fullmatch(name) and not path.parent.is_dir():
         raise RunFolderError(
-            f"there is no folder {name}, and no model of that name was fetched", hint=f"rung get {name}"
+            f"there is no folder {name}, and no model of that name was fetched",
+            hint=f"rung get {name}   (of the Hugging Face hub), or name the folder that training printed",
         )
+    beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
     raise RunFolderError(
-        f"there is no base {name!r}{did_you_mean(name, KNOWN_BASES)}",
-        hint=f"give a model folder, a GGUF file, ORG/NAME after `rung get ORG/NAME`, or {' or '.join(KNOWN_BASES)}",
+        f"there is no base {name!r}{did_you_mean(name, [*KNOWN_BASES, *beside])}",
+        hint="no folder and no file is called so; give a model folder or run, a GGUF file, ORG/NAME after "
+        f"`rung get ORG/NAME`, or {' or '.join(KNOWN_BASES)}",
     )
+
+
+def find_model(model: str | Path) -> Path:
+    """Where a model is that a user names, for what takes models of any kind: see `resolve_base`, whose errors it has.
+
+    A folder stays what it is, because a run says more than its newest weights do, and so does a file of word vectors.
+    """
+    path = Path(model)
+    is_found = _only_gguf(path) is None if path.is_dir() else path.is_file() and not is_gguf(path)
+    return path if is_found else resolve_base(model)
+
+
+def is_gguf(file: Path) -> bool:
+    """Whether a file begins as GGUF files do."""
+    with file.open("rb") as opened:
+        return opened.read(4) == b"GGUF"
+
+
+def _only_gguf(folder: Path) -> Path | None:
+    """The GGUF file that is the model of `folder`, None where there is another. RunFolderError for several."""
+    files = [] if (folder / "config.json").is_file() else sorted(folder.glob("*.gguf"))
+    if len(files) > 1:
+        named = ", ".join(file.name for file in files[:5])
+        raise RunFolderError(f"there are several GGUF files here: {named}", where=str(folder), hint="name one of them")
+    return files[0] if files else None
 
 
 def base_record(folder: Path) -> dict[str, Any]:

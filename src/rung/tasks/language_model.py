@@ -15,6 +15,7 @@ from rung.nets.language_models import Net
 from rung.nets.ngram import MODEL_TYPE as NGRAM
 from rung.nets.ngram import NgramModel, load_ngram
 from rung.nets.pretrained import read_config_file
+from rung.tasks.bases import find_model
 from rung.tasks.run import model_folder
 from rung.tasks.tuning.folder import open_language_model
 
@@ -96,7 +97,7 @@ class LanguageModel:
 
 
 def load(folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False) -> LanguageModel:
-    """Open a language model: a run folder, a checkpoint, or a Hugging Face folder of a known architecture.
+    """Open a language model: a run folder, a checkpoint, or what else `rung.tasks.bases.find_model` finds.
 
     A run that is not finished gives its newest checkpoint. Hashes are checked where the folder lists them. What it
     writes is computed in `precision`: "fp32", "bf16" (several texts at once go faster) or "int8" (one text goes
@@ -104,7 +105,7 @@ def load(folder: str | Path, *, precision: Precision = "fp32", invariant: bool =
 
     Raises RunFolderError when there is no model or it is damaged.
     """
-    path = model_folder(folder)
+    path = model_folder(find_model(folder))
     is_counted = read_config_file(path).get("model_type") == NGRAM
     net, tokenizer = load_ngram(path) if is_counted else open_language_model(path), Tokenizer.load(path)
     return LanguageModel(path, net, tokenizer, precision=precision, invariant=invariant)

@@ -1,4 +1,4 @@
-"""`rung.load`: any run folder as an object with the verbs that its task supports."""
+"""`rung.load`: any model as an object with the verbs that its task supports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rung.errors import UsageError
 from rung.runfolder import HEADER_NAME, read_header
+from rung.tasks.bases import find_model
 
 if TYPE_CHECKING:
     from rung.generation.matrices import Precision
@@ -40,42 +41,47 @@ MASKED_LANGUAGE_MODELS = frozenset(
 
 def is_classifier(folder: Path) -> bool:
     """Whether `folder` holds a classifier: by its own word, or by transformers' ...ForSequenceClassification."""
-    if (folder / HEADER_NAME).is_file():
-        return bool(read_header(folder).get("task") == "classification")
+    if (told := _task_of(folder)) is not None:
+        return told == "classification"
     return any(name.endswith("ForSequenceClassification") for name in _architectures(folder))
 
 
 def holds_word_vectors(path: Path) -> bool:
     """Whether `path` is a run of word vectors, or a file: no other kind of model is one."""
-    return path.is_file() or ((path / HEADER_NAME).is_file() and read_header(path).get("task") == "word-vectors")
+    return path.is_file() or _task_of(path) == "word-vectors"
 
 
 def is_rewriter(folder: Path) -> bool:
     """Whether `folder` holds a network that rewrites texts: by its own word, or as a T5, BART or Marian of others."""
-    if (folder / HEADER_NAME).is_file():
-        return bool(read_header(folder).get("task") == "rewriting")
+    if (told := _task_of(folder)) is not None:
+        return told == "rewriting"
     return bool(set(_architectures(folder)) & REWRITERS)
 
 
 def is_tagger(folder: Path) -> bool:
     """Whether `folder` holds a tagger: by its own word, or by transformers' ...ForTokenClassification."""
-    if (folder / HEADER_NAME).is_file():
-        return bool(read_header(folder).get("task") == "tagging")
+    if (told := _task_of(folder)) is not None:
+        return told == "tagging"
     return any(name.endswith("ForTokenClassification") for name in _architectures(folder))
 
 
 def is_masked_language_model(folder: Path) -> bool:
     """Whether `folder` holds a masked language model: by its own word, or by transformers' ...ForMaskedLM."""
-    if (folder / HEADER_NAME).is_file():
-        return bool(read_header(folder).get("task") == "masked-language-model")
+    if (told := _task_of(folder)) is not None:
+        return told == "masked-language-model"
     return bool(MASKED_LANGUAGE_MODELS & set(_architectures(folder)))
 
 
 def is_sentence_encoder(folder: Path) -> bool:
     """Whether `folder` holds a sentence encoder: by its own word, or as a folder of sentence-transformers."""
-    if (folder / HEADER_NAME).is_file():
-        return bool(read_header(folder).get("task") == "similarity")
+    if (told := _task_of(folder)) is not None:
+        return told == "similarity"
     return (folder / "modules.json").is_file()
+
+
+def _task_of(folder: Path) -> str | None:
+    """What a run says that it does; None for others' folders, fetched ones too: their `config.json` must tell."""
+    return read_header(folder).get("task") if (folder / HEADER_NAME).is_file() else None
 
 
 def _architectures(folder: Path) -> list[str]:
@@ -101,7 +107,9 @@ _HOMES: tuple[tuple[Callable[[Path], bool], str, str], ...] = (
 def load(
     folder: str | Path, *, precision: Precision = "fp32", invariant: bool = False
 ) -> Classifier | LanguageModel | MaskedModel | Rewriter | SentenceEncoder | Tagger | WordVectors:
-    """Load a run folder: a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too),
+    """Load a model by its place or name: a run, a folder of others, a GGUF file, ORG/NAME once fetched, "smollm2".
+
+    It is a `Classifier` (predict, classify), `WordVectors` (neighbours, analogy; a file of them, too),
     a `MaskedModel` (fill, pseudo_log_likelihood), a `Rewriter` (rewrite), a `Tagger` (tag), a `SentenceEncoder`
     (embed, similarity) or a `LanguageModel` (generate, score).
 
@@ -111,7 +119,7 @@ def load(
     Raises RunFolderError when the folder is missing or damaged, NewerFormatError when a newer Rung wrote it, UsageError
     for language-model options on anything else.
     """
-    folder = Path(folder)
+    folder = find_model(folder)
     if is_rewriter(folder):
         if invariant:
             raise UsageError("invariant is for language models", where=str(folder), hint="leave it out")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rung.data.labelled import LabelledItems, item_ids
 from rung.data.text_encoder import train_byte_pairs
@@ -17,6 +18,7 @@ from rung.nets.decoder_config import DecoderConfig
 from rung.nets.encoder import Encoder
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import save_encoder
+from rung.nets.gpt2 import GPT2LM, GPT2Config
 from rung.nets.pretrained import save_net
 from rung.progress import SILENT
 from rung.tasks.bases import KNOWN_BASES
@@ -86,6 +88,28 @@ def test_an_encoder_is_frozen_and_tuned_and_a_decoder_prompted_and_tuned(bases: 
     assert pretrained.base_name("models/encoder") == "base-encoder", "a rung has that name"
     ladder = make_rungs(["majority", "bert-frozen", "linear"], both)
     assert [rung.name for rung in ladder] == ["majority", "linear", "bert-frozen"]
+
+
+def test_gpt2_is_prompted_and_what_cannot_be_a_base_is_told_what_can(task: ClassificationTask, tmp_path: Path) -> None:
+    folder = tmp_path / "gpt2"
+    vocab = train_byte_pairs(task.items["train"].texts, vocab_size=280)
+    config = GPT2Config(
+        vocab_size=vocab.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=1024, eos_token_id=0,
+    )  # fmt: skip
+    save_net(GPT2LM(config, generator=torch.Generator().manual_seed(0)), folder)
+    vocab.save(folder, model_max_length=1024)
+    assert names_of(str(folder)) == ("gpt2-prompted",)
+    rung = make_rung("gpt2-prompted", (str(folder),))
+    plan = rung.plan(task, 120.0, seed=0)
+    rung.fit(task, plan, items=np.arange(60), seed=0, folder=tmp_path / "fit", progress=SILENT)
+    found = load_classifier(tmp_path / "fit").predict(task.items["test"].texts)
+    assert found.probabilities.shape == (20, 2)
+    for kind in ("t5", "bart", "rung-lm-lstm"):
+        (folder / "config.json").write_text(f'{{"model_type": "{kind}"}}')
+        with pytest.raises(RunFolderError, match="cannot be used here") as caught:
+            names_of(str(folder))
+        assert caught.value.hint == "what can be: bert, roberta, distilbert, qwen3, llama, mistral, qwen2"
 
 
 def test_bases_join_the_ladder_of_a_task(bases: dict[str, str], task: ClassificationTask) -> None:

@@ -82,11 +82,13 @@ def load_classifier(folder: Path) -> Classifier:
     _require_folder(folder)
     header = verify(folder) if (folder / HEADER_NAME).exists() else {}
     config = read_json(folder / "config.json")
-    if header.get("task") != "classification" and (header or not is_sequence_classifier(config)):
+    task = header.get("task")  # a fetched folder has a header, and its `config.json` must tell
+    if task != "classification" and (task is not None or not is_sequence_classifier(config)):
         raise RunFolderError(
             "this folder holds no classifier",
             where=str(folder),
-            hint="give a rung's folder that `rung compare` made, or a ...ForSequenceClassification",
+            hint="give a rung's folder that `rung compare` made, or a ...ForSequenceClassification; a language model "
+            "labels by `rung prompt`",
         )
     home = import_module(_HOMES.get(str(config.get("model_type")), _NETWORKS))
     return Classifier(folder, home.load(folder), _labels(folder, config), header)

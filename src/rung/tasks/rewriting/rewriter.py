@@ -153,7 +153,7 @@ def load_rewriter(folder: str | Path, *, precision: Precision = "fp32") -> Rewri
     net = open_encoder_decoder(path).eval()
     settings, recipe = read_target_settings(path, net.config), header.get("recipe", {})
     beam = BeamSection(num_beams=settings.num_beams, length_penalty=settings.length_penalty)
-    if header:  # Rung's own: a target may be as long as its source suggests
+    if header and header.get("kind") != "base":  # Rung's own: a target may be as long as its source suggests
         named = "num_beams" in settings.stored
         beam = BeamSection(**recipe["beam"]) if "beam" in recipe else beam if named else BeamSection()
         settings = replace(settings, max_tokens=None)

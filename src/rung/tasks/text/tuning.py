@@ -184,7 +184,7 @@ def _require_network(folder: Path) -> None:
     kind = str(read_config_file(folder).get("model_type"))
     known = {*FAMILIES["decoders"], *FAMILIES["Rung's own language models"]} - {NGRAM}
     if kind not in known:
-        raise unsupported(kind, str(folder / CONFIG))
+        raise unsupported(kind, str(folder / CONFIG), usable=sorted(known))
 
 
 class _Rows:

@@ -13,6 +13,7 @@ from rung.errors import DataError, RunFolderError
 from rung.nets.word_vectors import ModelType, WordVectors
 from rung.progress import SILENT, Progress
 from rung.runfolder import HEADER_NAME, file_sha256, verify, write_folder, write_text
+from rung.tasks.bases import is_gguf
 from rung.tasks.run import CARD, require_empty
 from rung.version import __version__
 
@@ -31,6 +32,8 @@ def load_vectors(path: str | Path) -> WordVectors:
     """
     path = Path(path)
     if path.is_file():
+        if is_gguf(path):
+            raise RunFolderError("a GGUF file holds a network, and no word vectors", where=str(path))
         table = read_vectors(path)
         kind: ModelType = "rung-glove" if table.file_format == "glove" else "rung-word2vec"
         return WordVectors(table.words, table.vectors, model_type=kind, where=str(path))
