@@ -1,4 +1,4 @@
-"""Targets of T5 and BART: greedy and beams equal to transformers, token by token, and `generation_config.json`."""
+"""Targets of T5, BART and Marian: those of transformers, greedy and by beams, token by token; what settings say."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ BART: dict[str, Any] = {
     "decoder_ffn_dim": 28,
     "max_position_embeddings": 64,
 }
+MARIAN: dict[str, Any] = {
+    **BART,
+    "pad_token_id": VOCABULARY - 1,
+    "eos_token_id": 0,
+    "decoder_start_token_id": VOCABULARY - 1,
+    "scale_embedding": True,
+    "activation_function": "swish",
+}
+"""As the published ones of OPUS-MT, whose targets begin with the padding token and never hold it."""
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "T5": ("t5", {}),
     "T5 1.1": ("t5-gated", {}),
@@ -60,6 +69,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "BART without some words": ("bart", {"bad_words_ids": [[1], [5], [17]], "renormalize_logits": True}),
+    "Marian": ("marian", {"bad_words_ids": [[VOCABULARY - 1]], "forced_eos_token_id": 0}),
     "BART that need not end": ("bart", {"forced_eos_token_id": None, "length_penalty": 0.6}),
 }
 
@@ -67,13 +77,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def network(name: str) -> transformers.PreTrainedModel:
     if name == "bart":
         net = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART))
+    elif name == "marian":
+        net = transformers.MarianMTModel(transformers.MarianConfig(**MARIAN))
     else:
         gated = {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"} if name == "t5-gated" else {}
         net = transformers.T5ForConditionalGeneration(transformers.T5Config(**T5, **gated))
     generator = torch.Generator().manual_seed(5)
-    scale = {"t5": 1.0, "t5-gated": 0.15, "bart": 0.3}[name]
+    scale = {"t5": 1.0, "t5-gated": 0.15, "bart": 0.3, "marian": 0.3}[name]
     with torch.no_grad():
         for key, p in net.named_parameters():
+            if not p.requires_grad:  # sinusoids
+                continue
             is_gain = "norm" in key and key.endswith("weight")
             p.copy_(scale * torch.randn(p.shape, generator=generator) + is_gain)
     return net.eval()

@@ -56,7 +56,7 @@ def without_definition(folder: Path) -> TokenizerError:
         return TokenizerError(
             f"the folder has two SentencePiece models, one for each side, and no {TOKENIZER_FILE}: no form is common",
             where=str(folder),
-            hint=f"take a T5, a BART or a Marian with {TOKENIZER_FILE}; rung train pairs.csv --task translate makes one",
+            hint=f"take a T5, BART or Marian with {TOKENIZER_FILE}; or make one: rung train pairs.csv --task translate",
         )
     others = sorted(path.name for pattern in _OTHER_TOKENIZERS for path in folder.glob(pattern))
     if others:
