@@ -33,6 +33,11 @@ def record(name: str, value: float, low: float, high: float) -> Record:
     return Record(name=name, value=value, unit="bits per byte", n=9, interval=Interval(low=low, high=high, method="b"))
 
 
+def share(value: float) -> Record:
+    around = Interval(low=value - 0.02, high=value + 0.02, method="b")
+    return Record(name="accuracy", value=value, unit="share", n=120, interval=around)
+
+
 def summary(folder: Path) -> ContinuedSummary:
     before, after, change = (
         record("bits_per_byte", 3.4, 3.3, 3.5),
@@ -40,6 +45,7 @@ def summary(folder: Path) -> ContinuedSummary:
         record("change on new text", -0.6, -0.7, -0.5),
     )
     missing = Record(name="x", value=None, unit="bits per byte", n=0, not_measured="it is gone")
+    untold = Record(name="x", value=None, unit="share", n=0, not_measured="the table has changed")
     null = record("divergence of words, old text against itself", 0.01, 0.005, 0.02)
     return ContinuedSummary(
         run=folder,
@@ -54,6 +60,10 @@ def summary(folder: Path) -> ContinuedSummary:
         floors=(),
         sample="",
         plan={},
+        task_scores=(
+            Change("reviews.csv", share(0.50), share(0.58), share(0.08), majority=0.625),
+            Change("gone.csv", share(0.40), untold, untold, majority=0.5),
+        ),
         changes=(Change("new text", before, after, change), Change("old text", before, missing, missing)),
         drift=DriftReport((record("divergence of words", 0.2, 0.1, 0.3), null), (TellingWord("thou", 9.0, 5, 0),), ()),
         distance=0.12,
@@ -69,6 +79,8 @@ def test_wishes_are_handed_on_and_the_report_is_shown(run: Path, monkeypatch: py
         *,
         replay: float,
         penalty: float,
+        tasks: list[Path],
+        target: str | None,
         steps: int,
         minutes: float | None,
         overrides: dict[str, Any],
@@ -80,11 +92,15 @@ def test_wishes_are_handed_on_and_the_report_is_shown(run: Path, monkeypatch: py
     carry_on.__signature__ = __import__("inspect").signature(language_modelling.carry_on)  # type: ignore[attr-defined]
     monkeypatch.setattr(language_modelling, "carry_on", carry_on)
     asked = ["--replay", "0.1", "--penalty", "2", "--steps", "5", "--set", "training.learning_rate=0.001"]
+    asked += ["--eval", "reviews.csv", "--eval", "gone.csv", "--target", "stars"]
     result = CliRunner().invoke(app, ["train", "--from", str(run), "new.txt", *asked])
     assert result.exit_code == 0, result.output
     assert (seen["parent"], seen["texts"]) == (run, [Path("new.txt")])
     assert (seen["replay"], seen["penalty"], seen["steps"]) == (0.1, 2.0, 5)
     assert seen["overrides"] == {"training.learning_rate": 0.001}
+    assert (seen["tasks"], seen["target"]) == ([Path("reviews.csv"), Path("gone.csv")], "stars")
+    for told in ("Task scores", "0.580", "+0.080", "[+0.060, +0.100]  120", "0.625", "the table has changed"):
+        assert told in result.stdout
     for told in ("Gained and lost", "-0.600", "not measured", "12.0%", "Drift", "thou", "--replay 0.1"):
         assert told in result.stdout
 
@@ -94,6 +110,9 @@ def test_wishes_are_handed_on_and_the_report_is_shown(run: Path, monkeypatch: py
     [
         (["new.txt", "--replay", "0.1"], "--replay means nothing without --from"),
         (["new.txt", "--penalty", "1"], "--penalty means nothing without --from"),
+        (["new.txt", "--eval", "a.csv"], "--eval means nothing without --from"),
+        (["--resume", "RUN", "--eval", "a.csv"], "--eval means nothing without --from"),
+        (["--from", "RUN", "new.txt", "--target", "label"], "--target cannot be given"),
         (["--from", "RUN", "new.txt", "--net", "lstm"], "--net cannot be given"),
         (["--from", "RUN", "new.txt", "--extend", "RUN"], "contradict"),
         (["--from", "RUN", "--dry-run"], "no text"),

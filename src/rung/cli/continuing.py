@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -24,6 +25,8 @@ def show_continued(summary: ContinuedSummary) -> None:
     console = results()
     if summary.changes:
         _show_changes(console, summary)
+    if summary.task_scores:
+        _show_task_scores(console, summary.task_scores)
     for what, why in summary.not_measured.items():
         console.print(f"[dim]not measured: {what} ({why})[/]")
     if summary.drift is not None:
@@ -33,7 +36,7 @@ def show_continued(summary: ContinuedSummary) -> None:
 def _show_changes(console: Console, summary: ContinuedSummary) -> None:
     console.print("\n[bold]Gained and lost[/] [dim](fewer is better; changes are paired by document)[/]")
     table = Table.grid(padding=(0, 2))
-    table.add_row("", "", "before", "after", "change", "", style="dim")
+    table.add_row("", "", "before", "after", "change", "", "documents", style="dim")
     for change in summary.changes:
         table.add_row("", change.name, _value(change.before), _value(change.after), *_told(change))
     console.print(table)
@@ -41,16 +44,30 @@ def _show_changes(console: Console, summary: ContinuedSummary) -> None:
         console.print(f"[dim]The weights moved by {summary.distance:.1%} of their norm.[/]")
 
 
-def _told(change: Change) -> tuple[Text, Text]:
-    """The change and its interval, green or red where it is clear of zero."""
+def _show_task_scores(console: Console, scores: Sequence[Change]) -> None:
+    console.print("\n[bold]Task scores[/] [dim](share right by prompts without an example, more is better;[/]")
+    console.print("[dim]guess: always the most frequent label)[/]")
+    table = Table.grid(padding=(0, 2))
+    table.add_row("", "", "guess", "before", "after", "change", "", "items", style="dim")
+    for change in scores:
+        name, guess = Text(change.name), Text(f"{change.majority:.3f}", "dim")
+        told = _told(change, fewer_is_better=False)
+        table.add_row("", name, guess, _value(change.before), _value(change.after), *told)
+    console.print(table)
+    for change in scores:
+        if change.after.not_measured:
+            console.print(Text(f"not measured: {change.name} ({change.after.not_measured})", "dim"))
+
+
+def _told(change: Change, *, fewer_is_better: bool = True) -> tuple[Text, Text, Text]:
+    """The change, green or red where its interval is clear of zero; the interval; and how many items it is over."""
     record = change.change
     if record.value is None or record.interval is None:
-        return Text(_value(record)), Text("")
-    style = "green" if record.interval.high < 0 else "red" if record.interval.low > 0 else ""
-    return (
-        Text(f"{record.value:+.3f}", style),
-        Text(f"[{record.interval.low:+.3f}, {record.interval.high:+.3f}], {record.n:,} documents", "dim"),
-    )
+        return Text("" if record.value is None else f"{record.value:+.3f}"), Text(""), Text("")
+    styles = ("green", "red") if fewer_is_better else ("red", "green")
+    style = styles[0] if record.interval.high < 0 else styles[1] if record.interval.low > 0 else ""
+    spread = f"[{record.interval.low:+.3f}, {record.interval.high:+.3f}]"
+    return Text(f"{record.value:+.3f}", style), Text(spread, "dim"), Text(f"{record.n:,}", "dim")
 
 
 def _show_drift(console: Console, drift: DriftReport) -> None:

@@ -27,6 +27,7 @@ _EXAMPLES = options.examples(
     "rung train --resume runs/my_texts                           # after Ctrl-C or a crash",
     "rung train --extend runs/my_texts --minutes 60              # a finished run: the same text for longer",
     "rung train --from runs/my_texts new_texts/ --replay 0.1     # a finished run: other text, 10 % old",
+    "rung train --from runs/my_texts new_texts/ --eval reviews.csv --target label",
     "torchrun --nproc-per-node 2 -m rung train my_texts/ --minutes 30",
 )
 
@@ -84,6 +85,15 @@ def train(
             help="Pull weights back towards those of --from, by learning rate x W a step.  [default: 0]",
         ),
     ] = None,
+    eval_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--eval",
+            metavar="TABLE",
+            help="With --from: labelled items, asked about by prompts before and after; repeatable. --target names "
+            "their labels.  [default: guessed]",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard event files.")] = False,
     as_json: options.Json = False,
@@ -97,7 +107,7 @@ def train(
     options.exclusive(**{"resume": resume, "extend": extend, "from": from_})
     options.exclusive(resume=resume, extend=extend, dry_run=dry_run)
     if dry_run and not from_:
-        _only_with_from(replay=replay, penalty=penalty)
+        _only_with_from(replay=replay, penalty=penalty, eval=eval_)
         plan(
             texts,
             minutes=minutes,
@@ -124,9 +134,9 @@ def train(
     if resume:
         _refuse(minutes=minutes, steps=steps, out=out)
     if from_:
-        _refuse(**columns, net=net, task=task, recipe=recipe, test=test)
+        _refuse(**{**columns, "target": None if eval_ else target}, net=net, task=task, recipe=recipe, test=test)
     else:
-        _only_with_from(replay=replay, penalty=penalty)
+        _only_with_from(replay=replay, penalty=penalty, eval=eval_)
     known = goes_on or from_
     trainer = trainer_of(known) if known else trainer_for(net=net, task=task)
     wanted: dict[str, Any] = {}
@@ -138,6 +148,7 @@ def train(
         wanted |= {**columns, "pretrain": pretrain or ()}
     if from_:
         carried = {"parent": from_, "replay": replay or 0.0, "penalty": penalty or 0.0}
+        carried |= {"tasks": eval_ or (), "target": target}
         wanted = {**carried, **{key: wanted[key] for key in ("texts", "overrides", "valid", "seed")}}
 
     settle_threads()

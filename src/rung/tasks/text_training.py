@@ -44,7 +44,8 @@ _VALIDATION_SHARE = 0.03  # of the training time, for all validations together
 _LEAST_VALIDATION_TOKENS = 8_192
 _EVALUATION_SHARE = 0.03  # of the training time, for the last evaluation
 _LEAST_EVALUATION_BYTES = 200_000
-_FORWARD_SPEEDUP = 3.0  # of a forward pass over a training step
+FORWARD_SPEEDUP = 3.0
+"""Of a forward pass over a training step."""
 SAMPLE_TOKENS = 120
 
 
@@ -158,12 +159,12 @@ class TextTraining(RankedTraining[Recipe, TrainSummary]):
         steps = training.steps or 1
         times = max(1, steps // (training.validate_every or steps))
         trained = steps * (training.batch_size or 1) * self.config.window
-        affordable = trained * _VALIDATION_SHARE * _FORWARD_SPEEDUP / times
+        affordable = trained * _VALIDATION_SHARE * FORWARD_SPEEDUP / times
         return math.ceil(max(affordable, _LEAST_VALIDATION_TOKENS))
 
     def _evaluation_bytes(self, trained_tokens: int) -> int:
         """How much held-out text the last evaluation may read; half-overlapping windows read every token twice."""
-        affordable = trained_tokens * _EVALUATION_SHARE * _FORWARD_SPEEDUP / 2 * self.text.valid.bytes_per_token
+        affordable = trained_tokens * _EVALUATION_SHARE * FORWARD_SPEEDUP / 2 * self.text.valid.bytes_per_token
         return round(max(affordable, _LEAST_EVALUATION_BYTES))
 
     def _publish(self, result: LoopResult) -> TrainSummary:
@@ -175,7 +176,7 @@ class TextTraining(RankedTraining[Recipe, TrainSummary]):
         floors = compressor_floors(self.text.corpus.texts("valid", most), data_sha256=record.data_sha256)
         options = SamplingOptions(temperature=0.8, top_p=0.95, max_tokens=SAMPLE_TOKENS, seed=self.recipe.seed)
         (sample,) = Engine(net, self.text.tokenizer).generate("", options)
-        further = self._further(net)
+        further = self._further(net, checkpoint)
         self._store_schedule(result.schedule)
         summary = self._summary(result, record=record, floors=tuple(floors), sample=sample.text)
         card = model_card(self.run, summary, section=further.section)
@@ -183,7 +184,7 @@ class TextTraining(RankedTraining[Recipe, TrainSummary]):
         self.run.publish(checkpoint, card=card, records=records, scores=by_item, further=further.results)
         return summary
 
-    def _further(self, net: Net) -> Further:  # noqa: ARG002 - for kinds of runs that measure more
+    def _further(self, net: Net, checkpoint: Path) -> Further:  # noqa: ARG002 - for kinds of runs that measure more
         return Further()
 
     def _summary(

@@ -12,11 +12,17 @@ from rung.tasks.continuing.gains import Change
 
 
 def continued_json(
-    changes: Sequence[Change], drift: DriftReport | None, distance: float | None, not_measured: Mapping[str, str]
+    *,
+    changes: Sequence[Change],
+    task_scores: Sequence[Change],
+    drift: DriftReport | None,
+    distance: float | None,
+    not_measured: Mapping[str, str],
 ) -> dict[str, Any]:
     """What `results.json` and `--json` hold of it."""
     return {
         "changes": [change.to_json() for change in changes],
+        "task_scores": [change.to_json() for change in task_scores],
         "drift": drift and drift.to_json(),
         "distance_from_parent": distance,
         "not_measured": dict(not_measured),
@@ -25,17 +31,26 @@ def continued_json(
 
 def card_section(
     asked: Continuation,
+    *,
     changes: Sequence[Change],
+    task_scores: Sequence[Change],
     drift: DriftReport | None,
     distance: float | None,
     not_measured: Mapping[str, str],
 ) -> str:
     """The section of a model card, in Markdown."""
-    rows = "\n".join(
-        f"| {change.name} | {_value(change.before)} | {_value(change.after)} | {_value(change.change)} "
-        f"| {change.change.n:,} |"
-        for change in changes
-    )
+    rows = "\n".join(map(_row, changes))
+    scored = ""
+    if task_scores:
+        rows_of_tasks = "\n".join(f"{_row(change)} {change.majority:.4f} |" for change in task_scores)
+        scored = f"""
+Accuracy on labelled tables, asked about by prompts without an example: the mean over items and templates. A label is
+scored by its log-probability, less what it has after the same prompt around "N/A".
+
+| table | before | after | change | items | the most frequent label |
+|---|---|---|---|---|---|
+{rows_of_tasks}
+"""
     missing = "".join(f"\nNot measured: {what} ({why}).\n" for what, why in not_measured.items())
     moved = "" if distance is None else f" The weights moved by {distance:.2%} of their norm."
     drifted = ""
@@ -60,7 +75,12 @@ text: {asked.replay:.0%} of the rows; pull towards the parent's weights: {asked.
 | bits per byte of held-out | before | after | change | documents |
 |---|---|---|---|---|
 {rows}
-{missing}{drifted}"""
+{scored}{missing}{drifted}"""
+
+
+def _row(change: Change) -> str:
+    cells = (change.name, _value(change.before), _value(change.after), _value(change.change), f"{change.change.n:,}")
+    return f"| {' | '.join(cells)} |"
 
 
 def _value(record: Record) -> str:

@@ -21,12 +21,14 @@ from rung.runfolder import HEADER_NAME
 from rung.tasks.continuing.asked import Continuation
 from rung.tasks.continuing.drifting import DriftReport, measure_drift
 from rung.tasks.continuing.old_text import OldText, ancestry, prepare_old
+from rung.tasks.continuing.task_scores import ASKING_SHARE, TaskItems, draw_items, read_tables
 from rung.tasks.continuing.training import ContinuedTraining, weights_sha256
+from rung.tasks.prompting.local_model import LocalModel
 from rung.tasks.ranked_training import Session, open_session
 from rung.tasks.run import Run, TrainSummary, model_folder, require_empty
 from rung.tasks.text_planning import plan_network, same_text, start_run
 from rung.tasks.text_preparation import PreparedText, is_counted, prepare_text
-from rung.tasks.text_training import training_deadline
+from rung.tasks.text_training import FORWARD_SPEEDUP, training_deadline
 from rung.training.checkpoint import latest_good
 from rung.training.meter import SILENT_DISPLAY, Display
 from rung.training.plan import Plan
@@ -52,6 +54,8 @@ def carry_on(
     *,
     replay: float = 0.0,
     penalty: float = 0.0,
+    tasks: Sequence[str | Path] = (),
+    target: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     out: Path | None = None,
@@ -71,6 +75,9 @@ def carry_on(
     recipe other than those of network and tokenizer. The other arguments are those of `train`.
 
     In the end the model is measured on held-out new and old text and compared with the parent on the same documents.
+    So it is on `tasks`, labelled tables whose items are asked about by prompts without an example (a decoder only);
+    as many items are drawn as take 3 % of the training time, before and again after. `target` is their column of
+    labels; it is guessed by default.
 
     Raises UsageError, RecipeError, DataError, PlanError, TrainingError or RunFolderError, each saying what to do.
     """
@@ -80,6 +87,8 @@ def carry_on(
         texts,
         replay=replay,
         penalty=penalty,
+        tasks=tasks,
+        target=target,
         minutes=minutes,
         steps=steps,
         overrides=overrides,
@@ -98,10 +107,16 @@ def carry_on(
                 ready.plan.plan,
                 ready.text,
                 parent=_named(wish.parent),
-                continues={**wish.asked.to_json(), "old": [one.to_json() for one in ready.read_before]},
+                continues={
+                    **wish.asked.to_json(),
+                    "old": [one.to_json() for one in ready.read_before],
+                    "tasks": [one.to_json() for one in ready.plan.tasks],
+                },
             )
             training = ContinuedTraining(Run.open(out), ready.text, session, old=ready.old, asked=wish.asked)
-            training.measure_before(ready.drift, ready.not_measured)
+            asking = training.measure_before(ready.drift, ready.not_measured, ready.plan.tasks)
+            if deadline is not None:
+                deadline -= asking  # the same is asked again after training
         session.world.wait_for_all()
         return _opened(Run.open(out), session).train(deadline=deadline)
 
@@ -127,16 +142,18 @@ class ContinuedPlan:
 
     plan: Plan
     asked: Continuation
+    tasks: tuple[TaskItems, ...] = ()
 
     def lines(self) -> list[str]:
         """The plan for people."""
         network, training, *_ = self.plan.lines()
-        return [network, f"{training}, {self.asked.replay:.0%} of it old text"]
+        scored = [one.line() for one in self.tasks]
+        return [network, f"{training}, {self.asked.replay:.0%} of it old text", *scored]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
         told = {key: value for key, value in self.plan.to_json().items() if key != "predicted_bits_per_byte"}
-        return {**told, **self.asked.to_json()}
+        return {**told, **self.asked.to_json(), "tasks": [one.to_json() for one in self.tasks]}
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,8 @@ class _Wish:
 
     parent: Run
     asked: Continuation
+    tasks: Sequence[str | Path]
+    target: str | None
     recipe: Recipe
 
 
@@ -166,6 +185,8 @@ def _wish(
     *,
     replay: float = 0.0,
     penalty: float = 0.0,
+    tasks: Sequence[str | Path] = (),
+    target: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -178,6 +199,12 @@ def _wish(
     begun_from = _finished(Path(parent))
     if not texts:
         raise UsageError("there is no new text", hint="give files or folders: rung train --from RUN new_texts/")
+    if tasks and begun_from.recipe.net.family != "decoder":
+        raise UsageError(
+            f"only a decoder is asked by prompts, and this run's network is another: {begun_from.recipe.net.family}",
+            where="--eval",
+            hint="leave it out",
+        )
     if minutes is not None and steps is not None:
         raise UsageError("minutes and steps contradict each other", hint="give one of them")
     given: dict[str, Any] = {
@@ -188,16 +215,24 @@ def _wish(
         "training.threads": threads,
     }
     given |= {} if seed is None else {"seed": seed}
-    return _Wish(begun_from, asked, _recipe(begun_from.recipe, asked, given, overrides or {}))
+    recipe = _recipe(begun_from.recipe, asked, given, overrides or {})
+    return _Wish(begun_from, asked, tasks, target, recipe)
 
 
 def _ready(wish: _Wish, deadline: float | None, session: Session) -> _Ready:
     """Prepare the texts, compare them, and plan; the plan is said."""
+    tables = read_tables(wish.tasks, wish.target, session.progress)
+    model = LocalModel(model_folder(wish.parent.folder)) if tables else None
     read_before = ancestry(wish.parent)
     text = prepare_text(wish.recipe, session.progress, tokenizer=Tokenizer.load(wish.parent.folder))
     old, missing = prepare_old(read_before, text.tokenizer, session.progress, needed=wish.asked.replay > 0)
     drift, not_measured = _drift(text, old, missing, session.progress)
-    plan = ContinuedPlan(plan_network(wish.recipe, text, deadline, session), wish.asked)
+    if deadline is not None and tables:
+        deadline -= 2 * ASKING_SHARE * max(0.0, deadline - time.monotonic())
+    planned = plan_network(wish.recipe, text, deadline, session)
+    tokens = planned.tokens * ASKING_SHARE * FORWARD_SPEEDUP / max(1, len(tables))
+    tasks = tuple(draw_items(*table, model, tokens=tokens) for table in tables) if model else ()
+    plan = ContinuedPlan(planned, wish.asked, tasks)
     for line in plan.lines():
         session.progress.say(line)
     return _Ready(text, read_before, old, drift, not_measured, plan)

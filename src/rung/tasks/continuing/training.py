@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,7 +15,9 @@ from rung.runfolder import read_header
 from rung.tasks.continuing.asked import Continuation
 from rung.tasks.continuing.card import card_section, continued_json
 from rung.tasks.continuing.drifting import DriftReport
-from rung.tasks.continuing.gains import Before, Change, HeldOut, held_out
+from rung.tasks.continuing.gains import Before, Change, HeldOut, Measured, held_out
+from rung.tasks.continuing.task_scores import TaskItems, TaskTable, score_again, score_items
+from rung.tasks.prompting.local_model import LocalModel
 from rung.tasks.ranked_training import Session
 from rung.tasks.run import Run, TrainSummary, model_folder
 from rung.tasks.text_preparation import PreparedText
@@ -28,16 +31,26 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class ContinuedSummary(TrainSummary):
-    """A training summary, and what was gained and lost. After an interruption there are no changes yet."""
+    """A training summary, and what was gained and lost. After an interruption there are no changes yet.
+
+    `changes` are of bits per byte, `task_scores` of accuracies on labelled tables.
+    """
 
     changes: tuple[Change, ...] = ()
+    task_scores: tuple[Change, ...] = ()
     drift: DriftReport | None = None
     distance: float | None = None
     not_measured: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
-        told = continued_json(self.changes, self.drift, self.distance, self.not_measured)
+        told = continued_json(
+            changes=self.changes,
+            task_scores=self.task_scores,
+            drift=self.drift,
+            distance=self.distance,
+            not_measured=self.not_measured,
+        )
         return {**super().to_json(), "continued": told}
 
 
@@ -52,11 +65,21 @@ class ContinuedTraining(TextTraining):
         self._old, self._asked = tuple(old), asked
         self._told: dict[str, Any] = {}
 
-    def measure_before(self, drift: DriftReport | None, not_measured: Mapping[str, str]) -> None:
-        """Measure the parent on what is held out, and keep that in the run folder: before the first step."""
-        net = self._network(None).eval()
-        measured = {one.name: one.measure(net, self.session.progress) for one in self._held_out()}
-        Before(measured, drift, dict(not_measured)).save(self.run.folder)
+    def measure_before(
+        self, drift: DriftReport | None, not_measured: Mapping[str, str], tasks: Sequence[TaskItems] = ()
+    ) -> float:
+        """Measure the parent on what is held out, and keep that in the run folder: before the first step.
+
+        Returns the seconds that `tasks` took: asking again after training takes as long.
+        """
+        net, progress = self._network(None).eval(), self.session.progress
+        measured = {one.name: one.measure(net, progress) for one in self._held_out()}
+        began, scored = time.monotonic(), {}
+        if tasks:
+            model = LocalModel(parent_model(self.run.header["parent"]))
+            scored = {one.table.name: score_items(model, one.items, progress) for one in tasks}
+        Before(measured, scored, drift, dict(not_measured)).save(self.run.folder)
+        return time.monotonic() - began
 
     def _held_out(self) -> tuple[HeldOut, ...]:
         return held_out(self.text, self._old, self._evaluation_bytes(self.run.header["plan"]["tokens"]))
@@ -91,18 +114,33 @@ class ContinuedTraining(TextTraining):
         rate = self.recipe.training.learning_rate or 0.0
         return Anchored(optimizer, self._anchor(net), learning_rate=rate, weight=self._asked.penalty)
 
-    def _further(self, net: Net) -> Further:
-        """Measure again what was measured before training, on the same documents."""
+    def _further(self, net: Net, checkpoint: Path) -> Further:
+        """Measure again what was measured before training, on the same documents and labelled items."""
         before = Before.load(self.run.folder)
         changes = before.changes({one.name: one.measure(net, self.session.progress) for one in self._held_out()})
         self._told = {
             "changes": changes,
+            "task_scores": self._task_scores(before, checkpoint),
             "drift": before.drift,
             "distance": self._anchor(net).distance(),
             "not_measured": before.not_measured,
         }
         found = continued_json(**self._told)
         return Further(results={"continued": found}, section=card_section(self._asked, **self._told))
+
+    def _task_scores(self, before: Before, checkpoint: Path) -> tuple[Change, ...]:
+        """The scores on labelled tables, with what they are now."""
+        stored = self.run.header["continues"].get("tasks", [])
+        if not stored:
+            return ()
+        model = LocalModel(checkpoint)
+        after: dict[str, Measured | str] = {}
+        for table in map(TaskTable.from_json, stored):
+            try:
+                after[table.name] = score_again(table, model, before.tasks[table.name][1], self.session.progress)
+            except RunFolderError as error:  # a trained network is not lost for it: the report says why
+                after[table.name] = error.problem
+        return before.task_changes(after, {one["name"]: one["majority"] for one in stored})
 
     def _summary(
         self, result: LoopResult, *, record: Record | None = None, floors: tuple[Record, ...] = (), sample: str = ""
