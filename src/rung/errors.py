@@ -75,6 +75,10 @@ class EvaluationError(RungError):
     """Something cannot be measured, or two records cannot be compared."""
 
 
+class RungWarning(UserWarning):
+    """What a user should know and that stops nothing. The command line says it as a remark."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or an empty string when nothing known is close to `word`."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Annotated, Any
+import sys
+import warnings
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -35,7 +37,7 @@ from rung.cli import (
     vectors,
 )
 from rung.cli.options import AS_JSON, INTERRUPTED, examples
-from rung.errors import RungError
+from rung.errors import RungError, RungWarning
 from rung.version import __version__
 
 
@@ -44,13 +46,30 @@ class _Rung(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _remark
+                return super().invoke(ctx)
         except RungError as error:
             _tell(error, as_json=ctx.meta.get(AS_JSON, False))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
             typer.echo("\nInterrupted. Nothing half-written is left behind.", err=True)
             raise typer.Exit(INTERRUPTED) from interrupt
+
+
+def _remark(  # noqa: PLR0917 - what the standard library calls
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Say a warning of Rung's own as a sentence on stderr; show any other as Python does."""
+    if issubclass(category, RungWarning):
+        typer.echo(f"Remark: {message}", err=True)
+    else:
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def _tell(error: RungError, *, as_json: bool) -> None:

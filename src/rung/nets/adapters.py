@@ -166,6 +166,13 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         raise RunFolderError(f"{ADAPTER_CONFIG} does not say what rank or scale: {error!r}", where=str(path)) from error
 
 
+def trained_beside(folder: Path) -> dict[str, torch.Size]:
+    """The stored names and shapes of what the adapter in `folder` brings beside adapters: heads."""
+    with SafetensorsWeights((_weights_file(folder),)) as weights:
+        shapes = {key.removeprefix(_PREFIX): weights.shape(key) for key in weights.names()}
+    return {key: shape for key, shape in shapes.items() if _split(key)[1] is None}
+
+
 def _rank(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"r is {value!r:.80}")
@@ -174,17 +181,22 @@ def _rank(value: Any) -> int:
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of an adapter, finite and without peft's prefix."""
-    path = folder / ADAPTER_WEIGHTS
-    if not path.is_file():
-        other = next(iter(sorted(file.name for file in folder.glob("adapter_model.*"))), None)
-        hint = f"{other} is a pickle, which can run code: save it again with peft" if other else None
-        raise RunFolderError(f"the folder has no {ADAPTER_WEIGHTS}", where=str(folder), hint=hint)
+    path = _weights_file(folder)
     with SafetensorsWeights((path,)) as weights:
         tensors = {key.removeprefix(_PREFIX): weights.read(key, weights.dtype(key)) for key in weights.names()}
     for key, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise RunFolderError(f"tensor {key} holds values that are not finite", where=str(path))
     return tensors
+
+
+def _weights_file(folder: Path) -> Path:
+    path = folder / ADAPTER_WEIGHTS
+    if not path.is_file():
+        other = next(iter(sorted(file.name for file in folder.glob("adapter_model.*"))), None)
+        hint = f"{other} is a pickle, which can run code: save it again with peft" if other else None
+        raise RunFolderError(f"the folder has no {ADAPTER_WEIGHTS}", where=str(folder), hint=hint)
+    return path
 
 
 def _put_on(

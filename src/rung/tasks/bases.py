@@ -17,16 +17,17 @@ from typing import Any
 
 from rung.data.cache import cache_folder, note_use
 from rung.errors import RunFolderError, did_you_mean
-from rung.runfolder import HEADER_NAME, file_sha256, read_json, write_folder, write_json
-from rung.tasks.run import model_folder
+from rung.runfolder import file_sha256, read_json, write_folder, write_json
+from rung.tasks.run import lacks_its_base, model_folder
 
 MODELS = Path("models")
 RECORD = "base.json"
 """Beside a fetched or unpacked model: name, origin, licence, and the hash of its weights."""
 HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 GGUF_WEIGHTS = "model.gguf"
+CACHED = "bases"
+"""Where in the cache model folders lie that were made of something else."""
 _ADAPTER = ("adapter_model.safetensors", "tuned.json")
-_UNPACKED = "bases"
 _LICENCE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 
 
@@ -97,9 +98,7 @@ def resolve_base(base: str | Path) -> Path:
     path, name = Path(base), str(base)
     if path.is_dir():
         file = _only_gguf(path)
-        if file is not None:
-            return _unpacked(file)
-        return model_folder(path) if (path / HEADER_NAME).is_file() else path
+        return _unpacked(file) if file is not None else model_folder(path)
     if path.is_file():
         return _unpacked(path)
     if (MODELS / name).is_dir() and (name in KNOWN_BASES or HUB_NAME.fullmatch(name)):
@@ -128,9 +127,13 @@ def find_model(model: str | Path) -> Path:
     """Where a model is that a user names, for what takes models of any kind: see `resolve_base`, whose errors it has.
 
     A folder stays what it is, because a run says more than its newest weights do, and so does a file of word vectors.
+    (An adapter of peft's becomes a model folder.)
     """
     path = Path(model)
-    is_found = _only_gguf(path) is None if path.is_dir() else path.is_file() and not is_gguf(path)
+    if path.is_dir():
+        is_found = _only_gguf(path) is None and not lacks_its_base(path)
+    else:
+        is_found = path.is_file() and not is_gguf(path)
     return path if is_found else resolve_base(model)
 
 
@@ -152,15 +155,15 @@ def _only_gguf(folder: Path) -> Path | None:
 def base_record(folder: Path) -> dict[str, Any]:
     """What a model folder is, for the header of a run that stands on it.
 
-    Keys: name, origin (what `resolve_base` takes again), source (where it came from), architecture, licence ("unknown"
-    when nothing tells it), and weights_sha256, the SHA-256 of the weights' file (of several: of their hashes).
+    Keys: name, origin (see `origin_of`), source (where it came from), architecture, licence ("unknown" when nothing
+    tells it), and weights_sha256, the SHA-256 of the weights' file (of several: of their hashes).
     """
     noted = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
     architectures = read_json(folder / "config.json").get("architectures")
-    known = next((base for base in KNOWN_BASES.values() if base.installed == folder), None)
+    known = _known(folder)
     return {
-        "name": noted.get("name") or (known.name if known else folder.name),
-        "origin": noted.get("origin") or (known.name if known else str(folder)),
+        "name": noted.get("name") or (known.name if known else folder.resolve().name),
+        "origin": origin_of(folder),
         "source": noted.get("source", "package " + known.package if known else "folder"),
         "architecture": architectures[0] if isinstance(architectures, list) and architectures else "unknown",
         "licence": noted.get("licence") or (known.licence if known else licence_of(folder)),
@@ -169,6 +172,18 @@ def base_record(folder: Path) -> dict[str, Any]:
         if {"origin", "weights_sha256"} <= noted.keys()
         else weights_sha256(folder),
     }
+
+
+def origin_of(folder: Path) -> str:
+    """What `resolve_base` takes again, wherever it is asked: the name of a known base, or an absolute path."""
+    noted = read_json(folder / RECORD) if (folder / RECORD).is_file() else {}
+    known = _known(folder)
+    return str(noted.get("origin") or (known.name if known else folder.resolve()))
+
+
+def _known(path: Path) -> KnownBase | None:
+    """The known base whose package keeps its model at `path`."""
+    return next((base for base in KNOWN_BASES.values() if base.installed == path), None)
 
 
 def weights_sha256(folder: Path) -> str:
@@ -195,11 +210,11 @@ def _unpacked(file: Path) -> Path:
     file = file.resolve()
     stat = file.stat()
     version = f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}\n{_UNPACKED_FORMAT}"
-    folder = cache_folder() / _UNPACKED / hashlib.sha256(version.encode()).hexdigest()[:32]
+    folder = cache_folder() / CACHED / hashlib.sha256(version.encode()).hexdigest()[:32]
     if (folder / GGUF_WEIGHTS).is_file():
         note_use(folder)
         return folder
-    known = next((base for base in KNOWN_BASES.values() if base.installed == file), None)
+    known = _known(file)
     name, origin = (known.name, known.name) if known else (file.stem, str(file))
     write_gguf_folder(file, folder, copy=False, name=name, origin=origin, source=f"file {file.name}")
     return folder

@@ -200,7 +200,8 @@ def write_measurements(
 def model_folder(folder: str | Path) -> Path:
     """Where the model of `folder` is: there, or for a run that is not finished in its newest checkpoint.
 
-    Hashes are checked where the folder lists them. Raises RunFolderError when there is none or it is damaged.
+    Hashes are checked where the folder lists them. A folder that peft wrote becomes one in the cache, with what it
+    lacks from its base. Raises RunFolderError when there is none or it is damaged.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -210,7 +211,16 @@ def model_folder(folder: str | Path) -> Path:
         if header.get("kind") == "run" and header.get("state") != "finished":
             path = _newest_checkpoint(path)
         verify(path)
+    if lacks_its_base(path):
+        from rung.tasks.tuning.peft_folder import completed  # late: it imports torch
+
+        return completed(path)
     return path
+
+
+def lacks_its_base(folder: Path) -> bool:
+    """Whether `folder` holds an adapter as peft writes it: without a record of its base, and without its settings."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "tuned.json").is_file()
 
 
 def _newest_checkpoint(run: Path) -> Path:

@@ -192,8 +192,42 @@ def test_a_base_that_changed_or_is_gone_is_refused(base: Path, texts: tuple[Path
     with pytest.raises(RunFolderError, match="format 99"):
         rung.load(tmp_path / "run")
     (tmp_path / "run" / TUNED).unlink()
-    with pytest.raises(RunFolderError, match="what base"):
+    with pytest.raises(RunFolderError, match=r"its base .* is not here"):
         rung.load(tmp_path / "run")
+
+
+def test_a_base_is_found_from_everywhere_and_beside_a_moved_adapter(
+    base: Path, texts: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    shutil.copytree(base, home / "base")
+    away.mkdir()
+    monkeypatch.chdir(home)
+    start(Path("base"), texts[1], Path("run"), LORA, steps=2)
+    monkeypatch.chdir(away)
+    found = rung.load("../home/run")
+    assert isinstance(found, rung.LanguageModel)
+    named = json.loads((home / "run" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == read_header(home / "run")["recipe"]["base"] == str(home / "base")
+    home.rename(tmp_path / "moved")
+    moved = rung.load("../moved/run")
+    assert isinstance(moved, rung.LanguageModel)
+    assert moved.generate("Ab", max_tokens=4, temperature=0.0) == found.generate("Ab", max_tokens=4, temperature=0.0)
+    (tmp_path / "moved" / "base").rename(tmp_path / "moved" / "other")
+    with pytest.raises(RunFolderError, match=r"not at .*home/base any more") as caught:
+        rung.load("../moved/run")
+    assert f"put it (a link will do) at {tmp_path / 'moved' / 'base'}" in str(caught.value)
+
+
+def test_a_run_whose_base_is_gone_says_where_to_put_it(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    start(tmp_path / "base", texts[1], tmp_path / "run", LORA, steps=2)
+    header = json.loads((tmp_path / "run" / "rung.json").read_text())
+    (tmp_path / "run" / "rung.json").write_text(json.dumps(header | {"state": "interrupted"}))
+    (tmp_path / "base").rename(tmp_path / "other")
+    with pytest.raises(RunFolderError, match=r"base of this run is not at .*base any more") as caught:
+        resume(tmp_path / "run")
+    assert "a link will do" in str(caught.value)
 
 
 def test_an_adapter_on_another_base_is_refused(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:

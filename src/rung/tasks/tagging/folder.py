@@ -8,7 +8,7 @@ from typing import Any
 
 from rung.nets.adapters import StoredName, load_adapter
 from rung.nets.tagger import Tagger, load_tagger, new_tagger, save_tagger, save_tagger_config, stored_name, tag_names
-from rung.tasks.tuning.folder import is_adapted, open_adapted, save_tuned
+from rung.tasks.tuning.folder import is_adapted, lacking_head, open_adapted, save_tuned
 from rung.tasks.tuning.method import TuningMethod
 
 
@@ -40,7 +40,12 @@ def open_tagger(folder: Path) -> Tagger:
     if not is_adapted(folder):
         return load_tagger(folder)
     count = len(tag_names(folder))
-    return open_adapted(folder, lambda base: new_tagger(base, count), stored=_stored)
+
+    def load_base(base: Path) -> Tagger:
+        net = new_tagger(base, count)
+        return load_tagger(base) if lacking_head(net, folder, _stored(net)) else net
+
+    return open_adapted(folder, load_base, stored=_stored)
 
 
 def _stored(net: Tagger) -> StoredName:

@@ -8,27 +8,30 @@ transformers opens it by itself where the base is a folder that transformers ope
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
-from rung.errors import RunFolderError
-from rung.nets.adapters import StoredName, as_is, holds_adapter, load_adapter, save_adapter
+from rung.errors import RunFolderError, RungWarning
+from rung.nets.adapters import StoredName, as_is, holds_adapter, load_adapter, save_adapter, trained_beside
 from rung.nets.language_models import Net as LanguageNet
 from rung.nets.language_models import load_language_model
 from rung.nets.lora import merge_lora
 from rung.nets.quantized import restore_layers
+from rung.nets.sentence_folder import body_folder
 from rung.runfolder import write_json, write_text
-from rung.tasks.bases import KNOWN_BASES, resolve_base, weights_sha256
-from rung.tasks.tuning.method import TuningMethod, freeze_and_store
+from rung.tasks.bases import HUB_NAME, KNOWN_BASES, resolve_base, weights_sha256
+from rung.tasks.tuning.method import NEW_HEADS, TuningMethod, freeze_and_store
+from rung.training.checkpoint import CHECKPOINTS
 
 TUNED = "tuned.json"
 CONFIGURATION = ("config.json", "generation_config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.txt")
 """What a tuned model keeps of its base as it was, byte for byte."""
-_VERSION = 1
+TUNED_VERSION = 1
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -49,7 +52,7 @@ def save_tuned(
     """
     place = KNOWN_BASES[base["name"]].hub if base["name"] in KNOWN_BASES else base["origin"]
     save_adapter(net, folder, base=place, task_type=task_type, stored=stored)
-    write_json(folder / TUNED, {"tuned_version": _VERSION, "method": method.to_json(), "base": dict(base)})
+    write_json(folder / TUNED, {"tuned_version": TUNED_VERSION, "method": method.to_json(), "base": dict(base)})
 
 
 def copy_files(base: Path, folder: Path, names: Sequence[str]) -> None:
@@ -72,24 +75,64 @@ def is_adapted(folder: Path) -> bool:
 def base_of(folder: Path) -> Path:
     """The folder of the base that the adapter in `folder` belongs to.
 
-    RunFolderError when the base is not where it was, or its weights are not those that the adapter was trained on.
+    It is looked for where it was, and then, under the same name, beside the adapter. Of a base that no hash proves -
+    that of an adapter which peft wrote - a `RungWarning` says so.
+
+    RunFolderError when it is at neither place, or its weights are not those that the adapter was trained on.
     """
     record = _read(folder)["base"]
-    try:
-        base = resolve_base(record["origin"])
-    except RunFolderError as error:
+    base = body_folder(locate_base(folder, record["origin"], record["name"]))
+    wanted = record.get("weights_sha256")
+    if wanted is None:
+        unproven = f"the adapter does not tell its base by hash: {record['origin']} is taken because it has the name"
+        warnings.warn(unproven, RungWarning, stacklevel=1)
+    elif weights_sha256(base) != wanted:
         raise RunFolderError(
-            f"this model is an adapter, and its base {record['name']} is not at {record['origin']} any more",
+            f"this adapter belongs to other weights than those in {base}: their SHA-256 differs",
             where=str(folder),
-            hint=error.hint or "bring the base back",
-        ) from error
-    if weights_sha256(base) != record["weights_sha256"]:
-        raise RunFolderError(
-            f"this adapter belongs to other weights than those at {record['origin']} now: their SHA-256 differs",
-            where=str(folder),
-            hint=f"bring the old weights back: {record['weights_sha256'][:16]}...",
+            hint=f"bring the old weights back: {wanted[:16]}...",
         )
     return base
+
+
+def locate_base(folder: Path, origin: str, name: str) -> Path:
+    """The folder of the base `name` from `origin`, or else what has its name beside the adapter in `folder`.
+
+    RunFolderError when it is at neither place, or damaged.
+    """
+    home = folder.resolve()
+    if home.parent.name == CHECKPOINTS:
+        home = home.parents[1]
+    beside = home.parent / Path(origin).name
+    try:
+        return resolve_base(origin)
+    except RunFolderError as error:
+        if Path(origin).exists():  # and is damaged
+            raise
+        if beside.exists() and beside != home:
+            return resolve_base(beside)
+        can_be_had = origin in KNOWN_BASES or HUB_NAME.fullmatch(origin)
+        bring = f"bring it back, or put it (a link will do) at {beside}"
+        gone = "here" if name == origin else f"at {origin} any more"
+        raise RunFolderError(
+            f"this model is an adapter, and its base {name} is not {gone}",
+            where=str(folder),
+            hint=f"{error.hint}; or {bring}" if can_be_had else bring,
+        ) from error
+
+
+def method_of(folder: Path) -> TuningMethod:
+    """How the adapter in `folder` was tuned. RunFolderError when its record is missing or damaged."""
+    return TuningMethod.from_json(_read(folder)["method"])
+
+
+def lacking_head(net: nn.Module, folder: Path, stored: StoredName) -> list[str]:
+    """The parameters of a head new in `net` that the adapter in `folder` does not bring: its base had them.
+
+    Rung keeps all of a new head with its adapter, peft only what it was told to.
+    """
+    brought = trained_beside(folder)
+    return [name for name, _ in net.named_parameters() if name.startswith(NEW_HEADS) and stored(name) not in brought]
 
 
 def open_adapted(
@@ -104,7 +147,7 @@ def open_adapted(
     merged network would not compute the same.
     """
     net = load_base(base_of(folder))
-    freeze_and_store(net, TuningMethod.from_json(_read(folder)["method"]))
+    freeze_and_store(net, method_of(folder))
     load_adapter(net, folder, stored=stored(net) if stored is not None else as_is)
     merge_lora(net)
     restore_layers(net)
@@ -116,18 +159,18 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / TUNED
     if not path.is_file():
         raise RunFolderError(
-            "this adapter does not say what base it belongs to, by hash",
-            where=str(folder),
-            hint="merge it into its base with peft (merge_and_unload), and use that model",
+            "this adapter lacks the record of its base",
+            where=str(path),
+            hint="open the folder with `rung.load`, which looks for the base by its name",
         )
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = int(value["tuned_version"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{TUNED} cannot be read ({error})", where=str(path)) from error
-    if version > _VERSION:
+    if version > TUNED_VERSION:
         raise RunFolderError(
-            f"this adapter has format {version}; this Rung reads up to {_VERSION}",
+            f"this adapter has format {version}; this Rung reads up to {TUNED_VERSION}",
             where=str(path),
             hint="update with `pip install --upgrade rung`",
         )

@@ -23,7 +23,7 @@ from rung.nets.quantized import quantize_layers
 Kind = Literal["full", "frozen", "lora"]
 BasePrecision = Literal["fp32", "bf16", "int8", "int4"]
 
-_NEW_HEADS = ("head", "pooling")
+NEW_HEADS = ("head", "pooling")
 """Children of a network that a task puts on a pretrained body. `lm_head` is none: it comes with the body."""
 _LAYER = re.compile(r"^(.*?)\.(\d+)\.")
 
@@ -103,7 +103,7 @@ def apply_method(net: nn.Module, method: TuningMethod, *, seed: int) -> None:
 def freeze_and_store(net: nn.Module, method: TuningMethod) -> None:
     """The part of `apply_method` that draws nothing: what is frozen, and how the base of LoRA is stored."""
     for name, parameter in net.named_parameters():
-        parameter.requires_grad_(method.kind == "full" or name.split(".")[0] in _NEW_HEADS)
+        parameter.requires_grad_(method.kind == "full" or name.split(".")[0] in NEW_HEADS)
     if method.kind == "lora":
         _store_base(net, method.base_precision)
 

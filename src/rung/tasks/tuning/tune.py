@@ -8,9 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rung.errors import RunFolderError
 from rung.nets.sentence_folder import body_folder
 from rung.progress import SILENT, Progress
-from rung.tasks.bases import base_record, resolve_base
+from rung.tasks.bases import base_record, origin_of, resolve_base
 from rung.tasks.classification.network_training import threads_of
 from rung.tasks.run import Run, free_folder, require_empty
 from rung.tasks.tuning.frame import Session, require_same
@@ -112,6 +113,12 @@ def resume(
     tuner = tuner_of(task_of(Path(run)))
     opened = Run.open_unfinished(Path(run), threads=threads, instead="tune anew, for longer")
     recipe = tuner.recipe.parse(opened.header["recipe"], where=str(opened.folder / "rung.json"))
+    if Path(recipe.base).is_absolute() and not Path(recipe.base).exists():
+        raise RunFolderError(
+            f"the base of this run is not at {recipe.base} any more",
+            where=str(opened.folder),
+            hint="bring it back there; a link will do",
+        )
     with threads_of(recipe.training.threads or usable_cores()):
         tuning = tuner.open(recipe, session)
         require_same(opened, _parent_of(recipe.base), tuning.describe()["sha256"], files=tuner.files_of(recipe))
@@ -129,4 +136,4 @@ def _parent_of(base: str | Path) -> dict[str, Any]:
     """The record of a base; where its network lies in a subfolder, of that. RunFolderError when there is none such."""
     folder = resolve_base(base)
     network = body_folder(folder)
-    return base_record(network) | ({} if network == folder else {"origin": str(base)})
+    return base_record(network) | ({} if network == folder else {"origin": origin_of(folder)})
