@@ -322,6 +322,16 @@ def set_adapter(net: nn.Module, name: str | None) -> None:
                 parameter.requires_grad_(key == name)
 
 
+def remove_adapter(net: nn.Module, name: str) -> None:
+    """Take the adapter `name` off `net`, if it has one; where it acted, none does."""
+    for layer in lora_layers(net).values():
+        for table in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+            if name in table:
+                del table[name]
+        layer.configs.pop(name, None)
+        layer.active = None if layer.active == name else layer.active
+
+
 def merge_lora(net: nn.Module) -> dict[str, LoraLinear]:
     """Replace every layer with adapters by a plain one that computes the same with the active adapter.
 

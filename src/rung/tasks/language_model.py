@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.data.tokenizer import Tokenizer
+from rung.errors import UsageError
 from rung.evaluation.scoring import TokenScores, score
 from rung.generation.engine import Engine, Generation, Piece
 from rung.generation.matrices import Precision
 from rung.generation.options import SamplingOptions
 from rung.nets.language_models import Net
+from rung.nets.lora import set_adapter
 from rung.nets.ngram import MODEL_TYPE as NGRAM
 from rung.nets.ngram import NgramModel, load_ngram
 from rung.nets.pretrained import read_config_file
@@ -30,6 +32,14 @@ class LanguageModel:
     `model.generate("Once upon a time", temperature=0.8, max_tokens=100)` returns text with its log-probabilities,
     `stream` yields it piece by piece, `score` gives the log-probability of each token of a text, `evaluate` bits per
     byte with an interval. `chat` answers messages, if the folder has a chat template.
+
+    Several adapters can share a base, which is in memory once; one of them acts, or none:
+
+        model = rung.load("smollm2")
+        model.add_adapter("pirate", "runs/pirate")
+        model.add_adapter("formal", "runs/formal")
+        model.use_adapter("pirate")
+        model.use_adapter(None)   # the base again, to the last bit
     """
 
     def __init__(
@@ -49,6 +59,37 @@ class LanguageModel:
         self._invariant = invariant
         self._engine: Engine | None = None
         self._talker: Talker | None = None
+        self._adapters: dict[str, Path] = {}
+        self._adapter: str | None = None
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that were added, in order."""
+        return tuple(self._adapters)
+
+    def add_adapter(self, name: str, adapter: str | Path) -> None:
+        """Add an adapter on this base - a run tuned with LoRA, or a folder of peft's - that `use_adapter` lets act.
+
+        Raises UsageError when it is none, or the name is taken; RunFolderError when it belongs to another base, or
+        brings more than an adapter (a head, a tokenizer): such a one is opened by itself, with `rung.load`.
+        """
+        from rung.tasks.tuning.sharing import put_adapter_on
+
+        if isinstance(self.net, NgramModel):
+            raise UsageError("a counted model has no adapters", where=str(self.folder), hint="train it on more text")
+        self._adapters[name] = put_adapter_on(self.net, self.tokenizer, self.folder, adapter, name)
+
+    def use_adapter(self, name: str | None) -> None:
+        """Let the adapter `name` act from now on; None: the base as it was. UsageError for a name that was not added.
+
+        `engine` and `talker` are made anew for it, `talker` with the adapter's chat template.
+        """
+        if name is not None and name not in self._adapters:
+            known = ", ".join(self._adapters) or "none; add_adapter adds one"
+            raise UsageError(f"there is no adapter named {name!r} here", hint=f"there are: {known}")
+        if not isinstance(self.net, NgramModel):
+            set_adapter(self.net, name)
+        self._adapter, self._engine, self._talker = name, None, None
 
     @property
     def engine(self) -> Engine:
@@ -71,7 +112,8 @@ class LanguageModel:
         if self._talker is None:
             from rung.tasks.chat.talking import Talker
 
-            self._talker = Talker.of_folder(self.engine, self.tokenizer, self.folder)
+            folder = self.folder if self._adapter is None else self._adapters[self._adapter]
+            self._talker = Talker.of_folder(self.engine, self.tokenizer, folder)
         return self._talker
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatAnswer:
@@ -90,7 +132,10 @@ class LanguageModel:
         return score(self.net, self.tokenizer, text)
 
     def evaluate(self, texts: Sequence[str | Path] = (), **options: Any) -> EvaluationSummary:
-        """Bits per byte on `texts`; see `rung.evaluate`."""
+        """Bits per byte on `texts`; see `rung.evaluate`. UsageError while an adapter acts: it measures folders."""
+        if self._adapter is not None:
+            folder = self._adapters[self._adapter]
+            raise UsageError("an adapter acts, and folders are measured", hint=f"rung.evaluate({str(folder)!r}, ...)")
         from rung.tasks.evaluating import evaluate
 
         return evaluate(self.folder, texts, **options)
