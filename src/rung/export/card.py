@@ -8,13 +8,15 @@ from typing import Any
 
 from rung.export.report import ExportReport
 from rung.export.source import Source
-from rung.tasks.bases import KNOWN_BASES, base_record
-from rung.tasks.card_parts import front_matter, record_table
+from rung.nets.label_names import is_mean_classifier
+from rung.tasks.bases import base_record
+from rung.tasks.card_parts import USE_OF_THE_MEAN, front_matter, hub_name, record_table, without_adapter_words
 
 _LIBRARIES = {"hf": "transformers", "gguf": "llama.cpp", "onnx": "onnxruntime"}
 _HEAD = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _LANGUAGE = re.compile(r"^language:\s*(\S+)\s*$", re.MULTILINE)
 
+_USE = re.compile(r"^## Use\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 _ONNX_USE = """## Use
 
 ```python
@@ -39,8 +41,12 @@ mask = np.array([text.attention_mask for text in texts], np.int64)
 def export_card(source: Source, report: ExportReport) -> str:
     """The text of `README.md`."""
     body = _HEAD.sub("", source.card).strip() or _own_words(source)
-    body = _renamed(body, source.run, report.folder.name)
-    use = _ONNX_USE if report.to == "onnx" else ""
+    body = _renamed(without_adapter_words(body), source.run, report.folder.name)
+    use = ""
+    if report.to == "onnx":  # which the programs of the run do not open
+        body, use = _USE.sub("", body), _ONNX_USE
+    elif is_mean_classifier(source.config) and "SentenceTransformer(" not in body:
+        use = USE_OF_THE_MEAN.format(run=report.folder.name)
     parts = [_front_matter(source, report), body, use, _parents(source), _export_section(report)]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
@@ -48,7 +54,8 @@ def export_card(source: Source, report: ExportReport) -> str:
 def _renamed(body: str, run: Path, name: str) -> str:
     """`body`, whose programs open `name` instead of `run`; other words that are spelled like it stay."""
     paths = "|".join(re.escape(path) for path in (str(run.resolve()), str(run), run.name) if path)
-    opened = re.compile(rf"""(\brung [a-z]+ (?:-\S+ )*|\.(?:from_pretrained|load)\(["'])(?:{paths})(?=[\s`"']|$)""")
+    before = r"""\brung [a-z]+ (?:-\S+ )*|(?:\.from_pretrained|\.load|\bPath|\bSentenceTransformer)\(["']"""
+    opened = re.compile(rf"""({before})(?:{paths})(?=[\s`"'/]|$)""")
     return opened.sub(lambda found: found[1] + name, body)
 
 
@@ -61,11 +68,11 @@ def licence_of_source(source: Source) -> str | None:
 def _front_matter(source: Source, report: ExportReport) -> str:
     head = _HEAD.search(source.card)
     language = _LANGUAGE.search(head[1]) if head else None
-    sentence = source.pipeline == "sentence-similarity" and report.to == "hf"
+    sentence = source.has_steps and report.to == "hf"
     return front_matter(
         license=licence_of_source(source),
         language=language[1] if language else None,
-        base_model=_base_model(source),
+        base_model=hub_name(_parent(source)),
         library_name="sentence-transformers" if sentence else _LIBRARIES[report.to],
         pipeline_tag=source.computes if report.to == "onnx" else source.pipeline,
         tags=["rung", *([report.to] if report.to in ("gguf", "onnx") else [])],
@@ -78,13 +85,6 @@ def _parent(source: Source) -> dict[str, Any]:
         return base_record(source.folder)
     parent = source.header.get("parent")
     return parent if isinstance(parent, dict) else {}
-
-
-def _base_model(source: Source) -> str | None:
-    name = _parent(source).get("name")
-    if not isinstance(name, str):
-        return None
-    return KNOWN_BASES[name].hub if name in KNOWN_BASES else name if "/" in name and not Path(name).exists() else None
 
 
 def _parents(source: Source) -> str:

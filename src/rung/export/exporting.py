@@ -98,6 +98,9 @@ def _write(source: Source, writing: Path, folder: Path, to: Format, dtype: Dtype
         from rung.export.hugging_face import write_hugging_face
 
         written = write_hugging_face(source, writing, dtype)
+    if source.unfinished:
+        unfinished = f"THE RUN IS NOT FINISHED ({source.unfinished}): these are the weights of its newest checkpoint"
+        notes = (unfinished, *notes)
     return ExportReport(folder, to, written, _files(writing), notes)
 
 

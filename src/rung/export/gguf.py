@@ -14,7 +14,7 @@ from rung.export.card import licence_of_source
 from rung.export.gguf_metadata import gguf_architecture, gguf_metadata
 from rung.export.gguf_vocabulary import gguf_vocabulary
 from rung.export.hugging_face import converted
-from rung.export.source import SENTENCE_MODULES, Source, parameter_names
+from rung.export.source import Source, parameter_names
 from rung.nets.gguf_config import ROPE_FACTORS
 from rung.nets.gguf_file import require_gguf
 from rung.nets.gguf_layout import LAYOUTS, Layout, interleave_heads
@@ -182,7 +182,7 @@ def _add(writer: Any, key: str, value: Any) -> None:
 
 def _pooling(source: Source) -> str | None:
     """How a sentence encoder makes one vector of a text, where its folder says so."""
-    if not (source.folder / SENTENCE_MODULES).is_file():
+    if not source.has_steps:
         return None
     for path in sorted(source.folder.glob("[0-9]_Pooling/config.json")):
         found = read_json(path)

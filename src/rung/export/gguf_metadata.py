@@ -24,7 +24,7 @@ def gguf_architecture(source: Source) -> str:
         )
     if source.pipeline not in ("text-generation", "sentence-similarity", "feature-extraction"):
         raise UsageError(
-            f"GGUF has no place for the head of {source.architecture}",
+            f"GGUF has no place for the head of {source.architecture} ({source.pipeline})",
             where=str(source.run),
             hint="decoders that write text and encoders that embed it are written; others: --to hf or --to onnx",
         )

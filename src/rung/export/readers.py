@@ -82,6 +82,9 @@ class TransformersReader:
         model_class = getattr(transformers, architecture, transformers.AutoModel)
         self._net = model_class.from_pretrained(folder, dtype=torch.float32, **given).eval()
         self._targets = pipeline == "text2text-generation"
+        self._answer = "last_hidden_state" if pipeline == "feature-extraction" else "logits"
+        if architecture.endswith("ForPreTraining"):
+            self._answer = "prediction_logits"
         self.token_remark = _SPLIT_IGNORED if gguf_file else ""
 
     def tokens(self, text: str) -> list[int]:
@@ -98,7 +101,7 @@ class TransformersReader:
                 found = self._net(input_ids=row, decoder_input_ids=torch.tensor([[start, *ids[: _DECODED - 1]]]))
             else:
                 found = self._net(input_ids=row)
-        return _rows(found.logits if "logits" in found else found.last_hidden_state)
+        return _rows(getattr(found, self._answer))
 
 
 class SentenceTransformersReader:

@@ -41,7 +41,7 @@ class Comparison:
         parts = []
         if self.largest_difference is not None:
             parts.append(
-                f"largest difference {self.largest_difference:.2g} of scores up to {self.largest_score:.1f}, "
+                f"largest difference {self.largest_difference:.2g} of scores up to {self.largest_score:.3g}, "
                 f"same first choice at {100 * (self.same_choice or 0):.1f} % of places ({self.scored} inputs)"
             )
         if self.same_tokens is not None:

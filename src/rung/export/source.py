@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import RunFolderError
+from rung.nets.label_names import is_mean_classifier
 from rung.nets.pretrained import CONFIG, read_config_file
 from rung.nets.weights import Weights
 from rung.records import Record
@@ -55,19 +56,27 @@ class Source:
         return _architecture_of(self.config)
 
     @property
+    def has_steps(self) -> bool:
+        """Whether it is a folder of sentence-transformers: a sentence encoder, or a classifier on the mean."""
+        return (self.folder / SENTENCE_MODULES).is_file()
+
+    @property
     def pipeline(self) -> str:
         """What it does, as the hub names it: "text-generation", "text-classification", "sentence-similarity", ..."""
-        if (self.folder / SENTENCE_MODULES).is_file():
-            return "sentence-similarity"
-        return _pipeline_of(self.config)
+        found = _pipeline_of(self.config)
+        return "sentence-similarity" if self.has_steps and found != "text-classification" else found
 
     @property
     def computes(self) -> str:
-        """What it does in Rung: as `pipeline`, but for classifiers that transformers has no class for.
+        """What it does in Rung: as `pipeline`, but for classifiers of Rung's own that transformers has no class for."""
+        own = self.model_type.startswith("rung-") and "id2label" in self.config
+        return "text-classification" if own else self.pipeline
 
-        Those are Rung's own networks, and encoders whose head reads the mean over tokens.
-        """
-        return _computed(self.config, self.pipeline)
+    @property
+    def unfinished(self) -> str | None:
+        """The state of its run, such as "interrupted", where that is not finished; None for all others."""
+        state = self.header.get("state") if self.header.get("kind") == "run" else None
+        return None if state == "finished" else state
 
     @property
     def most_tokens(self) -> int | None:
@@ -109,7 +118,7 @@ def parameter_names(weights: Weights) -> list[str]:
 def open_source(run: str | Path) -> Iterator[Source]:
     """Find the model of a run folder, a model folder or a base (see `rung.tasks.bases.resolve_base`).
 
-    An adapter is merged into its base, in a folder that goes when the context ends.
+    An adapter is merged into its base, in a folder that goes when the context ends. The header is the run's.
     Raises RunFolderError when there is none, or it is damaged.
     """
     folder = resolve_base(run)
@@ -117,8 +126,11 @@ def open_source(run: str | Path) -> Iterator[Source]:
         raise RunFolderError(
             f"there is no {CONFIG} here", where=str(folder), hint="rung export takes networks and word vectors"
         )
-    header = read_header(folder) if (folder / HEADER_NAME).is_file() else {}
-    if not is_adapted(folder):
+    told = Path(run) if (Path(run) / HEADER_NAME).is_file() else folder  # of a run, not of its newest checkpoint
+    header = read_header(told) if (told / HEADER_NAME).is_file() else {}
+    # Before, the head of a classifier on the mean stood beside its body; saved anew, it is a step of its own.
+    of_old = is_mean_classifier(read_config_file(folder)) and not (folder / SENTENCE_MODULES).is_file()
+    if not is_adapted(folder) and not of_old:
         yield Source(Path(run), folder, read_config_file(folder), header)
         return
     from rung.export.merging import write_merged
@@ -127,7 +139,7 @@ def open_source(run: str | Path) -> Iterator[Source]:
         merged = Path(temporary)
         config = read_config_file(folder)
         with readable_write_errors(merged):
-            write_merged(folder, merged, _computed(config, _pipeline_of(config)))
+            write_merged(folder, merged, _pipeline_of(config))
         yield Source(Path(run), merged, read_config_file(merged), header)
 
 
@@ -137,11 +149,7 @@ def _architecture_of(config: Mapping[str, Any]) -> str:
 
 
 def _pipeline_of(config: Mapping[str, Any]) -> str:
+    if is_mean_classifier(config):
+        return "text-classification"
     architecture = _architecture_of(config)
     return next((kind for end, kind in _PIPELINES.items() if architecture.endswith(end)), "feature-extraction")
-
-
-def _computed(config: Mapping[str, Any], pipeline: str) -> str:
-    """`pipeline`, unless that is a bare encoder's, and `config` is of a classifier with labels."""
-    own = str(config.get("model_type")).startswith("rung-") or "classifier_pooling" in config
-    return "text-classification" if pipeline == "feature-extraction" and own and "id2label" in config else pipeline

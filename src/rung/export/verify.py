@@ -150,7 +150,7 @@ def _unit(vectors: Scores) -> Scores:
 
 def _hugging_face_readers(source: Source, folder: Path) -> _Readers:
     readers: _Readers = [("Rung", lambda: RungReader(folder, source.pipeline))]
-    if source.pipeline == "sentence-similarity":
+    if source.has_steps:
         found = installed("sentence_transformers")
         readers.append(
             ("sentence-transformers", (lambda: SentenceTransformersReader(folder)) if found else "not installed")

@@ -2,8 +2,8 @@
 
 There, an encoder is a `BertForSequenceClassification` (or RoBERTa's, or DistilBERT's), a decoder a
 `Qwen3ForSequenceClassification` (or Llama's, or Qwen2's). An encoder whose head reads the mean over tokens has no class
-there: its folder says `BertModel` and `classifier_pooling`, and the head is an extra tensor. The bodies of other
-folders of these families can be taken over: see `load_body`.
+there: its folder is sentence-transformers' (see `rung.nets.pooled_classifier_folder`). The bodies of other folders of
+these families can be taken over: see `load_body`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,12 +20,16 @@ from rung.nets.architectures import unsupported
 from rung.nets.classifier import Classifier, ClassifierConfig, build_classifier, parameter_shapes
 from rung.nets.convolution import ConvolutionConfig
 from rung.nets.decoder_config import ARCHITECTURES, DecoderConfig
+from rung.nets.encoder import Encoder
 from rung.nets.encoder_config import EncoderConfig
-from rung.nets.encoder_folder import read_body, read_pooler, read_renamed, stored_names
+from rung.nets.encoder_folder import load_encoder, read_body, read_pooler, read_renamed, save_encoder, stored_names
 from rung.nets.encoder_names import NAMES
 from rung.nets.label_names import named_labels, usual_labels
+from rung.nets.layers import Linear
+from rung.nets.pooled_classifier_folder import load_head, save_head
 from rung.nets.pretrained import CONFIG, read_config_file, read_weights, write_weights
 from rung.nets.recurrent import RecurrentConfig
+from rung.nets.sentence_folder import is_sentence_folder
 from rung.nets.strict_config import check_keys
 from rung.nets.weights import open_weights
 from rung.runfolder import write_json
@@ -41,6 +45,11 @@ _DECODER = {"body.": "model.", "head.": "score."}
 
 def save_classifier(net: Classifier, folder: Path, labels: Mapping[str, Any]) -> None:
     """Write `net` into the existing `folder`; `labels` goes into `config.json`: `id2label` and `label2id`."""
+    if reads_the_mean(net.config):
+        save_encoder(cast("Encoder", net.body), folder)
+        save_head(net.head, folder)
+        save_classifier_config(net.config, folder, labels)
+        return
     save_classifier_config(net.config, folder, labels)
     write_weights({stored_name(name, net.config): t.contiguous() for name, t in net.state_dict().items()}, folder)
 
@@ -54,6 +63,8 @@ def load_classifier(folder: Path) -> Classifier:
     """Read a classifier, its weights in float32. RunFolderError says what is missing, unknown or damaged."""
     config = _from_json(read_config_file(folder), where=str(folder / CONFIG))
     count = len(label_names(folder))
+    if reads_the_mean(config) and is_sentence_folder(folder):  # before, such a head was a tensor beside the body's
+        return mean_classifier(load_encoder(folder), load_head(folder, config.hidden_size, count))
     shapes = parameter_shapes(config, count)
     ours = {stored_name(name, config): name for name in shapes}
     ignored: tuple[str, ...] = ()
@@ -61,6 +72,19 @@ def load_classifier(folder: Path) -> Classifier:
         ignored = NAMES[config.model_type].unused_of_body(NAMES[config.model_type].body)
     tensors = read_renamed(folder, {name: shapes[own] for name, own in ours.items()}, ignored=ignored)
     return build_classifier(config, count, tensors={ours[name]: tensor for name, tensor in tensors.items()})
+
+
+def reads_the_mean(config: ClassifierConfig) -> bool:
+    """Whether the head of an encoder reads the mean over tokens."""
+    return isinstance(config, EncoderConfig) and config.classifier_pooling == "mean"
+
+
+def mean_classifier(body: Encoder, head: Linear) -> Classifier:
+    """The classifier of a body and a head on the mean over its tokens; both are used, not copied."""
+    tensors = {f"body.{name}": tensor for name, tensor in body.state_dict().items()}
+    tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    config = dataclasses.replace(body.config, classifier_pooling="mean")
+    return build_classifier(config, head.out_features, tensors=tensors)
 
 
 def label_names(folder: Path) -> tuple[str, ...]:

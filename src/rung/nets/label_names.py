@@ -1,4 +1,4 @@
-"""The names of a classifier's classes in `config.json`."""
+"""What a `config.json` says of a classifier: the names of its classes, and what its head reads."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def usual_labels(config: Mapping[str, Any], count: int, *, where: str) -> tuple[
             f"num_labels is {config['num_labels']!r}, and the weights are those of {count} classes", where=where
         )
     return tuple(f"LABEL_{number}" for number in range(count))
+
+
+def is_mean_classifier(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is of an encoder's classifier that reads the mean over tokens.
+
+    transformers has no class for it; its folder is sentence-transformers' (see `rung.nets.pooled_classifier_folder`).
+    """
+    return config.get("classifier_pooling") == "mean" and "id2label" in config

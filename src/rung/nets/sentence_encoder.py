@@ -79,6 +79,9 @@ class DenseConfig:
             )
 
 
+Step = DenseConfig | Literal["normalize"]
+
+
 @dataclass(frozen=True)
 class SentenceConfig:
     """What a sentence encoder does with the states of its body, and how it is used.
@@ -90,7 +93,7 @@ class SentenceConfig:
 
     max_length: int
     pooling: tuple[str, ...] = ("mean",)
-    after: tuple[DenseConfig | Literal["normalize"], ...] = ()
+    after: tuple[Step, ...] = ()
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     similarity: Similarity = "cosine"

@@ -12,19 +12,21 @@ No module is imported by the name that `modules.json` gives: names are compared 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from rung.errors import RunFolderError
 from rung.nets.blank import without_values
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import load_encoder, read_pooler, save_encoder
+from rung.nets.label_names import is_mean_classifier
 from rung.nets.pretrained import CONFIG, read_config_file, read_weights
-from rung.nets.sentence_encoder import POOLINGS, DenseConfig, SentenceConfig, SentenceNet
+from rung.nets.sentence_encoder import POOLINGS, DenseConfig, SentenceConfig, SentenceNet, Step
 from rung.nets.strict_config import build_config, check_keys
 from rung.nets.weights import WEIGHTS
 from rung.runfolder import read_json, readable_write_errors, write_json
@@ -68,32 +70,41 @@ def load_sentence_net(folder: Path, *, model_max_length: int | None = None) -> S
     """Read a sentence encoder, its weights in float32.
 
     A folder of a bare encoder, without `modules.json`, gets mean pooling, as in sentence-transformers.
-    `model_max_length` is the tokenizer's, where the folder does not say how long a text may be. RunFolderError names
-    what is missing, damaged or not supported.
+    The head of a classifier is left behind. `model_max_length` is the tokenizer's, where the folder does not say how
+    long a text may be. RunFolderError names what is missing, damaged or not supported.
     """
     body = load_encoder(body_folder(folder))
     longest = min(body.config.max_length, model_max_length or body.config.max_length)
     if not is_sentence_folder(folder):
         return SentenceNet(body, SentenceConfig(max_length=longest))
-    steps = _steps(folder)
-    asked = _max_length(folder / steps[0][1] / _LENGTH)
+    asked = _max_length(folder / _steps(folder)[0][1] / _LENGTH)
+    pooling, after = read_steps(folder, body.config.hidden_size)
+    if is_mean_classifier(read_config_file(body_folder(folder))):
+        after = after[:-1]
     config = SentenceConfig(
-        max_length=min(longest, asked or longest),
-        pooling=_pooling(folder / steps[1][1] / CONFIG, body.config.hidden_size),
-        after=tuple("normalize" if kind == "Normalize" else _dense(folder / path) for kind, path in steps[2:]),
-        **_settings(folder / SETTINGS),
+        max_length=min(longest, asked or longest), pooling=pooling, after=after, **_settings(folder / SETTINGS)
     )
     _check_widths(config, body.config.hidden_size, folder)
     with without_values():
         net = SentenceNet(body, config)
-    layers = iter(net.dense_layers())
-    for kind, path in steps[2:]:
-        if kind == "Dense":
-            linear = next(layers).linear
-            shapes = {f"linear.{name}": tensor.shape for name, tensor in linear.state_dict().items()}
-            found = read_weights(folder / path, shapes, dtype=torch.float32)
-            linear.load_state_dict({n.removeprefix("linear."): t for n, t in found.items()}, assign=True)
+    load_dense(folder, [dense.linear for dense in net.dense_layers()])
     return net
+
+
+def read_steps(folder: Path, hidden_size: int) -> tuple[tuple[str, ...], tuple[Step, ...]]:
+    """`pooling` and `after` of the `SentenceConfig` of `folder`, whose body has states of `hidden_size`."""
+    steps = _steps(folder)
+    after: list[Step] = ["normalize" if kind == "Normalize" else _dense(folder / path) for kind, path in steps[2:]]
+    return _pooling(folder / steps[1][1] / CONFIG, hidden_size), tuple(after)
+
+
+def load_dense(folder: Path, layers: Sequence[nn.Linear]) -> None:
+    """Give `layers`, those of the first dense steps of `folder`, their weights in float32."""
+    paths = [path for kind, path in _steps(folder) if kind == "Dense"]
+    for path, linear in zip(paths[: len(layers)], layers, strict=True):
+        shapes = {f"linear.{name}": tensor.shape for name, tensor in linear.state_dict().items()}
+        found = read_weights(folder / path, shapes, dtype=torch.float32)
+        linear.load_state_dict({n.removeprefix("linear."): t for n, t in found.items()}, assign=True)
 
 
 def save_sentence_net(net: SentenceNet, folder: Path, *, pooler: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -115,18 +126,27 @@ def save_sentence_net(net: SentenceNet, folder: Path, *, pooler: Mapping[str, to
             "similarity_fn_name": config.similarity,
         },
     )
+    layers = [dense.linear for dense in net.dense_layers()]
+    save_steps(folder, net.body.config.hidden_size, config.pooling, config.after, layers)
+
+
+def save_steps(
+    folder: Path, hidden_size: int, pooling: tuple[str, ...], after: Sequence[Step], layers: Sequence[nn.Linear]
+) -> None:
+    """Write into the existing `folder` what follows a body with states of `hidden_size`: see `SentenceConfig`.
+
+    `layers` are those of the dense steps.
+    """
     steps = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    _write_in(folder / "1_Pooling", _pooling_config(config.pooling, net.body.config.hidden_size))
-    layers = iter(net.dense_layers())
-    for number, step in enumerate(config.after, start=2):
+    _write_in(folder / "1_Pooling", _pooling_config(pooling, hidden_size))
+    dense = iter(layers)
+    for number, step in enumerate(after, start=2):
         kind = "Normalize" if step == "normalize" else "Dense"
         steps.append((f"{number}_{kind}", kind))
         if isinstance(step, DenseConfig):
             values = {name: getattr(step, name) for name in ("in_features", "out_features", "bias")}
             _write_in(folder / steps[-1][0], {**values, "activation_function": step.activation})
-            tensors = {
-                f"linear.{n}": t.detach().cpu().contiguous() for n, t in next(layers).linear.state_dict().items()
-            }
+            tensors = {f"linear.{n}": t.detach().cpu().contiguous() for n, t in next(dense).state_dict().items()}
             with readable_write_errors(folder):
                 save_file(tensors, folder / steps[-1][0] / WEIGHTS, metadata={"format": "pt"})
     listed = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rung.errors import UsageError
 from rung.runfolder import HEADER_NAME, read_header
@@ -40,10 +40,12 @@ MASKED_LANGUAGE_MODELS = frozenset(
 
 
 def is_classifier(folder: Path) -> bool:
-    """Whether `folder` holds a classifier: by its own word, or by transformers' ...ForSequenceClassification."""
+    """Whether `folder` holds a classifier: by its own word, or by what its `config.json` says."""
     if (told := _task_of(folder)) is not None:
         return told == "classification"
-    return any(name.endswith("ForSequenceClassification") for name in _architectures(folder))
+    from rung.tasks.classification.classifier import is_sequence_classifier
+
+    return is_sequence_classifier(_config(folder))
 
 
 def holds_word_vectors(path: Path) -> bool:
@@ -76,7 +78,7 @@ def is_sentence_encoder(folder: Path) -> bool:
     """Whether `folder` holds a sentence encoder: by its own word, or as a folder of sentence-transformers."""
     if (told := _task_of(folder)) is not None:
         return told == "similarity"
-    return (folder / "modules.json").is_file()
+    return (folder / "modules.json").is_file() and not is_classifier(folder)
 
 
 def _task_of(folder: Path) -> str | None:
@@ -86,12 +88,17 @@ def _task_of(folder: Path) -> str | None:
 
 def _architectures(folder: Path) -> list[str]:
     """What the configuration of a folder names as its classes in transformers."""
+    found = _config(folder).get("architectures")
+    return list(map(str, found)) if isinstance(found, list) else []
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The configuration of a folder; empty where there is none."""
     if not (folder / "config.json").is_file():
-        return []
+        return {}
     from rung.nets.pretrained import read_config_file  # late: it imports torch
 
-    found = read_config_file(folder).get("architectures")
-    return list(map(str, found)) if isinstance(found, list) else []
+    return read_config_file(folder)
 
 
 _HOMES: tuple[tuple[Callable[[Path], bool], str, str], ...] = (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import csv
+import io
 import json
 import signal
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
@@ -177,15 +181,42 @@ def test_a_sentence_encoder_keeps_its_own_pooling(bases: dict[str, Path], table:
     assert (mean["architectures"], mean["classifier_pooling"]) == (["BertModel"], "mean")
     assert first["architectures"] == ["BertForSequenceClassification"]
     assert "classifier_pooling" not in first
-    text = "we saw a cat"
-    body = transformers.AutoModel.from_pretrained(tmp_path / "mean").eval()
-    stored = load_file(tmp_path / "mean" / "model.safetensors")
-    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path / "mean")(text, return_tensors="pt")
-    with torch.inference_mode():
-        pooled = body(**inputs).last_hidden_state.mean(1)
-        scores = torch.nn.functional.linear(pooled, stored["classifier.weight"], stored["classifier.bias"])
-    ours = load_classifier(tmp_path / "mean").predict([text]).probabilities
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+def test_others_give_the_scores_of_a_classifier_on_the_mean(
+    bases: dict[str, Path], table: Path, tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = ["we saw a cat", "the soup is very old and new today and that one is too " * 9]
+    start(bases["sentences"], table, tmp_path / "whole", steps=9)
+    scores = SentenceTransformer(str(tmp_path / "whole"), device="cpu").encode(texts, convert_to_tensor=True)
+    ours = load_classifier(tmp_path / "whole").predict(texts).probabilities
+    assert np.ptp(ours[:, 0]) > 1e-3
     np.testing.assert_allclose(ours, scores.softmax(1).numpy(), atol=1e-5)
+    card = (tmp_path / "whole" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: sentence-transformers" in card
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        exec(card.split("```python")[1].split("```")[0], {})  # noqa: S102 - the program on our own card
+    first = ast.literal_eval(printed.getvalue().splitlines()[0])
+    told = load_classifier(tmp_path / "whole").classify("some text")[0].probabilities
+    assert first == pytest.approx(told, abs=1e-5)
+
+    run = tmp_path / "adapter"
+    start(bases["sentences"], table, run, steps=9, method=LORA)
+    with pytest.raises(ValueError, match="PeftModelForSequenceClassification"):
+        peft.AutoPeftModelForSequenceClassification.from_pretrained(run)
+    body = peft.AutoPeftModelForFeatureExtraction.from_pretrained(run).eval()
+    head = load_file(run / "2_Dense" / "model.safetensors")
+    inputs = transformers.AutoTokenizer.from_pretrained(run)(texts[0], return_tensors="pt")
+    with torch.inference_mode():
+        mean = body(**inputs).last_hidden_state.mean(1)
+        scores = torch.nn.functional.linear(mean, head["linear.weight"], head["linear.bias"])
+    ours = load_classifier(run).predict(texts[:1]).probabilities
+    np.testing.assert_allclose(ours, scores.softmax(1).numpy(), atol=1e-5)
+    assert "library_name: peft" in (run / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("base", ["sentences", "llama"])

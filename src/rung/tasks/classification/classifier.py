@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import RunFolderError
-from rung.nets.label_names import named_labels
+from rung.nets.label_names import is_mean_classifier, named_labels
 from rung.runfolder import HEADER_NAME, read_json, verify
 
 if TYPE_CHECKING:
@@ -95,9 +95,10 @@ def load_classifier(folder: Path) -> Classifier:
 
 
 def is_sequence_classifier(config: Mapping[str, Any]) -> bool:
-    """Whether the content of a `config.json` says that it is of a classifier of transformers."""
+    """Whether the content of a `config.json` says that it is of a classifier: transformers', or one on the mean."""
     classes = config.get("architectures")
-    return isinstance(classes, list) and any(str(name).endswith("ForSequenceClassification") for name in classes)
+    named = isinstance(classes, list) and any(str(name).endswith("ForSequenceClassification") for name in classes)
+    return named or is_mean_classifier(config)
 
 
 def _labels(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from rung.errors import UsageError
-from rung.nets.adapters import load_adapter
-from rung.nets.classifier_folder import load_classifier
+from rung.nets.classifier_folder import reads_the_mean
 from rung.objectives.classification import Classification
 from rung.records import Record
 from rung.runfolder import write_folder
@@ -24,7 +23,7 @@ from rung.tasks.classification.predictions import Predictions
 from rung.tasks.classification.reading import read_task
 from rung.tasks.classification.sequence_folder import FolderNetworks
 from rung.tasks.classification.task import ClassificationTask
-from rung.tasks.classification.tuned_folder import save_tuned_classifier, stored_names
+from rung.tasks.classification.tuned_folder import save_tuned_classifier, take_up
 from rung.tasks.classification.tuning_plan import ClassifierPlan, encoded, loop_settings, make_plan, start_of
 from rung.tasks.classification.tuning_recipe import ClassifyRecipe
 from rung.tasks.classification.tuning_summary import MAJORITY, ClassifierTuned
@@ -122,21 +121,13 @@ class ClassifierTuning(Tuning[ClassifyRecipe, ClassifierTuned]):
             settings=loop_settings(recipe, len(train), validated=len(valid) > 0),
             unit="texts",
             save=lambda folder: self._save(run, folder),
-            load=self._load,
+            load=lambda folder: take_up(net, folder, method=recipe.tuning),
             validate=course.validate,
         )
 
     def _save(self, run: Run, folder: Path) -> None:
         length, parent = self.recipe.training.max_length or self.family.longest, run.header["parent"]
         save_tuned_classifier(self.start, folder, self.task.label_names, length, method=self.recipe.tuning, base=parent)
-
-    def _load(self, folder: Path) -> None:
-        """Give the network the weights of a checkpoint."""
-        net = self.start.net
-        if self.recipe.tuning.kind == "lora":
-            load_adapter(net, folder, stored=stored_names(net))
-        else:
-            net.load_state_dict(load_classifier(folder).state_dict())
 
     def measure(self, weights: Path) -> Outcome:
         """Measure the folder `weights` as it will be opened."""
@@ -148,7 +139,8 @@ class ClassifierTuning(Tuning[ClassifyRecipe, ClassifierTuned]):
                 predicted[part] = predictor.predict(task.inputs(part), batch_size=_SCORED_AT_ONCE)
                 advance(len(task.items[part]))
         records, scores = task.score(predicted["test"], predicted["valid"] if len(task.items["valid"]) else None)
-        return Outcome([*records, _of_majority(task)], scores, {"labels": task.label_names})
+        told = {"labels": task.label_names, "reads_the_mean": reads_the_mean(self.start.net.config)}
+        return Outcome([*records, _of_majority(task)], scores, told)
 
 
 def _of_majority(task: ClassificationTask) -> Record:

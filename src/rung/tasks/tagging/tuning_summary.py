@@ -22,7 +22,6 @@ class TaggerTuned(Tuned[TagRecipe]):
         """The model card of a finished run."""
         data = run.header["data"]
         return TunedCard(
-            library="transformers",
             pipeline_tag="token-classification",
             about=f"tuned to give each word of a text one of {len(data['tags'])} tags:\n{', '.join(data['tags'])}",
             data=parts_in_words(data, "sentences", remarks=data["remarks"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rung.tasks.card_parts import front_matter, record_table
+from rung.tasks.card_parts import adapter_words, front_matter, hub_name, record_table
 from rung.tasks.run import Run
 from rung.tasks.tuning.recipe import TuningRecipe
 from rung.tasks.tuning.summary import Tuned
@@ -21,6 +21,7 @@ class TunedCard:
     data          how much there was, and what was left out
     steps         of what size steps were; where none was taken, `solved` says what was done instead
     limits        what not to expect
+    adapter       who opens it where LoRA has tuned it
     use, measured, trained, further    what is added to a part of the card, and at its end
     """
 
@@ -31,6 +32,7 @@ class TunedCard:
     limits: str
     library: str | None = None
     tags: Sequence[str] = ("rung",)
+    adapter: str = ""
     use: str = ""
     measured: str = ""
     solved: str = ""
@@ -41,19 +43,20 @@ class TunedCard:
     def text(self, run: Run, recipe: TuningRecipe, summary: Tuned[Any]) -> str:
         """The card of the finished `run`."""
         parent, data = run.header["parent"], run.header["data"]
-        library = self.library or ("peft" if recipe.tuning.kind == "lora" else "transformers")
-        is_adapter = library == "peft"
+        is_adapter = recipe.tuning.kind == "lora" and not summary.merged
         head = front_matter(
-            library_name=library,
-            base_model=parent["origin"] if is_adapter else None,
+            library_name=self.library or ("peft" if is_adapter else "transformers"),
+            base_model=hub_name(parent),
             license=None if parent["licence"] == "unknown" else parent["licence"],
             pipeline_tag=self.pipeline_tag,
             tags=self.tags,
         )
         commands = "\n".join(command.format(run=run.folder) for command in summary.next_commands)
         parts = {
-            "": f"{parent['name']} ({parent['architecture']}), {self.about}."
-            + (" This folder is an adapter: it needs its base." if is_adapter else ""),
+            "": _joined(
+                f"{parent['name']} ({parent['architecture']}), {self.about}.",
+                adapter_words(parent, run.folder, self.adapter) if is_adapter else "",
+            ),
             "Use": _joined(f"```\n{commands}\n```", self.use),
             f"Measured on test {summary.items}": _joined(
                 record_table(summary.records, items=summary.items, digits=self.digits), self.measured

@@ -18,6 +18,7 @@ class Tuned(ABC, Generic[AnyTuningRecipe]):
     """How tuning went. `records` are measured on test items that played no part; empty after an interruption.
 
     `epochs`: readings of the training data. `speed`: `unit` a second. `skipped`: steps that the guards refused, by why.
+    `base_note`: what to know of the base of an adapter.
     """
 
     items: ClassVar[str]
@@ -26,6 +27,8 @@ class Tuned(ABC, Generic[AnyTuningRecipe]):
     """What `speed` counts, in the plural."""
     next_commands: ClassVar[Sequence[str]]
     """What one would type next; `{run}` stands for the run folder."""
+    merged: ClassVar[bool] = False
+    """Whether what LoRA has learned is merged into the base, so that the run is a whole model all the same."""
 
     run: Path
     ended: str
@@ -38,6 +41,7 @@ class Tuned(ABC, Generic[AnyTuningRecipe]):
     plan: Mapping[str, Any]
     records: tuple[Record, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    base_note: str = ""
 
     def record(self, name: str) -> Record:
         """One of the measurements. KeyError where it was not made."""
@@ -49,12 +53,13 @@ class Tuned(ABC, Generic[AnyTuningRecipe]):
         rate = f", {self.epochs:.3g} times over the {self.items} at {speed} {self.unit}/s" if self.steps else ""
         trained = f"{self.trained:,} of {self.parameters:,} parameters trained"
         first = f"{trained}, {self.steps:,} steps{rate}; {self.seconds:,.0f} s in all: {self.ended}."
+        remarks = [*self.base_note.splitlines(), *self.remarks_told()]
         if not self.records:
-            return [first, *self.remarks_told()]
+            return [first, *remarks]
         measured = [f"On test {self.items} that played no part in training:", *(f"  {one}" for one in self.told())]
         following = [command.format(run=self.run) for command in self.next_commands]
         what_next = [f"{'Next:' if number == 0 else '     '} {one}" for number, one in enumerate(following)]
-        return [first, *self.remarks_told(), "", *measured, *self.shown(), "", *what_next]
+        return [first, *remarks, "", *measured, *self.shown(), "", *what_next]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for `--json`."""
@@ -68,6 +73,7 @@ class Tuned(ABC, Generic[AnyTuningRecipe]):
             "seconds": round(self.seconds, 2),
             f"{self.unit.split()[-1]}_per_second": round(self.speed, 2),
             "metrics": [record.model_dump(mode="json") for record in self.records],
+            **({"base_note": self.base_note} if self.base_note else {}),
             **self.further(),
             "skipped": dict(self.skipped),
             "plan": dict(self.plan),

@@ -14,6 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from rung.errors import UsageError
 from rung.records import ItemScores, Record
+from rung.tasks.card_parts import rounded_base_words
 from rung.tasks.run import Run
 from rung.tasks.tuning.frame import Job, Session, run_loop
 from rung.tasks.tuning.method import TuningMethod, gradual_unfreezing, require_epochs
@@ -220,7 +221,7 @@ class Tuning(ABC, Generic[AnyTuningRecipe, AnyTuned]):
 
     def summarise(self, run: Run, result: LoopResult | None) -> AnyTuned:
         """How training went; `result` is None where no step was taken. Nothing is measured yet."""
-        plan = run.header["plan"]
+        plan, is_adapter = run.header["plan"], self.recipe.tuning.kind == "lora" and not self.summary.merged
         return self.summary(
             run=run.folder,
             ended=result.ended if result else "finished",
@@ -232,6 +233,7 @@ class Tuning(ABC, Generic[AnyTuningRecipe, AnyTuned]):
             speed=result.targets / result.seconds if result and result.seconds else 0.0,
             plan=plan,
             skipped=result.skipped if result else {},
+            base_note=rounded_base_words(run.header["parent"], run.folder) if is_adapter else "",
         )
 
     def _with_thaw(self, job: Job, run: Run) -> Job:
