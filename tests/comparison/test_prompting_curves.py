@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from rung.cli.main import app
 from rung.data.tokenizer import train_tokenizer
@@ -16,6 +17,10 @@ from rung.errors import UsageError
 from rung.nets.decoder import CausalLM
 from rung.nets.decoder_config import DecoderConfig
 from rung.nets.pretrained import save_net
+from rung.tasks.prompting.endpoint import Failed
+from rung.tasks.prompting.judging import LabelScores
+from rung.tasks.prompting.local_model import LocalModel
+from rung.tasks.prompting.templates import Prompt
 
 ASKED = ["--target", "label", "--shots", "0,2", "--draws", "2", "--templates", "2", "--limit", "8"]
 
@@ -77,6 +82,39 @@ def test_the_table_for_people_says_what_it_is_against(model: Path, table: Path, 
     assert "pmi, 2 examples" in result.stdout
     assert "Guessing evenly is right 50.0%" in result.stdout
     assert "report.html" in result.stdout
+
+
+def test_what_was_answered_before_ctrl_c_is_not_asked_again(
+    model: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "cache"))
+    real, calls, left = LocalModel.label_logprobs, [0], [4]
+
+    def counted(self: LocalModel, prompt: Prompt, texts: Sequence[str]) -> list[LabelScores | Failed]:
+        if calls[0] == left[0]:
+            raise KeyboardInterrupt
+        calls[0] += 1
+        return real(self, prompt, texts)
+
+    monkeypatch.setattr(LocalModel, "label_logprobs", counted)
+
+    def asked(out: str, *more: str) -> Result:
+        return CliRunner().invoke(app, ["prompt", str(model), str(table), *ASKED, "--out", str(tmp_path / out), *more])
+
+    stopped = asked("out")
+    assert stopped.exit_code == 130
+    assert "answers so far are kept. Go on with: rung" in stopped.stderr
+    assert not (tmp_path / "out").exists()
+    left[0] = 1000
+    assert asked("out").exit_code == 0
+    assert calls[0] == 6, "each of the six prompts once"
+    monkeypatch.setenv("RUNG_CACHE", str(tmp_path / "other"))
+    assert asked("whole").exit_code == 0
+    resumed, whole = (json.loads((tmp_path / out / "report.json").read_text()) for out in ("out", "whole"))
+    assert resumed["settings"] == whole["settings"]
+    assert resumed["points"] == whole["points"]
+    assert asked("chat", "--chat").exit_code == 0
+    assert calls[0] == 18, "the same weights asked in another way are asked anew"
 
 
 def test_nothing_is_written_over(model: Path, table: Path, tmp_path: Path) -> None:

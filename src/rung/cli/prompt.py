@@ -17,6 +17,7 @@ _EXAMPLES = options.examples(
     "rung prompt smollm2 tickets.csv --target label",
     "rung prompt smollm2 train.jsonl --test test.jsonl --target label --shots 0,4,8 --limit 200 --chat",
     "rung prompt runs/mine tickets.csv --target label --by generation",
+    "rung prompt smollm2 tickets.csv --target label --minutes 20     # as many items as there is time for",
     "rung prompt http://127.0.0.1:8000/v1#MODEL tickets.csv --target label --limit 100",
 )
 
@@ -67,6 +68,10 @@ def prompt(
     precision: Annotated[
         Precision, typer.Option("--precision", help="bf16 scores faster; labels may differ where two are close.")
     ] = Precision.FP32,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", "-m", metavar="M", help="Ask about as many test items as this is enough for."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", help="Ask about N test items.  [default: all]")
     ] = None,
@@ -87,7 +92,8 @@ def prompt(
     """Prompt a language model about labelled data: no example, then more and more of them.
 
     Every template is tried with every draw of examples on the same test items. The table gives accuracy by number of
-    examples with intervals over templates, draws and items, beside chance and what it cost in tokens.
+    examples with intervals over templates, draws and items, beside chance and what it cost in tokens. Answers are kept:
+    after Ctrl-C, the same command goes on where it was.
     """
     settle_threads()
     import torch
@@ -100,7 +106,7 @@ def prompt(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    wish = CurveWish(parse_shots(shots), draws, templates, limit, seed)
+    wish = CurveWish(parse_shots(shots), draws, templates, limit, seed, minutes)
     out = out or free_folder(f"prompt-{data[0].resolve().name.split('.')[0] or 'data'}")
     asked: dict[str, Any] = {
         "by": None if by is None else by.value,
@@ -111,10 +117,14 @@ def prompt(
     }
     with watching(as_json=as_json) as watcher:
         command = shlex.join(["rung", *sys.argv[1:]])
-        found = prompt_curves(
-            model, data, out=out, target=target, text=text or None, test=test or (), wish=wish, command=command,
-            threads=threads or 1, progress=watcher, **asked,
-        )  # fmt: skip
+        try:
+            found = prompt_curves(
+                model, data, out=out, target=target, text=text or None, test=test or (), wish=wish, command=command,
+                threads=threads or 1, progress=watcher, **asked,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            typer.echo(f"\nThe answers so far are kept. Go on with: {command}", err=True)
+            raise
     if as_json:
         print_json({"out": str(out), **found.to_json()})
         return

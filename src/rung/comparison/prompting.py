@@ -92,7 +92,7 @@ def prompt_curves(
     `model` is an endpoint's URL or a base (`rung.tasks.bases.resolve_base`); `files`, `target`, `text` and `test` are
     those of `rung.compare`: examples come from the training part, questions from the test part.
 
-    Raises UsageError, DataError, RunFolderError, and the errors of the model.
+    Raises UsageError, DataError, RunFolderError, PlanError, and the errors of the model.
     """
     wish = wish or CurveWish()
     require_empty(out)
@@ -264,8 +264,9 @@ def html_page(report: PromptReport) -> str:
 
 
 def _against(curves: PromptCurves) -> str:
+    drawn = f" of {curves.test_items:,}, drawn at random" if curves.items < curves.test_items else ""
     return (
-        f"{curves.items:,} test items, {len(curves.label_names)} labels. Guessing evenly is right "
+        f"{curves.items:,} test items{drawn}, {len(curves.label_names)} labels. Guessing evenly is right "
         f"{curves.chance:.1%} of the time, the most frequent label of training {curves.majority:.1%}."
     )
 
@@ -276,8 +277,7 @@ def _costs(report: PromptReport) -> list[str]:
     told = [
         _against(curves),
         f"{curves.questions:,} questions in {curves.seconds:,.0f} s, {rate:,.1f} a second"
-        + (" (answers from the cache included)" if "://" in str(report.model["model"]) else "")
-        + ".",
+        + " (answers from the cache included).",
     ]
     tokens = "not counted by the server" if curves.prompt_tokens is None else f"{curves.prompt_tokens:,} tokens read"
     written = "" if curves.completion_tokens is None else f", {curves.completion_tokens:,} written"

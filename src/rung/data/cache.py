@@ -1,7 +1,8 @@
 """Where work is kept between commands, and how it is kept from growing for ever.
 
-Prepared text (`segments`, `groups`, `corpora`, `tokens`, `shards`) and what was unpacked from GGUF files (`bases`) is
-made again whenever it is missing, so what was not used for long is removed. `llm`, answers that were paid for, is
+Prepared text (`segments`, `groups`, `corpora`, `tokens`, `shards`), what was unpacked from GGUF files (`bases`) and
+answers of models on this machine (`answers`) are made again where they are missing, so what was not used for long is
+removed. `llm`, answers that were paid for, is
 counted here and never removed.
 """
 
@@ -17,7 +18,16 @@ from rung.runfolder import discard
 
 KEPT_SECONDS = 60 * 24 * 3600.0
 ANSWERS = "llm"
-_PREPARED = {"segments": "*/*", "groups": "*", "corpora": "*", "tokens": "*/*", "shards": "*", "bases": "*"}
+LOCAL_ANSWERS = "answers"
+_PREPARED = {
+    LOCAL_ANSWERS: "*/*",
+    "segments": "*/*",
+    "groups": "*",
+    "corpora": "*",
+    "tokens": "*/*",
+    "shards": "*",
+    "bases": "*",
+}
 
 
 def cache_folder() -> Path:

@@ -82,6 +82,7 @@ def test_a_limit_asks_about_a_sample_that_the_seed_decides() -> None:
         {"draws": 0},
         {"templates": 4},
         {"limit": 0},
+        {"minutes": 0.0},
     ],
 )
 def test_wishes_out_of_range_are_refused(wish: dict[str, object]) -> None:

@@ -21,6 +21,7 @@ from rung.progress import Progress
 from rung.records import Interval
 from rung.tasks.prompting.choosing import Setting, measured, variation
 from rung.tasks.prompting.judging import Judge, Judgement, Scoring
+from rung.tasks.prompting.rounds import ask_in_rounds, reordered
 from rung.tasks.prompting.templates import TEMPLATES, Prompt, distinct_prompts
 
 LARGEST_SHOTS = 64
@@ -28,13 +29,17 @@ LARGEST_SHOTS = 64
 
 @dataclass(frozen=True)
 class CurveWish:
-    """Numbers of examples, draws of each, templates, and how many test items (None: all)."""
+    """Numbers of examples, draws of each, templates, how many test items (None: all) and in how many minutes.
+
+    Where these are too few, as many items are asked about as they are enough for.
+    """
 
     shots: tuple[int, ...] = (0, 1, 2, 4, 8)
     draws: int = 5
     templates: int = len(TEMPLATES)
     limit: int | None = None
     seed: int = 0
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         """Raises UsageError for values out of range."""
@@ -44,6 +49,8 @@ class CurveWish:
             raise UsageError(f"at most {LARGEST_SHOTS} examples are shown, not {self.shots[-1]}", where="--shots")
         if not 1 <= self.templates <= len(TEMPLATES):
             raise UsageError(f"there are {len(TEMPLATES)} templates", where="--templates")
+        if self.minutes is not None and not self.minutes > 0:
+            raise UsageError(f"minutes must be more than 0, not {self.minutes}", where="--minutes")
         for name in ("draws", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -79,13 +86,17 @@ class Point:
 
 @dataclass(frozen=True)
 class PromptCurves:
-    """What was measured. `chance` guesses evenly; `majority` always says the most frequent label of training."""
+    """What was measured, on `items` of the `test_items` that there are.
+
+    `chance` guesses evenly; `majority` always says the most frequent label of training.
+    """
 
     points: tuple[Point, ...]
     settings: tuple[Setting, ...]
     chance: float
     majority: float
     items: int
+    test_items: int
     items_sha256: str
     label_names: tuple[str, ...]
     seconds: float
@@ -104,6 +115,7 @@ class PromptCurves:
             "chance": self.chance,
             "majority": self.majority,
             "items": self.items,
+            "test_items": self.test_items,
             "items_sha256": self.items_sha256,
             "label_names": list(self.label_names),
             "seconds": round(self.seconds, 2),
@@ -126,11 +138,11 @@ def measure_curves(
 ) -> PromptCurves:
     """Ask every prompt about the same test items, drawn from `test` by the seed; examples come from `train`.
 
-    `count_tokens` counts what a local model reads; of an endpoint, what the server counted is taken. Raises DataError
-    when there are too few short training texts for the examples, and the errors of the judge.
+    A larger limit, or more minutes, ask about the same items and more. `count_tokens` counts what a local model reads;
+    of an endpoint, what the server counted is taken. Raises DataError when there are too few short training texts for
+    the examples, PlanError when the minutes are too few, and the errors of the judge.
     """
-    chosen = np.sort(np.random.default_rng(wish.seed).permutation(len(test))[: wish.limit])
-    asked = test.take(chosen)
+    began = time.monotonic()
     prompts = distinct_prompts(
         test.label_names,
         train,
@@ -140,11 +152,24 @@ def measure_curves(
         seed=wish.seed,
         templates=TEMPLATES[: wish.templates],
     )
-    began, tally = time.monotonic(), _Tally()
-    with progress.task("asking", len(prompts) * len(asked), "questions") as advance:
-        for prompt, draw in prompts:
-            tally.add(prompt, draw, judge.judge(prompt, asked.texts), asked, count_tokens)
-            advance(len(asked))
+    drawn = np.random.default_rng(wish.seed).permutation(len(test))[: wish.limit]
+    answers = ask_in_rounds(
+        judge,
+        [prompt for prompt, _ in prompts],
+        test.take(drawn).texts,
+        seconds=None if wish.minutes is None else 60 * wish.minutes,
+        progress=progress,
+    )
+    drawn = drawn[: answers.items]
+    if answers.items < min(len(test), wish.limit or len(test)):
+        progress.say(
+            f"for want of time {answers.items:,} of {len(test):,} test items were asked about, drawn at random: "
+            f"intervals are wider; --limit {answers.items} asks about the same without a clock"
+        )
+    order, tally = np.argsort(drawn), _Tally()
+    asked = test.take(drawn[order])
+    for (prompt, draw), judgement in zip(prompts, answers.judgements, strict=True):
+        tally.add(prompt, draw, reordered(judgement, order), asked, count_tokens)
     counts = np.bincount(train.labels, minlength=len(test.label_names))
     return PromptCurves(
         points=tuple(tally.points(wish)),
@@ -152,6 +177,7 @@ def measure_curves(
         chance=1 / len(test.label_names),
         majority=float((asked.labels == counts.argmax()).mean()),
         items=len(asked),
+        test_items=len(test),
         items_sha256=asked.sha256,
         label_names=test.label_names,
         seconds=time.monotonic() - began,

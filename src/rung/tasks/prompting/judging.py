@@ -26,6 +26,7 @@ class Judgement:
     """What was found of n texts: `probabilities` (n, classes) for each scoring, and which texts have no answer.
 
     `failures` says why, by position among the texts. `one_hot` counts the answers that came without probabilities.
+    `took`: the seconds that a local model needed, also where its answers were kept since; 0 where nobody knows.
     """
 
     probabilities: dict[Scoring, NDArray[np.float64]]
@@ -34,6 +35,7 @@ class Judgement:
     usages: list[Usage | None] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     one_hot: int = 0
+    took: float = 0.0
 
 
 class Judge(Protocol):

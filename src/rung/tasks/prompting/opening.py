@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rung.data.cache import LOCAL_ANSWERS, cache_folder
 from rung.errors import UsageError
 from rung.tasks.prompting.cache import ResponseCache
 from rung.tasks.prompting.costs import Price, Spending
 from rung.tasks.prompting.endpoint import Endpoint, EndpointOptions
 from rung.tasks.prompting.judging import EndpointJudge, Judge, LocalJudge, WritingJudge
+from rung.tasks.prompting.kept import KeptJudge
 from rung.tasks.prompting.predicting import llm_cache
 from rung.tasks.prompting.target import parse_target
 from rung.tasks.prompting.templates import Prompt
@@ -42,6 +44,8 @@ def open_model(
 ) -> OpenedModel:
     """Open `target`: an endpoint's URL, or whatever `rung.tasks.bases.resolve_base` takes.
 
+    Answers are kept in the cache, so a question that was asked before is not asked again.
+
     `by` None: a local model by scoring, an endpoint by generation, which is all that it offers. `chat`: put questions
     by the local model's chat template. Raises UsageError for wishes that contradict each other, RunFolderError or
     TokenizerError for a model that cannot be opened, EndpointError.
@@ -53,7 +57,7 @@ def open_model(
     if isinstance(where, str | Path):
         if price is not None or max_cost is not None:
             raise UsageError("a model on this machine has no price", where="--price", hint="leave it out")
-        return _local(str(where), by or "scoring", chat=chat, bf16=bf16, max_tokens=options.max_tokens)
+        return _local(str(where), by or "scoring", chat=chat, bf16=bf16, max_tokens=options.max_tokens, say=say)
     if by == "scoring":
         raise UsageError(
             "an endpoint does not tell how likely given labels are", where="--by", hint="leave it out: by generation"
@@ -73,7 +77,7 @@ def open_model(
     return OpenedModel(EndpointJudge(endpoint), None, facts, spending)
 
 
-def _local(target: str, by: By, *, chat: bool, bf16: bool, max_tokens: int) -> OpenedModel:
+def _local(target: str, by: By, *, chat: bool, bf16: bool, max_tokens: int, say: Callable[[str], None]) -> OpenedModel:
     from rung.tasks.bases import base_record, resolve_base
     from rung.tasks.prompting.local_model import LocalModel  # late: it imports torch
 
@@ -91,4 +95,7 @@ def _local(target: str, by: By, *, chat: bool, bf16: bool, max_tokens: int) -> O
         "precision": "bf16" if bf16 and by == "scoring" else "fp32",
         "data_leaves_machine": False,
     }
+    decides = {name: facts[name] for name in ("weights_sha256", "by", "chat", "precision")}
+    kept = ResponseCache(cache_folder() / LOCAL_ANSWERS, say)
+    judge = KeptJudge(judge, kept, {**decides, "max_tokens": max_tokens}, model.prompt_tokens)
     return OpenedModel(judge, lambda prompt, text: len(model.prompt_tokens(prompt, text)), facts)
