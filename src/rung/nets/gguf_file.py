@@ -78,6 +78,11 @@ class GgufFile:
         """Give the mapping back."""
         self._map.close()
 
+    @property
+    def is_quantised(self) -> bool:
+        """Whether some tensor is in a type of few bits, which rounds what it was made of."""
+        return any(tensor.kind not in _WIDTH_OF_FLOATS for tensor in self.tensors.values())
+
     def values(self, name: str) -> np.ndarray:
         """One tensor as a new array of its shape: float16 as stored, everything else as float32."""
         tensor = self.tensors[name]

@@ -69,9 +69,15 @@ def adapter_words(parent: Mapping[str, Any], run: Path, opened: str = "") -> str
 
 
 def rounded_base_words(parent: Mapping[str, Any], run: Path) -> str:
-    """What whoever uses the adapter in `run` has to know of a base that came out of a GGUF file; empty for others."""
-    if not (resolve_base(parent["origin"]) / GGUF_WEIGHTS).is_file():
+    """What whoever uses the adapter in `run` has to know of a base that is a quantised GGUF file; empty for others."""
+    from rung.nets.gguf_file import GgufFile  # late: it imports numpy
+
+    file = resolve_base(parent["origin"]) / GGUF_WEIGHTS
+    if not file.is_file():
         return ""
+    with GgufFile(file) as opened:
+        if not opened.is_quantised:
+            return ""
     others = hub_name(parent) or "the model that the file was made of"
     return (
         f"It was trained on the rounded weights of a GGUF file ({parent['name']}), turned back into float32;\n"
