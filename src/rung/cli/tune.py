@@ -139,8 +139,9 @@ def tune(
     """Tune open weights (BASE) to your task with your data (DATA).
 
     The whole network by default; --frozen trains a new head alone, --lora low-rank additions that are saved by
-    themselves. The result is measured on data that was held out, and is a folder that transformers (or peft, for LoRA)
-    opens too. An option that means nothing to a task is refused.
+    themselves (those of a sentence encoder, --task similarity, are merged into it). The result is measured on data that
+    was held out, and is a folder that transformers (or peft, for LoRA) opens too. An option that means nothing to a
+    task is refused.
     """
     options.exclusive(minutes=minutes, epochs=epochs, steps=steps)
     method: dict[str, Any] = {

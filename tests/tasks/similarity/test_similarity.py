@@ -127,6 +127,9 @@ def test_a_tuned_run_is_a_folder_of_sentence_transformers(kind: Any, base: Path,
     np.testing.assert_allclose(model.embed(LINES), theirs.encode(LINES), atol=1e-5)
     before = load_sentence_encoder(base).embed(LINES)
     assert np.abs(model.embed(LINES) - before).max() > 1e-4
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for told in (card, "\n".join(done.lines())):
+        assert ("merged into the base: this is a whole model" in told) == (kind == "lora")
 
 
 class InterruptedDisplay(SilentDisplay):

@@ -131,7 +131,8 @@ class SimilarityTuning(Tuning[SimilarityRecipe, SimilarityTuned]):
         untuned = first.model_copy(update={"name": f"{first.name} {BEFORE}"})
         records = [*after.records(), untuned, after.gain(before)]
         scores = {"test": after.scores(), "test-before": before.scores()}
-        return Outcome(records, scores, {"remarks": self.split.remarks})
+        told = {"remarks": self.split.remarks, "has_merged": self.recipe.tuning.lora is not None}
+        return Outcome(records, scores, told)
 
 
 TUNER = Tuner(
