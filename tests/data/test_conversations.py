@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,24 @@ def test_all_bad_rows_are_listed(tmp_path: Path) -> None:
     error = problem_of(written(tmp_path / "a.jsonl", OPENAI, *[bad] * 12))
     assert "12 of 13 rows cannot be used, also a.jsonl:row 3" in error.problem
     assert "and 4 more" in error.problem
+
+
+def test_a_few_bad_rows_are_left_out_and_named(tmp_path: Path) -> None:
+    good = [{**COMPLETION, "prompt": f"question {number}"} for number in range(57)]
+    bad = [turns("user"), {"text": "x"}, turns("user")]
+    found = read_conversations([written(tmp_path / "a.jsonl", bad[0], *good, *bad[1:])])
+    assert (len(found), found.repeated) == (57, 0)
+    assert found.remarks == (
+        "2 conversations left out: there is no assistant turn, so nothing to learn from "
+        "(a.jsonl:row 1, a.jsonl:row 60)",
+        "1 conversations left out: this layout is not known; its keys are 'text' (a.jsonl:row 59)",
+    )
+    error = problem_of(written(tmp_path / "b.jsonl", *bad, *good[1:]))
+    assert "3 of 59 rows cannot be used, also b.jsonl:row 2, b.jsonl:row 3" in error.problem
+    given = read_conversations([written(tmp_path / "c.jsonl", *[{**row, "prompt": "other " * 9} for row in good[:1]])])
+    held_out = replace(given, remarks=("1 left out there",))
+    split = split_conversations(found, test=held_out, seed=1, valid_share=0.1)
+    assert split.remarks[:3] == [*found.remarks, "1 left out there"]
 
 
 def test_layouts_are_not_mixed(tmp_path: Path) -> None:

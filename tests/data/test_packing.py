@@ -15,6 +15,7 @@ from rung.data.conversations import Conversation, Message
 from rung.data.pack import IGNORE_INDEX
 from rung.data.packing import (
     HeldOutRows,
+    Overlong,
     PackedRows,
     TokenExamples,
     TrainingRows,
@@ -136,11 +137,11 @@ def test_long_conversations_are_refused_dropped_or_cut(tokenizer: Tokenizer) -> 
     template, talks = ChatTemplate(CHATML), [talk(3, 4), talk(5, 200), talk(200, 5)]
     size = len(template.render_tokens(talks[0].messages, tokenizer))
     with pytest.raises(DataError, match=f"2 of 3 conversations have more tokens than a row's {size - 1}; the longest"):
-        encode_conversations(talks, template, tokenizer, context_length=size - 1)
-    dropped = encode_conversations(talks, template, tokenizer, context_length=size - 1, overlong="drop")
+        encode_conversations(talks, template, tokenizer, context_length=size - 1, base_length=99)
+    dropped = encode_conversations(talks, template, tokenizer, context_length=size - 1, base_length=99, overlong="drop")
     assert dropped.kept == [0]
     assert dropped.remarks == [f"2 conversations of more than {size - 1} tokens were left out"]
-    cut = encode_conversations(talks, template, tokenizer, context_length=size + 5, overlong="cut")
+    cut = encode_conversations(talks, template, tokenizer, context_length=size + 5, base_length=99, overlong="cut")
     assert cut.kept == [0, 1]
     assert cut.examples.lengths.tolist() == [size, size + 6]
     assert [remark.split()[0] for remark in cut.remarks] == ["2", "1"]
@@ -149,12 +150,54 @@ def test_long_conversations_are_refused_dropped_or_cut(tokenizer: Tokenizer) -> 
 def test_a_conversation_that_just_fits_is_whole(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(CHATML)
     size = len(template.render_tokens(talk(3, 4).messages, tokenizer))
-    found = encode_conversations([talk(3, 4)], template, tokenizer, context_length=size - 1)
+    found = encode_conversations([talk(3, 4)], template, tokenizer, context_length=size - 1, base_length=99)
     assert found.examples.lengths.tolist() == [size]
     with pytest.raises(DataError):
-        encode_conversations([talk(3, 4)], template, tokenizer, context_length=size - 2)
+        encode_conversations([talk(3, 4)], template, tokenizer, context_length=size - 2, base_length=99)
 
 
-def test_nothing_to_learn_is_refused(tokenizer: Tokenizer) -> None:
-    with pytest.raises(DataError, match="no token is left to learn"):
-        encode_conversations([talk(100, 5)], ChatTemplate(CHATML), tokenizer, context_length=40, overlong="cut")
+MARKS_NOTHING = "{% for message in messages %}{{ message.content }}{% endfor %}{% generation %}{% endgeneration %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "overlong", "problem", "hint"),
+    [
+        (
+            CHATML,
+            "cut",
+            "1 conversations of more than 40 tokens were cut to their beginning, before any answer",
+            "shorter",
+        ),
+        (
+            CHATML,
+            "drop",
+            "than 40 tokens were left out; the longest has",
+            "or shorter conversations",
+        ),
+        (CHATML, "refuse", "1 of 1 conversations have more tokens than a row's 40", "data.overlong=drop or cut"),
+        (
+            MARKS_NOTHING,
+            "cut",
+            "the template marks none in these conversations",
+            "the template's {% generation %} marks",
+        ),
+    ],
+)
+def test_nothing_to_learn_is_refused(
+    template: str, overlong: Overlong, problem: str, hint: str, tokenizer: Tokenizer
+) -> None:
+    talks = [talk(3 if template == MARKS_NOTHING else 100, 5)]
+    for base_length, way_out in ((40, "give a base with a longer context, this one reads 40"), (99, "N, up to 99")):
+        with pytest.raises(DataError) as caught:
+            encode_conversations(
+                talks,
+                ChatTemplate(template),
+                tokenizer,
+                context_length=40,
+                base_length=base_length,
+                overlong=overlong,
+            )
+        assert problem in caught.value.problem
+        told = caught.value.hint or ""
+        assert hint in told
+        assert (way_out in told) == (template == CHATML)

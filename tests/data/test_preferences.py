@@ -73,6 +73,7 @@ def test_what_cannot_be_used(tmp_path: Path, row: dict[str, Any], problem: str) 
     assert len(found) == 30
     assert len(found.remarks) == 2
     assert "1 repeated pairs left out" in found.remarks
+    assert found.remarks[0].endswith("(pairs.jsonl:row 31)")
 
 
 def test_like_prompts_stay_in_one_part(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def split_conversations(
 
     Prompts that are equal or nearly so (`rung.data.similar_items`) are never in two parts. What gives away a prompt of
     a given file is left out of the parts that are cut off, and of given validation what is in given test; both are
-    counted. A given test file is never changed.
+    counted. A given test file loses only what nothing can be measured on.
     Raises DataError when too few are left for a part.
     """
     items = LabelledItems(
@@ -51,7 +51,9 @@ def split_conversations(
         np.zeros(len(conversations), np.int64),
         ("conversation",),
     )
-    remarks = [] if not conversations.repeated else [f"{conversations.repeated:,} repeated conversations left out"]
+    remarks = [remark for part in (conversations, valid, test) if part is not None for remark in part.remarks]
+    if conversations.repeated:
+        remarks.append(f"{conversations.repeated:,} repeated conversations left out")
     shares = 0.0 if valid is not None else valid_share, 0.0 if test is not None else test_share
     cut = make_split(items, seed=seed, valid_share=shares[0], test_share=shares[1])
     remarks += cut.notes

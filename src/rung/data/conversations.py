@@ -5,9 +5,9 @@
     Alpaca             {"instruction": "...", "input": "...", "output": "..."}
     prompt/completion  {"prompt": "...", "completion": "..."}
 
-The layout is recognised by its keys and must be the same in all rows. Whatever a network could not learn from as it
-stands (two user turns in a row, an empty answer, an unknown role) is an error that names file and row: nothing is
-repaired by guessing.
+The layout is recognised by its keys and must be the same in all rows. What a network could not learn from as it stands
+(two user turns in a row, an empty answer, an unknown role) is left out and named, and many such rows are an error:
+nothing is repaired by guessing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rung.data.documents import Rejection
 from rung.data.read import COMPRESSIONS, READ_ERRORS, EncodedReader, SourceFile, open_plain
 from rung.data.rows import parsed_json_lines
+from rung.data.unusable import UnusableRows
 from rung.errors import DataError
 from rung.progress import SILENT, Progress
 
@@ -42,7 +43,6 @@ _NAMES_OF_ROLES: Mapping[str, Role] = {
     "model": "assistant",
 }
 _JSON_LINES, _JSON = (".jsonl", ".ndjson"), ".json"
-_SHOWN_ROWS = 8
 _BLOCK = 1 << 20
 _KINDS_HINT = "conversations are .jsonl or .json files, each also with .gz .zst .xz"
 _ROLES_HINT = "roles are system, user and assistant; ShareGPT's human and gpt are understood too"
@@ -96,13 +96,15 @@ class Conversation:
 class Conversations:
     """Conversations in the order of their ids, so that the order of files and rows changes nothing; each once.
 
-    `repeated` counts the rows that said what another had said already, word for word.
+    `repeated` counts the rows that said what another had said already, word for word; `remarks`: sentences about rows
+    that were left out because nothing can be learned from them.
     """
 
     items: list[Conversation]
     layout: str
     files: tuple[str, ...] = ()
     repeated: int = 0
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -118,14 +120,14 @@ class Conversations:
 
 
 def read_conversations(paths: Sequence[str | Path], *, progress: Progress = SILENT) -> Conversations:
-    """Read the conversations of all `paths`, which must be of one layout.
+    """Read the conversations of all `paths`, which must be of one layout. What cannot be used is left out and named.
 
-    Raises DataError: a file is missing, damaged or of no known layout; layouts are mixed; a row holds something that
-    no network can learn from (the first such row is explained, the others are listed).
+    Raises DataError: a file is missing, damaged or of no known layout; layouts are mixed; more than 5 % of the rows
+    hold something that no network can learn from (the first such row is explained, others are listed).
     """
     layouts: dict[str, str] = {}
     found: dict[str, Conversation] = {}
-    problems: list[tuple[str, str, str]] = []
+    unusable = UnusableRows()
     rows = 0
     for path in map(Path, paths):
         for place, row in json_rows(path, progress):
@@ -134,15 +136,14 @@ def read_conversations(paths: Sequence[str | Path], *, progress: Progress = SILE
                 if isinstance(row, str):
                     raise DataError(row, hint="mend or remove this row")
                 layout = _layout(row)
-                layouts.setdefault(layout, place)
                 conversation = Conversation(_READERS[layout](row))
                 require_turns(conversation.messages, answered=True)
+                layouts.setdefault(layout, place)
                 found.setdefault(conversation.id, conversation)
             except DataError as error:
-                problems.append((place, error.problem, error.hint or ""))
+                unusable.add(place, error)
     where = ", ".join(map(str, paths))
-    if problems:
-        raise _explained(problems, rows)
+    unusable.require_few(rows)
     if len(layouts) > 1:
         places = "; ".join(f"{layout} from {place}" for layout, place in layouts.items())
         raise DataError(
@@ -151,7 +152,8 @@ def read_conversations(paths: Sequence[str | Path], *, progress: Progress = SILE
     if not found:
         raise DataError("there is no conversation here", where=where, hint=_KINDS_HINT)
     items = sorted(found.values(), key=lambda item: item.id)
-    return Conversations(items, next(iter(layouts)), tuple(map(str, paths)), rows - len(items))
+    repeated, remarks = rows - len(unusable) - len(items), tuple(unusable.remarks("conversations"))
+    return Conversations(items, next(iter(layouts)), tuple(map(str, paths)), repeated, remarks)
 
 
 def messages_from(rows: Sequence[Mapping[str, Any] | Message]) -> tuple[Message, ...]:
@@ -346,12 +348,3 @@ def _array(path: Path, reader: EncodedReader) -> Iterator[tuple[int, dict[str, A
 
 def _told(rejection: Rejection) -> str:
     return f"{rejection.reason}{f' ({rejection.excerpt})' if rejection.excerpt else ''}"
-
-
-def _explained(problems: Sequence[tuple[str, str, str]], rows: int) -> DataError:
-    place, problem, hint = problems[0]
-    if len(problems) > 1:
-        others = ", ".join(place for place, _, _ in problems[1:_SHOWN_ROWS])
-        more = f" and {len(problems) - _SHOWN_ROWS:,} more" if len(problems) > _SHOWN_ROWS else ""
-        problem += f"; {len(problems):,} of {rows:,} rows cannot be used, also {others}{more}"
-    return DataError(problem, where=place, hint=hint or None)

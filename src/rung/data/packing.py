@@ -91,17 +91,18 @@ def encode_conversations(
     tokenizer: Tokenizer,
     *,
     context_length: int,
+    base_length: int,
     overlong: Overlong = "refuse",
     progress: Progress = SILENT,
 ) -> EncodedConversations:
     """Render all conversations; those of more than `context_length` + 1 tokens are treated as `overlong` says.
 
     (The last token of an example is only ever predicted, so it needs no place in a row.) A conversation whose answers
-    all lie beyond the cut is left out too. Raises DataError when one is too long and that is not allowed, or when
-    nothing to learn is left.
+    all lie beyond the cut is left out too. `base_length`: the longest context that the base reads. Raises DataError
+    when a conversation is too long and that is not allowed, or when nothing to learn is left.
     """
     rendered, kept = [], []
-    long = unlearned = longest = 0
+    long = cut_off = unlearned = longest = 0
     with progress.task("rendering conversations", len(conversations), "conversations") as advance:
         for number, conversation in enumerate(conversations):
             tokens = template.render_tokens(conversation.messages, tokenizer)
@@ -111,7 +112,11 @@ def encode_conversations(
                 long += 1
                 if overlong != "cut":
                     continue
+                had_answer = any(tokens.assistant[1:])
                 tokens = RenderedTokens(tokens.ids[: context_length + 1], tokens.assistant[: context_length + 1])
+                if had_answer and not any(tokens.assistant[1:]):
+                    cut_off += 1
+                    continue
             if not any(tokens.assistant[1:]):
                 unlearned += 1
                 continue
@@ -121,22 +126,38 @@ def encode_conversations(
         raise DataError(
             f"{long:,} of {len(conversations):,} conversations have more tokens than a row's {context_length:,}; the "
             f"longest has {longest:,}",
-            hint="give a longer context (--set training.context_length=N), or say what to do with them: "
+            hint=f"{longer_context(context_length, base_length)}, or say what to do with them: "
             "--set data.overlong=drop or cut",
         )
     remarks = []
     if long:
         done = "left out" if overlong == "drop" else "cut to their beginning"
         remarks.append(f"{long:,} conversations of more than {context_length:,} tokens were {done}")
+    if cut_off:
+        remarks.append(f"{cut_off:,} conversations were left out: their answers lay beyond the cut")
     if unlearned:
-        remarks.append(f"{unlearned:,} conversations were left out: no token of an answer is left to learn")
+        remarks.append(f"{unlearned:,} conversations were left out: the template marks no token of an answer in them")
+    if not rendered and long:
+        raise DataError(
+            f"no token is left to learn: {remarks[0]}{', before any answer' if cut_off else ''}; the longest has "
+            f"{longest:,}",
+            where=template.where,
+            hint=f"{longer_context(context_length, base_length)}, or shorter conversations",
+        )
     if not rendered:
         raise DataError(
-            "no token is left to learn: no conversation has an answer within the context",
+            "no token is left to learn: the template marks none in these conversations as the assistant's",
             where=template.where,
-            hint="look at the template's marks, and at the length of conversations",
+            hint="look at the template's {% generation %} marks, or give another: --set data.template=chatml",
         )
     return EncodedConversations(TokenExamples.of(rendered), kept, remarks)
+
+
+def longer_context(context_length: int, base_length: int) -> str:
+    """What to do where a context is too short: it can be made longer, up to what the base reads."""
+    if context_length < base_length:
+        return f"give a longer context (--set training.context_length=N, up to {base_length:,})"
+    return f"give a base with a longer context, this one reads {base_length:,} tokens"
 
 
 def best_fit(lengths: Ints, capacity: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rung.data.chat_template import ChatTemplate
 from rung.data.order import SampleOrder
-from rung.data.packing import PackedRows, TokenExamples
+from rung.data.packing import PackedRows, TokenExamples, longer_context
 from rung.data.preferences import Preference
 from rung.data.tokenizer import Tokenizer
 from rung.errors import DataError
@@ -62,12 +62,14 @@ def encode_pairs(
     tokenizer: Tokenizer,
     *,
     context_length: int,
+    base_length: int,
     progress: Progress = SILENT,
 ) -> EncodedPairs:
     """Render both answers of each pair; of the tokens, those of the answer alone are judged.
 
     A pair of which one side has more than `context_length` + 1 tokens is left out: cut answers would be compared by
-    how they begin. Raises DataError when none is left, and as the template does.
+    how they begin. `base_length`: the longest context that the base reads. Raises DataError when none is left, and as
+    the template does.
     """
     rendered, kept = [], []
     with progress.task("rendering pairs", len(pairs), "pairs") as advance:
@@ -80,7 +82,7 @@ def encode_pairs(
     if not kept:
         raise DataError(
             f"no pair fits the context of {context_length:,} tokens",
-            hint="give shorter pairs, or a longer context: --set training.context_length=N",
+            hint=f"{longer_context(context_length, base_length)}, or shorter pairs",
         )
     rows = PairRows(TokenExamples.of(rendered), pad_token_id=tokenizer.eos_token_id)
     return EncodedPairs(rows, kept, len(pairs) - len(kept))

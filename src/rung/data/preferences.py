@@ -6,14 +6,13 @@
                                           or Anthropic's text with "\n\nHuman:" and "\n\nAssistant:" before each turn
 
 Nothing is repaired by guessing. Large sets of preferences hold some rows that say nothing (equal answers, an empty
-one): these are left out and counted, and many of them are an error.
+one): these are left out and named, and many of them are an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,11 +29,11 @@ from rung.data.conversations import (
     require_turns,
     text_value,
 )
+from rung.data.unusable import UnusableRows
 from rung.errors import DataError
 from rung.progress import SILENT, Progress
 
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
-_MOST_UNUSABLE = 0.05
 _LAYOUTS = (
     "prompt, chosen and rejected; instruction, chosen and rejected; or chosen and rejected as whole conversations"
 )
@@ -87,14 +86,13 @@ class PreferenceSplit:
 
 
 def read_preferences(paths: Sequence[str | Path], *, progress: Progress = SILENT) -> Preferences:
-    """Read the preferences of all `paths`. What cannot be used is left out and counted by reason.
+    """Read the preferences of all `paths`. What cannot be used is left out and named.
 
     Raises DataError: a file is missing or damaged, more than 5 % of the rows cannot be used (the first is explained),
     nothing is left.
     """
     found: dict[str, Preference] = {}
-    unusable: Counter[str] = Counter()
-    first: DataError | None = None
+    unusable = UnusableRows()
     rows = 0
     for path in map(Path, paths):
         for place, row in json_rows(path, progress):
@@ -105,16 +103,12 @@ def read_preferences(paths: Sequence[str | Path], *, progress: Progress = SILENT
                 one = _preference(row)
                 found[one.id] = one
             except DataError as error:
-                first = first or DataError(error.problem, where=place, hint=error.hint)
-                unusable[error.problem] += 1
-    bad = unusable.total()
-    if first is not None and (bad > _MOST_UNUSABLE * rows or not found):
-        told = f"{first.problem} ({bad:,} of {rows:,} rows cannot be used)"
-        raise DataError(told, where=first.where, hint=first.hint)
+                unusable.add(place, error)
+    unusable.require_few(rows)
     if not found:
         raise DataError("there is no pair here", where=", ".join(map(str, paths)), hint=f"give {_LAYOUTS}")
-    remarks = [f"{count:,} pairs left out: {problem}" for problem, count in unusable.most_common()]
-    if repeated := rows - bad - len(found):
+    remarks = unusable.remarks("pairs")
+    if repeated := rows - len(unusable) - len(found):
         remarks.append(f"{repeated:,} repeated pairs left out")
     items = sorted(found.values(), key=lambda item: item.id)
     return Preferences(items, tuple(remarks), tuple(map(str, paths)))
@@ -154,7 +148,8 @@ def split_preferences(
         return Preferences([one for one in source.items if one.preferred.id in chosen], (), source.files)
 
     parts = of(cut.train, None), of(cut.valid, valid), of(cut.test, test)
-    return PreferenceSplit(*parts, [*preferences.remarks, *cut.remarks])
+    told = [remark for given in (preferences, valid, test) if given is not None for remark in given.remarks]
+    return PreferenceSplit(*parts, [*told, *cut.remarks])
 
 
 def _preference(row: Mapping[str, Any]) -> Preference:

@@ -73,7 +73,7 @@ def test_the_objective_by_hand(talker: Path, pairs: Path, length_normalised: boo
     base = open_base(talker)
     net = base.network()
     some = read_preferences([pairs]).items[:3]
-    rows = encode_pairs(some, base.template, base.tokenizer, context_length=150).rows
+    rows = encode_pairs(some, base.template, base.tokenizer, context_length=150, base_length=150).rows
     reference = np.random.default_rng(0).normal(size=(3, 2)) - 5
     batch = PairBatches(rows, reference).batch(np.arange(3))
     found = DirectPreference(0.3, length_normalised=length_normalised)(net, batch)
@@ -100,7 +100,9 @@ def test_the_objective_by_hand(talker: Path, pairs: Path, length_normalised: boo
 def test_two_answers_may_be_longer_together_than_the_context(talker: Path) -> None:
     base = open_base(talker)
     pair = Preference((Message("user", "sun moon"),), "sun " * 22, "moon " * 18)
-    rows = encode_pairs([pair], base.template, base.tokenizer, context_length=base.context_length).rows
+    rows = encode_pairs(
+        [pair], base.template, base.tokenizer, context_length=(size := base.context_length), base_length=size
+    ).rows
     assert rows.examples.lengths.sum() > base.context_length
     batch = PairBatches(rows, np.zeros((1, 2))).batch(np.arange(1))
     assert torch.isfinite(DirectPreference()(base.network(), batch).total)

@@ -20,6 +20,7 @@ from rung.nets.lora import LoraConfig
 from rung.objectives.answers import AnswerTokens, answer_logprobs
 from rung.objectives.next_token import NextToken
 from rung.progress import Highlighted, SilentProgress
+from rung.runfolder import write_json
 from rung.tasks.chat.measuring import ANSWER_LOSS, TURNS_ENDED, answer_losses
 from rung.tasks.chat.preflight import preflight
 from rung.tasks.chat.preparation import open_base, prepare
@@ -130,6 +131,17 @@ def test_lora_leaves_the_base_and_improves_on_it(tuned: Tuned, talks: Path, tmp_
     assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
 
 
+def test_an_encoder_is_told_that_it_cannot_chat(tmp_path: Path) -> None:
+    """Before anything is read of its tokenizer, which names no end of a text."""
+    write_json(tmp_path / "config.json", {"model_type": "bert"})
+    with pytest.raises(UsageError, match=r"the kind bert \(encoders\) cannot be tuned to chat") as caught:
+        open_base(tmp_path)
+    assert "give a decoder" in (caught.value.hint or "")
+    write_json(tmp_path / "config.json", {"model_type": "mamba"})
+    with pytest.raises(RunFolderError, match="'mamba' is not supported"):
+        open_base(tmp_path)
+
+
 def test_lora_cannot_teach_new_tokens(base: Path, talks: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="LoRA trains no embeddings"):
         start(base, talks, tmp_path / "run", steps=2, method=LORA)
@@ -177,6 +189,15 @@ class Listening(SilentProgress):
 
     def say(self, message: str) -> None:
         self.said.append(message)
+
+
+def test_targets_that_are_not_there_are_refused_before_anything_is_shown(
+    tuned: Tuned, talks: Path, tmp_path: Path
+) -> None:
+    listening, method = Listening(), TuningMethod("lora", LoraConfig(target_modules=("nonsense",)))
+    with pytest.raises(UsageError, match="nonsense"):
+        start(tuned.run, talks, tmp_path / "run", steps=2, method=method, progress=listening)
+    assert not listening.said
 
 
 def test_three_examples_are_shown_with_what_is_learned(base: Path, talks: Path) -> None:

@@ -86,7 +86,12 @@ def prepare_pairs(recipe: PreferenceRecipe, progress: Progress) -> tuple[Prefere
     limit = min(recipe.training.context_length or base.context_length, base.context_length)
     encoded = {
         part: encode_pairs(
-            getattr(split, part).items, base.template, base.tokenizer, context_length=limit, progress=progress
+            getattr(split, part).items,
+            base.template,
+            base.tokenizer,
+            context_length=limit,
+            base_length=base.context_length,
+            progress=progress,
         )
         for part in PARTS
     }

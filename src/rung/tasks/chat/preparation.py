@@ -24,6 +24,7 @@ from rung.data.packing import EncodedConversations, PackedRows, encode_conversat
 from rung.data.special_tokens import with_special_tokens
 from rung.data.tokenizer import Tokenizer
 from rung.errors import TokenizerError, UsageError
+from rung.nets.architectures import FAMILIES, unsupported
 from rung.nets.decoder import CausalLM
 from rung.nets.pretrained import read_config_file
 from rung.nets.vocabulary_growth import grow_vocabulary
@@ -68,12 +69,6 @@ class ChatBase:
     def network(self) -> CausalLM:
         """The network in float32, with rows for new tokens."""
         net = open_language_model(self.folder)
-        if not hasattr(net, "lm_head") or str(net.config.model_type).startswith("rung-"):
-            raise UsageError(
-                f"a network of the kind {net.config.model_type} cannot be tuned to chat",
-                where=str(self.folder),
-                hint="give a decoder: rung train TEXT, or an open one such as smollm2",
-            )
         grown: CausalLM = grow_vocabulary(net, known=self.known_tokens, wanted=self.tokenizer.vocab_size)
         return grown
 
@@ -82,9 +77,10 @@ def open_base(base: str | Path, *, template: str | None = None) -> ChatBase:
     """A base for chat: its own template, else ChatML; or the one that `template` names ("chatml", or a file).
 
     ChatML brings its special tokens along; a base's own template must find its tokens in the tokenizer.
-    Raises TokenizerError or RunFolderError.
+    Raises UsageError when it is no decoder, TokenizerError or RunFolderError.
     """
     folder = resolve_base(base)
+    _require_decoder(folder)
     tokenizer = Tokenizer.load(folder)
     own = find_template(folder)
     source = _read_template(Path(template)) if template not in (None, _CHATML) else own
@@ -95,6 +91,21 @@ def open_base(base: str | Path, *, template: str | None = None) -> ChatBase:
     made = ChatTemplate(source, named_special_tokens(folder), where=where)
     require_special_tokens(made, tokenizer)
     return ChatBase(folder, tokenizer, made, known)
+
+
+def _require_decoder(folder: Path) -> None:
+    """Raise UsageError for a network that does not write one token after the other."""
+    kind = read_config_file(folder).get("model_type")
+    if kind in FAMILIES["decoders"]:
+        return
+    family = next((family for family, kinds in FAMILIES.items() if kind in kinds), None)
+    if family is None:
+        raise unsupported(str(kind), str(folder))
+    raise UsageError(
+        f"a network of the kind {kind} ({family}) cannot be tuned to chat",
+        where=str(folder),
+        hint="give a decoder: rung train TEXT, or an open one such as smollm2",
+    )
 
 
 def _read_template(path: Path) -> str:
@@ -163,6 +174,7 @@ def prepare(recipe: ChatRecipe, progress: Progress) -> tuple[ChatRecipe, Prepare
             base.template,
             base.tokenizer,
             context_length=limit,
+            base_length=base.context_length,
             overlong=recipe.data.overlong,
             progress=progress,
         )

@@ -53,9 +53,10 @@ class ChatTuning(ChatModelTuning[ChatRecipe, ChatTuned]):
 
     def plan(self, seconds: float | None) -> ChatPlan:
         """Fill the gaps of the recipe, after three examples of what will be learned."""
+        net = tuned_network(self.base, self.recipe)  # first: it refuses targets of LoRA that are not there
         for example in preflight(self.prepared.rows["train"].examples, self.base.tokenizer):
             self.session.progress.say(example)
-        return make_plan(self.recipe, self.prepared, tuned_network(self.base, self.recipe), seconds=seconds)
+        return make_plan(self.recipe, self.prepared, net, seconds=seconds)
 
     @property
     def steps_per_epoch(self) -> float:
