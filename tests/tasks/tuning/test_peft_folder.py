@@ -11,6 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import rung
@@ -19,7 +20,8 @@ from rung.data.text_encoder import TextEncoder, train_byte_pairs
 from rung.data.wordpiece import train_wordpieces
 from rung.errors import RunFolderError, RungWarning
 from rung.nets.decoder import CausalLM
-from rung.tasks.bases import resolve_base
+from rung.tasks.bases import base_record, resolve_base
+from rung.tasks.rewriting.rewriter import open_encoder_decoder
 
 # peft asks transformers in ways that it will change, and remarks on folders that it cannot find on the hub.
 pytestmark = [
@@ -54,7 +56,7 @@ def base_of(kind: str, folder: Path) -> Any:
 
 def adapted(model: Any, folder: Path, task_type: str, **settings: Any) -> Any:
     """`model` with a random adapter that peft saved in `folder`."""
-    wanted = peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type=task_type, **settings)
+    wanted = peft.LoraConfig(r=4, lora_alpha=8, task_type=task_type, **{"target_modules": "all-linear", **settings})
     theirs: Any = peft.get_peft_model(model, wanted)
     theirs.eval()
     generator = torch.Generator().manual_seed(1)
@@ -94,6 +96,9 @@ def test_commands_open_it_with_one_remark(llama: tuple[Any, Path], tmp_path: Pat
     asked = CliRunner().invoke(app, ["generate", str(folder), "the cat", "--max-tokens", "3", "--temperature", "0"])
     assert asked.exit_code == 0, asked.output
     assert asked.stderr.count("Remark: the adapter does not tell its base by hash") == 1
+    (tmp_path / "text.txt").write_text("the cat sat on the mat")
+    measured = CliRunner().invoke(app, ["eval", str(folder), str(tmp_path / "text.txt")])
+    assert measured.exit_code == 0, measured.output
     chat = CliRunner().invoke(app, ["chat", str(folder), "--message", "hello"])
     assert "chat template" in chat.stderr  # the network opens; this base has no template
     out = tmp_path / "merged"
@@ -132,6 +137,59 @@ def test_a_classifier_gives_pefts_probabilities(kind: str, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore::rung.errors.RungWarning")
+def test_a_tagger_gives_pefts_scores(tmp_path: Path) -> None:
+    base_of("BertModel", tmp_path / "base")
+    start = transformers.BertForTokenClassification.from_pretrained(tmp_path / "base", num_labels=5)
+    theirs = adapted(start, tmp_path / "adapter", "TOKEN_CLS", target_modules=["query", "value"])
+    model = rung.load(tmp_path / "adapter")
+    assert isinstance(model, rung.Tagger)
+    ids = torch.arange(5, 16)[None]
+    with torch.inference_mode():
+        found = model.net({"input_ids": ids})
+        torch.testing.assert_close(found, theirs(input_ids=ids).logits, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::rung.errors.RungWarning")
+def test_an_encoder_decoder_gives_pefts_scores(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+    config: Any = transformers.T5Config(vocab_size=64, **sizes)  # type: ignore[arg-type]
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "base")
+    start = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    theirs = adapted(start, tmp_path / "adapter", "SEQ_2_SEQ_LM")
+    net: Any = open_encoder_decoder(resolve_base(tmp_path / "adapter")).eval()
+    ids = torch.arange(5, 16)[None]
+    with torch.inference_mode():
+        expected = theirs(input_ids=ids, decoder_input_ids=ids).logits
+        torch.testing.assert_close(net(ids, ids), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::rung.errors.RungWarning")
+def test_a_head_that_peft_did_not_keep_is_the_bases(tmp_path: Path) -> None:
+    encoder = train_wordpieces(_TEXTS, vocab_size=120)
+    sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64, "num_labels": 3}
+    torch.manual_seed(7)
+    config: Any = transformers.DistilBertConfig(vocab_size=encoder.vocab_size, **sizes)  # type: ignore[arg-type]
+    transformers.DistilBertForSequenceClassification(config).save_pretrained(tmp_path / "base")
+    encoder.save(tmp_path / "base", model_max_length=64)
+    start = transformers.DistilBertForSequenceClassification.from_pretrained(tmp_path / "base")
+    theirs = adapted(start, tmp_path / "adapter", "SEQ_CLS", target_modules=["q_lin", "v_lin"])
+    parameters = dict(theirs.named_parameters())
+    for name, parameter in parameters.items():  # as if `pre_classifier` had not been trained
+        if "pre_classifier.modules_to_save" in name:
+            parameter.data = parameters[name.replace("modules_to_save.default", "original_module")].data
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: t for name, t in load_file(file).items() if "pre_classifier" not in name}, file)
+    model = rung.load(tmp_path / "adapter")
+    assert isinstance(model, rung.Classifier)
+    ids = torch.from_numpy(encoder.encode(["the cat ran"]).ids)[None].long()
+    with torch.inference_mode():
+        expected = theirs(input_ids=ids).logits.double().softmax(1)
+    found = torch.from_numpy(model.predict(["the cat ran"]).probabilities)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::rung.errors.RungWarning")
 def test_the_adapters_own_tokenizer_wins(llama: tuple[Any, Path], tmp_path: Path) -> None:
     _, folder = llama
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -156,6 +214,28 @@ def test_a_base_that_was_moved(llama: tuple[Any, Path], tmp_path: Path) -> None:
     both = tmp_path / "elsewhere" / "adapter"
     folder.rename(both)
     assert isinstance(rung.load(both), rung.LanguageModel)
+
+
+@pytest.mark.filterwarnings("ignore::rung.errors.RungWarning")
+def test_a_fetched_base_is_found_by_its_name_on_the_hub(
+    llama: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "org").mkdir(parents=True)
+    (tmp_path / "base").rename(tmp_path / "models" / "org" / "tiny")
+    settings = json.loads((llama[1] / "adapter_config.json").read_text())
+    (llama[1] / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": "org/tiny"}))
+    monkeypatch.chdir(tmp_path)
+    model = rung.load("adapter")
+    assert isinstance(model, rung.LanguageModel)
+    record = base_record(model.folder)
+    assert (record["name"], record["origin"]) == ("adapter", str(llama[1]))
+
+
+def test_an_encoder_without_a_head_is_refused(tmp_path: Path) -> None:
+    adapted(base_of("BertModel", tmp_path / "base"), tmp_path / "adapter", "FEATURE_EXTRACTION")
+    with pytest.raises(RunFolderError, match="not for FEATURE_EXTRACTION") as caught:
+        rung.load(tmp_path / "adapter")
+    assert "merge_and_unload" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from rung.nets.quantized import restore_layers
 from rung.nets.sentence_folder import body_folder
 from rung.runfolder import write_json, write_text
 from rung.tasks.bases import HUB_NAME, KNOWN_BASES, resolve_base, weights_sha256
+from rung.tasks.run import lacks_its_base
 from rung.tasks.tuning.method import NEW_HEADS, TuningMethod, freeze_and_store
 from rung.training.checkpoint import CHECKPOINTS
 
@@ -109,7 +110,7 @@ def locate_base(folder: Path, origin: str, name: str) -> Path:
     except RunFolderError as error:
         if Path(origin).exists():  # and is damaged
             raise
-        if beside.exists() and beside != home:
+        if beside.exists() and not lacks_its_base(beside):
             return resolve_base(beside)
         can_be_had = origin in KNOWN_BASES or HUB_NAME.fullmatch(origin)
         bring = f"bring it back, or put it (a link will do) at {beside}"

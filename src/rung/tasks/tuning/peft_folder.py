@@ -15,6 +15,7 @@ from rung.data.cache import cache_folder, note_use
 from rung.data.text_encoder import TextEncoder
 from rung.errors import RunFolderError
 from rung.nets.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_adapter_config, trained_beside
+from rung.nets.encoder_names import NAMES as ENCODERS
 from rung.nets.label_names import named_labels
 from rung.nets.pretrained import CONFIG, GENERATION_CONFIG, read_config_file
 from rung.nets.sentence_folder import body_folder
@@ -35,11 +36,9 @@ def completed(folder: Path) -> Path:
 
     RunFolderError when the base is not here, or the adapter asks for what is not known here.
     """
-    lora = read_adapter_config(folder)
+    read_adapter_config(folder)  # what it asks for that is not known is told first
     origin = _origin(folder)
-    home = folder.resolve()
-    beside = home.parent / Path(origin).name
-    if lacks_its_base(Path(origin)) or (beside != home and lacks_its_base(beside)):
+    if lacks_its_base(Path(origin)):
         raise RunFolderError(
             f"the base of this adapter, {origin}, is an adapter itself",
             where=str(folder / ADAPTER_CONFIG),
@@ -56,22 +55,30 @@ def completed(folder: Path) -> Path:
     if made.is_dir():
         note_use(made)
         return made
-    config = _config(folder, base)
-    own = {name: folder for name in (GENERATION_CONFIG, *TOKENIZER) if (folder / name).is_file()}
-    with new_folder(made) as writing:
-        write_json(writing / CONFIG, config)
-        write_json(writing / ADAPTER_CONFIG, read_json(folder / ADAPTER_CONFIG))
-        if (folder / ADAPTER_WEIGHTS).is_file():  # otherwise whoever reads them tells what is there instead
-            (writing / ADAPTER_WEIGHTS).symlink_to((folder / ADAPTER_WEIGHTS).resolve())
-        copy_files(folder if TOKENIZER[0] in own else base, writing, TOKENIZER)
-        copy_files(own.get(GENERATION_CONFIG, base), writing, [GENERATION_CONFIG])
-        noted = {"name": folder.resolve().name, "origin": str(folder.resolve()), "licence": licence_of(folder)}
-        write_json(writing / RECORD, noted | {"source": "adapter of peft"})
-        method = TuningMethod("lora", lora=lora).to_json()
-        recorded = {"name": origin, "origin": origin_of(base)}
-        write_json(writing / TUNED, {"tuned_version": TUNED_VERSION, "method": method, "base": recorded})
-        _name_padding(writing, config)
+    try:
+        with new_folder(made) as writing:
+            _fill(writing, folder, base, origin)
+    except RunFolderError:
+        if not made.is_dir():  # another process was not quicker
+            raise
     return made
+
+
+def _fill(writing: Path, folder: Path, base: Path, origin: str) -> None:
+    lora, config = read_adapter_config(folder), _config(folder, base)
+    write_json(writing / ADAPTER_CONFIG, read_json(folder / ADAPTER_CONFIG))
+    if (folder / ADAPTER_WEIGHTS).is_file():  # otherwise whoever reads them tells what is there instead
+        (writing / ADAPTER_WEIGHTS).symlink_to((folder / ADAPTER_WEIGHTS).resolve())
+    copy_files(folder if (folder / TOKENIZER[0]).is_file() else base, writing, TOKENIZER)
+    copy_files(folder if (folder / GENERATION_CONFIG).is_file() else base, writing, [GENERATION_CONFIG])
+    if "id2label" in config and config.get("pad_token_id") is None:  # by it the last token of a text is found
+        config["pad_token_id"] = TextEncoder.load(writing).pad_token_id
+    write_json(writing / CONFIG, config)
+    noted = {"name": folder.resolve().name, "origin": str(folder.resolve()), "licence": licence_of(folder)}
+    write_json(writing / RECORD, noted | {"source": "adapter of peft"})
+    recorded = {"name": origin, "origin": origin_of(base)}
+    method = TuningMethod("lora", lora=lora).to_json()
+    write_json(writing / TUNED, {"tuned_version": TUNED_VERSION, "method": method, "base": recorded})
 
 
 def _origin(folder: Path) -> str:
@@ -99,13 +106,19 @@ def _config(folder: Path, base: Path) -> dict[str, Any]:
     config = read_config_file(folder if (folder / CONFIG).is_file() else base)
     task_type = read_json(folder / ADAPTER_CONFIG).get("task_type")
     if task_type not in _HEADED:
+        if config["model_type"] in ENCODERS:
+            raise RunFolderError(
+                f"adapters on an encoder are opened for classes of texts or tokens, not for {task_type}",
+                where=str(folder / ADAPTER_CONFIG),
+                hint="merge it into its base with peft (merge_and_unload), and use that model",
+            )
         return config
     named = config.get("architectures")
     family = _FAMILY.fullmatch(str(named[0])) if isinstance(named, list) and named else None
     if family is None:
         raise RunFolderError(f"{CONFIG} names no architecture for this adapter's head", where=str(base / CONFIG))
     beside = trained_beside(folder)
-    counts = [shape[0] for name, shape in beside.items() if name.endswith(_LAST_LAYERS)]
+    counts = [shape[0] for name, shape in beside.items() if name in _LAST_LAYERS]
     names = named_labels(config, where=str(base / CONFIG)) or ()
     if counts and len(names) != counts[0]:
         names = tuple(f"LABEL_{number}" for number in range(counts[0]))
@@ -115,11 +128,3 @@ def _config(folder: Path, base: Path) -> dict[str, Any]:
         "id2label": {str(number): name for number, name in enumerate(names)},
         "label2id": {name: number for number, name in enumerate(names)},
     }
-
-
-def _name_padding(folder: Path, config: dict[str, Any]) -> None:
-    """By the token of padding transformers finds the last token of a text; without one in the settings, the
-    tokenizer's.
-    """
-    if "id2label" in config and config.get("pad_token_id") is None:
-        write_json(folder / CONFIG, {**config, "pad_token_id": TextEncoder.load(folder).pad_token_id})
