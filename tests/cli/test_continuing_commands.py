@@ -61,7 +61,7 @@ def summary(folder: Path) -> ContinuedSummary:
         sample="",
         plan={},
         task_scores=(
-            Change("reviews.csv", share(0.50), share(0.58), share(0.08), majority=0.625),
+            Change("/where/films/reviews.csv", share(0.50), share(0.58), share(0.08), majority=0.625),
             Change("gone.csv", share(0.40), untold, untold, majority=0.5),
         ),
         changes=(Change("new text", before, after, change), Change("old text", before, missing, missing)),
@@ -99,7 +99,13 @@ def test_wishes_are_handed_on_and_the_report_is_shown(run: Path, monkeypatch: py
     assert (seen["replay"], seen["penalty"], seen["steps"]) == (0.1, 2.0, 5)
     assert seen["overrides"] == {"training.learning_rate": 0.001}
     assert (seen["tasks"], seen["target"]) == ([Path("reviews.csv"), Path("gone.csv")], "stars")
-    for told in ("Task scores", "0.580", "+0.080", "[+0.060, +0.100]  120", "0.625", "the table has changed"):
+    for told in (
+        "Task scores",
+        "  films/reviews.csv  0.625",
+        "+0.080",
+        "[+0.060, +0.100]  120",
+        "the table has changed",
+    ):
         assert told in result.stdout
     for told in ("Gained and lost", "-0.600", "not measured", "12.0%", "Drift", "thou", "--replay 0.1"):
         assert told in result.stdout

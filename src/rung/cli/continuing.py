@@ -50,13 +50,14 @@ def _show_task_scores(console: Console, scores: Sequence[Change]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("", "", "guess", "before", "after", "change", "", "items", style="dim")
     for change in scores:
-        name, guess = Text(change.name), Text(f"{change.majority:.3f}", "dim")
+        name, guess = Text(change.short_name), Text(f"{change.majority:.3f}", "dim")
+        after = "-" if change.after.value is None else _value(change.after)  # why is told below the table
         told = _told(change, fewer_is_better=False)
-        table.add_row("", name, guess, _value(change.before), _value(change.after), *told)
+        table.add_row("", name, guess, _value(change.before), after, *told)
     console.print(table)
     for change in scores:
         if change.after.not_measured:
-            console.print(Text(f"not measured: {change.name} ({change.after.not_measured})", "dim"))
+            console.print(Text(f"not measured: {change.short_name} ({change.after.not_measured})", "dim"))
 
 
 def _told(change: Change, *, fewer_is_better: bool = True) -> tuple[Text, Text, Text]:

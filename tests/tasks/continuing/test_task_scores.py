@@ -149,7 +149,7 @@ def test_report_card_and_results_tell_them(carried: ContinuedSummary, asked: Pat
     stored = json.loads((carried.run / "results.json").read_text(encoding="utf-8"))["continued"]
     assert stored["task_scores"] == json.loads(json.dumps([told]))
     card = (carried.run / "README.md").read_text(encoding="utf-8")
-    assert f"| {asked} | {told['before']['value']:.4f} [" in card
+    assert f"| {asked.parent.name}/{asked.name} | {told['before']['value']:.4f} [" in card
 
 
 def interrupted(run: Path, copy: Path) -> Path:
@@ -205,7 +205,7 @@ def test_longer_trainings_ask_about_more_items_and_none_that_does_not_fit(parent
     assert f"{most.too_long} more do not fit" in most.line()
 
 
-def test_asking_is_taken_off_the_clock(parent: Path, new: Path, asked: Path, folder: Path) -> None:
+def test_measuring_is_taken_off_the_clock(parent: Path, new: Path, asked: Path, folder: Path) -> None:
     seen: dict[str, float] = {}
     now = time.monotonic()
 

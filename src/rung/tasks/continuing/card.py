@@ -79,8 +79,8 @@ text: {asked.replay:.0%} of the rows; pull towards the parent's weights: {asked.
 
 
 def _row(change: Change) -> str:
-    cells = (change.name, _value(change.before), _value(change.after), _value(change.change), f"{change.change.n:,}")
-    return f"| {' | '.join(cells)} |"
+    values = " | ".join(map(_value, (change.before, change.after, change.change)))
+    return f"| {change.short_name} | {values} | {change.change.n:,} |"
 
 
 def _value(record: Record) -> str:

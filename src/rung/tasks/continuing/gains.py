@@ -74,6 +74,11 @@ class Change:
     change: Record
     majority: float | None = None
 
+    @property
+    def short_name(self) -> str:
+        """`name`, of a longer path only the last folder and the file: for people, and for a card that is handed on."""
+        return "/".join(Path(self.name).parts[-2:])
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         found = {key: getattr(self, key).model_dump(mode="json") for key in ("before", "after", "change")}

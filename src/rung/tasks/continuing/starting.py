@@ -114,9 +114,9 @@ def carry_on(
                 },
             )
             training = ContinuedTraining(Run.open(out), ready.text, session, old=ready.old, asked=wish.asked)
-            asking = training.measure_before(ready.drift, ready.not_measured, ready.plan.tasks)
+            measuring = training.measure_before(ready.drift, ready.not_measured, ready.plan.tasks)
             if deadline is not None:
-                deadline -= asking  # the same is asked again after training
+                deadline -= measuring  # the same is measured again after training
         session.world.wait_for_all()
         return _opened(Run.open(out), session).train(deadline=deadline)
 

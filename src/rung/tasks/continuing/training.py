@@ -70,11 +70,12 @@ class ContinuedTraining(TextTraining):
     ) -> float:
         """Measure the parent on what is held out, and keep that in the run folder: before the first step.
 
-        Returns the seconds that `tasks` took: asking again after training takes as long.
+        Returns the seconds that it took: measuring again after training takes as long.
         """
-        net, progress = self._network(None).eval(), self.session.progress
+        began, progress = time.monotonic(), self.session.progress
+        net = self._network(None).eval()
         measured = {one.name: one.measure(net, progress) for one in self._held_out()}
-        began, scored = time.monotonic(), {}
+        scored = {}
         if tasks:
             model = LocalModel(parent_model(self.run.header["parent"]))
             scored = {one.table.name: score_items(model, one.items, progress) for one in tasks}
