@@ -162,7 +162,6 @@ def test_a_label_that_training_never_saw_is_left_out_and_told(data: Path, tmp_pa
         (["--price", "1/2"], ("--price and --spend-at-most are for a model to prompt", "--llm")),
         (["--llm", "http://127.0.0.1:9/v1#x", "--price", "cheap"], ("price", "cheap")),
         (["--llm", "http://127.0.0.1:9/v1#x", "--spend-at-most", "1"], ("price",)),
-        (["--llm", "no-such-folder"], ("no-such-folder",)),
     ],
 )
 def test_wishes_that_contradict_or_make_no_sense(
@@ -170,6 +169,12 @@ def test_wishes_that_contradict_or_make_no_sense(
 ) -> None:
     given = [str(data) if option == "DATA" else option for option in options]
     refused(compare(data, tmp_path / "out", *given), 2, *told)
+
+
+def test_a_model_to_prompt_that_is_not_there_is_told_as_any_other_model(data: Path, tmp_path: Path) -> None:
+    for option in ("--llm", "--base"):
+        told = compare(data, tmp_path / "out", option, "no-such-folder")
+        refused(told, 1, "there is no base 'no-such-folder'", "no folder and no file is called so")
 
 
 def test_output_folders_that_cannot_be_used(data: Path, finished: tuple[Path, Result], tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ def compare(
         ),
     ] = None,
     llm: Annotated[
-        list[str] | None, typer.Option("--llm", metavar="URL|DIR", help="A model to prompt: endpoint or folder.")
+        list[str] | None,
+        typer.Option("--llm", metavar="URL|BASE", help="A model to prompt: endpoint, folder, .gguf or name."),
     ] = None,
     price: Annotated[
         str | None, typer.Option("--price", metavar="IN/OUT", help="Per million tokens, for cost per 1,000 items.")
@@ -241,21 +242,14 @@ def _prompted(targets: list[str] | tuple[str, ...], price: str | None, spend_at_
         if price is not None or spend_at_most is not None:
             raise UsageError("--price and --spend-at-most are for a model to prompt", hint="name one with --llm")
         return []
+    from rung.tasks.bases import find_model
     from rung.tasks.prompting.costs import Price
     from rung.tasks.prompting.prompted import PromptedRung
-    from rung.tasks.prompting.target import parse_target
 
-    for target in targets:
-        where = parse_target(target)
-        if isinstance(where, Path) and not where.is_dir():
-            raise UsageError(
-                "there is no such folder",
-                where=f"--llm {target}",
-                hint="give a folder, or a URL: http://127.0.0.1:8000/v1",
-            )
+    places = [target if "://" in target else str(find_model(target)) for target in targets]
     parsed = None if price is None else Price.parse(price)
     names = ["prompted"] if len(targets) == 1 else [f"prompted-{number}" for number in range(1, len(targets) + 1)]
     return [
-        PromptedRung(target, name=name, price=parsed, max_cost=spend_at_most)
-        for target, name in zip(targets, names, strict=True)
+        PromptedRung(place, name=name, price=parsed, max_cost=spend_at_most, called=target)
+        for target, place, name in zip(targets, places, names, strict=True)
     ]
