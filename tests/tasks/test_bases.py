@@ -7,14 +7,17 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from unwritable import unwritable
 
 import rung
 from rung.data.tokenizer import train_tokenizer
@@ -28,6 +31,8 @@ from rung.tasks.bases import KNOWN_BASES, base_record, find_model, resolve_base
 from rung.tasks.getting import available_bases, get_base
 from rung.tasks.language_model import LanguageModel, load
 from rung.tasks.loading import is_classifier
+from rung.tasks.tuning.method import TuningMethod
+from rung.tasks.tuning.tune import tune
 from rung.tasks.word_vectors.using import load_vectors
 
 CONFIG = DecoderConfig(
@@ -140,13 +145,41 @@ def test_a_misspelt_run_is_told_with_those_beside_it() -> None:
     assert "no folder and no file is called so" in (caught.value.hint or "")
 
 
-def test_a_base_on_a_disk_that_cannot_be_written(file: Path) -> None:
-    file.chmod(0o400)
-    file.parent.chmod(0o500)
-    try:
-        assert load_language_model(resolve_base(file)).config == load_language_model(resolve_base(file)).config
-    finally:
-        file.parent.chmod(0o700)
+def test_the_disk_that_cannot_be_written_is_one(folder: Path) -> None:
+    with unwritable(folder):
+        for write in (
+            lambda: (folder / "new").write_text("x"),
+            lambda: (folder / "config.json").open("a"),
+            (folder / "new").mkdir,
+            lambda: (folder / "config.json").rename(folder.parent / "taken"),
+            (folder / "README.md").unlink,
+            lambda: shutil.copy(folder / "README.md", folder / "new"),
+            lambda: (folder / "new").symlink_to(folder.parent),
+        ):
+            with pytest.raises(OSError, match="Read-only"):
+                write()
+        assert (folder / "config.json").read_text()
+    with pytest.raises(AssertionError), unwritable(folder):
+        subprocess.run(["touch", str(folder / "new")], check=True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "GGUF"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_base_on_a_disk_that_cannot_be_written(
+    kind: str, method: Literal["full", "lora"], folder: Path, file: Path, tmp_path: Path
+) -> None:
+    """It is opened, written with, tuned, and handed on with what was learned."""
+    base = folder if kind == "folder" else file
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"the cat sat on mat {number}, and it sat well." for number in range(500)))
+    with unwritable(base if base.is_dir() else base.parent):
+        assert base_record(resolve_base(base))["architecture"] == "LlamaForCausalLM"
+        (written,) = load(resolve_base(base)).generate("the cat", temperature=0, max_tokens=3)
+        assert len(written.token_ids) == 3
+        done = tune(base, [text], task="text", method=TuningMethod(method), steps=2, out=tmp_path / "run")
+        assert done.ended == "finished"
+        assert load(tmp_path / "run").generate("the cat", temperature=0, max_tokens=3)
+        export_model(tmp_path / "run", tmp_path / "merged", to="hf", verify=False)
 
 
 def test_a_damaged_gguf_file_leaves_nothing_in_the_cache(file: Path, tmp_path: Path) -> None:
