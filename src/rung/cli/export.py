@@ -33,8 +33,8 @@ def export(
         Literal["hf", "gguf", "onnx", "word2vec"],
         typer.Option(
             "--to",
-            help="hf: transformers. gguf: llama.cpp. onnx: onnxruntime (encoders and classic networks). word2vec: "
-            "gensim (word vectors).",
+            help="hf: transformers, sentence-transformers. gguf: llama.cpp. onnx: onnxruntime (encoders and classic "
+            "networks). word2vec: gensim (word vectors).",
         ),
     ],
     out: Annotated[

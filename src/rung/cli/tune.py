@@ -140,8 +140,9 @@ def tune(
 
     The whole network by default; --frozen trains a new head alone, --lora low-rank additions that are saved by
     themselves (those of a sentence encoder, --task similarity, are merged into it). The result is measured on data that
-    was held out, and is a folder that transformers (or peft, for LoRA) opens too. An option that means nothing to a
-    task is refused.
+    was held out, and is a folder that another program opens too: transformers, peft for LoRA, sentence-transformers for
+    a classifier that reads the mean over tokens; its card says which. An option that means nothing to a task
+    is refused.
     """
     options.exclusive(minutes=minutes, epochs=epochs, steps=steps)
     method: dict[str, Any] = {

@@ -70,10 +70,8 @@ class TransformersReader:
         """Open `folder`. `config_of`: a folder with the `config.json` of what is in the GGUF file, because transformers
         5.23 leaves out some of it (scaled positions, the size of a head of qwen3).
         """
-        transformers = importlib.import_module("transformers")
+        transformers = _quiet_transformers()
         self.name = f"transformers {version('transformers')}"
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
         given: dict[str, Any] = {"trust_remote_code": False} | ({"gguf_file": gguf_file} if gguf_file else {})
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **given)
         if config_of is not None:
@@ -108,6 +106,7 @@ class SentenceTransformersReader:
     """sentence-transformers, from its own kind of folder: scores are the embedding."""
 
     def __init__(self, folder: Path) -> None:
+        _quiet_transformers()
         package = importlib.import_module("sentence_transformers")
         self.name = f"sentence-transformers {version('sentence-transformers')}"
         self._model = package.SentenceTransformer(str(folder), device="cpu", trust_remote_code=False)
@@ -157,6 +156,13 @@ class LlamaEncoder:
     def vectors(self, text: str) -> Scores:
         """One vector of a text, or one of each of its tokens: (vectors, dimension)."""
         return np.atleast_2d(np.array(self._llama.embed(text), dtype=np.float32))
+
+
+def _quiet_transformers() -> Any:
+    transformers = importlib.import_module("transformers")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
 
 
 def _open_llama(file: Path, context: int, **options: Any) -> tuple[str, Any]:

@@ -17,7 +17,7 @@ _ADAPTER = "This folder is an adapter: it needs its base."
 _MERGED = "The adapter is merged into its base: this folder is the whole model."
 USE_OF_THE_MEAN = """The head reads the mean over tokens, and transformers has no class for that: its
 AutoModelForSequenceClassification would put a new, random head on this body. sentence-transformers opens the folder;
-what it calls an embedding is the scores of the classes:
+what it calls an embedding is the scores of the classes. A pooler that it reports as missing is not used.
 
 ```python
 import json
