@@ -77,7 +77,7 @@ def llama(tmp_path: Path) -> tuple[Any, Path]:
 def test_a_language_model_gives_pefts_scores(llama: tuple[Any, Path]) -> None:
     theirs, folder = llama
     assert {path.name for path in folder.iterdir()} == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
-    with pytest.warns(RungWarning, match=r"does not tell its base by hash: .*base"):
+    with pytest.warns(RungWarning, match=r"does not tell its base by hash; .*base"):
         model = rung.load(folder)
     assert isinstance(model, rung.LanguageModel)
     assert isinstance(model.net, CausalLM)

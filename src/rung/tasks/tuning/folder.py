@@ -85,7 +85,7 @@ def base_of(folder: Path) -> Path:
     base = body_folder(locate_base(folder, record["origin"], record["name"]))
     wanted = record.get("weights_sha256")
     if wanted is None:
-        unproven = f"the adapter does not tell its base by hash: {record['origin']} is taken because it has the name"
+        unproven = f"the adapter does not tell its base by hash; by its name it is taken to be {record['origin']}"
         warnings.warn(unproven, RungWarning, stacklevel=1)
     elif weights_sha256(base) != wanted:
         raise RunFolderError(
