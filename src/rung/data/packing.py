@@ -141,7 +141,6 @@ def encode_conversations(
         raise DataError(
             f"no token is left to learn: {remarks[0]}{', before any answer' if cut_off else ''}; the longest has "
             f"{longest:,}",
-            where=template.where,
             hint=f"{longer_context(context_length, base_length)}, or shorter conversations",
         )
     if not rendered:
