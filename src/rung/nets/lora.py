@@ -30,6 +30,7 @@ __all__ = [
     "add_lora",
     "lora_layers",
     "merge_lora",
+    "remove_adapter",
     "set_adapter",
     "unmerge_lora",
 ]
