@@ -105,6 +105,8 @@ def test_a_tuned_base_finds_the_names(
     assert (again[0].value or 0) > 0.9
     card = (tmp_path / "run" / "README.md").read_text()
     assert "token-classification" in card
+    assert f"library_name: {'peft' if method.kind == 'lora' else 'transformers'}\n" in card
+    assert ("it needs its base" in card) == (method.kind == "lora")
     assert f"{found.value:.4f}" in card
 
 
