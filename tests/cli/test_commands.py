@@ -364,7 +364,7 @@ def test_the_quickstart_takes_installed_models_along(
     encoder, decoder = ("minilm-frozen", "minilm"), ("smollm2-prompted", "smollm2-lora")
     with_bases(monkeypatch, {"minilm": encoder, "smollm2": decoder})
     done = run("quickstart")
-    assert "It takes 6.5 minutes" in done.stderr
+    assert "It takes 7.5 minutes" in done.stderr
     assert "installed join: minilm, smollm2" in done.stderr
     run("quickstart", "--minutes", "60")
     short, long = (one["settings"]["rungs"][8:] for one in asked)
