@@ -25,7 +25,7 @@ from rung.export.exporting import export_model
 from rung.export.report import Comparison, ExportReport
 from rung.nets.adapters import ADAPTER_CONFIG
 from rung.nets.classifier import build_classifier
-from rung.nets.classifier_folder import load_classifier, save_classifier
+from rung.nets.classifier_folder import save_classifier
 from rung.nets.encoder_config import EncoderConfig
 from rung.tasks.loading import is_classifier, is_sentence_encoder, load
 from rung.tasks.similarity.encoder import load_sentence_encoder
@@ -195,19 +195,6 @@ def test_an_exported_classifier_on_the_mean_opens_again(make: Make, tmp_path: Pa
     first = ast.literal_eval(printed.getvalue().splitlines()[0])
     assert list(first.values()) == pytest.approx(ours[3].tolist(), abs=1e-5)
     assert list(first) == list(LABELS["label2id"])
-
-
-def test_a_classifier_on_the_mean_as_it_was_stored_before(make: Make, tmp_path: Path) -> None:
-    """The head beside the body, which no other program knows what to do with."""
-    folder = make("mean")
-    expected = load_classifier(folder).state_dict()
-    body, head = load_file(folder / "model.safetensors"), load_file(folder / "2_Dense" / "model.safetensors")
-    tensors = {f"bert.{name}": tensor for name, tensor in body.items()}
-    tensors |= {name.replace("linear", "classifier"): tensor for name, tensor in head.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "modules.json").unlink()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_classifier(folder).state_dict().items())
-    assert export_model(folder, tmp_path / "out", to="hf").verified
 
 
 def test_adapters_of_classifiers_are_merged(make: Make, tmp_path: Path) -> None:

@@ -128,9 +128,7 @@ def open_source(run: str | Path) -> Iterator[Source]:
         )
     told = Path(run) if (Path(run) / HEADER_NAME).is_file() else folder  # of a run, not of its newest checkpoint
     header = read_header(told) if (told / HEADER_NAME).is_file() else {}
-    # Before, the head of a classifier on the mean stood beside its body; saved anew, it is a step of its own.
-    of_old = is_mean_classifier(read_config_file(folder)) and not (folder / SENTENCE_MODULES).is_file()
-    if not is_adapted(folder) and not of_old:
+    if not is_adapted(folder):
         yield Source(Path(run), folder, read_config_file(folder), header)
         return
     from rung.export.merging import write_merged

@@ -29,7 +29,6 @@ from rung.nets.layers import Linear
 from rung.nets.pooled_classifier_folder import load_head, save_head
 from rung.nets.pretrained import CONFIG, read_config_file, read_weights, write_weights
 from rung.nets.recurrent import RecurrentConfig
-from rung.nets.sentence_folder import is_sentence_folder
 from rung.nets.strict_config import check_keys
 from rung.nets.weights import open_weights
 from rung.runfolder import write_json
@@ -63,7 +62,7 @@ def load_classifier(folder: Path) -> Classifier:
     """Read a classifier, its weights in float32. RunFolderError says what is missing, unknown or damaged."""
     config = _from_json(read_config_file(folder), where=str(folder / CONFIG))
     count = len(label_names(folder))
-    if reads_the_mean(config) and is_sentence_folder(folder):  # before, such a head was a tensor beside the body's
+    if reads_the_mean(config):
         return mean_classifier(load_encoder(folder), load_head(folder, config.hidden_size, count))
     shapes = parameter_shapes(config, count)
     ours = {stored_name(name, config): name for name in shapes}

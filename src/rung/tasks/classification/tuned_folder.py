@@ -24,7 +24,6 @@ from rung.nets.encoder_names import NAMES
 from rung.nets.label_names import is_mean_classifier
 from rung.nets.pooled_classifier_folder import load_head, save_head
 from rung.nets.pretrained import read_config_file
-from rung.nets.sentence_folder import is_sentence_folder
 from rung.tasks.classification.families import Start
 from rung.tasks.classification.saving import label_config
 from rung.tasks.tuning.folder import is_adapted, lacking_head, open_adapted, save_tuned
@@ -64,7 +63,7 @@ def take_up(net: Classifier, folder: Path, *, method: TuningMethod) -> None:
     """Give `net`, ready to be tuned by `method`, the weights that `save_tuned_classifier` wrote."""
     if method.kind != "lora":
         net.load_state_dict(load_classifier(folder).state_dict())
-    elif _is_adapted_body(folder):
+    elif reads_the_mean(net.config):
         load_adapter(net.body, folder, stored=_body_names(cast("Encoder", net.body)))
         net.head.load_state_dict(load_head(folder, net.head.in_features, net.num_labels).state_dict())
     else:
@@ -76,7 +75,7 @@ def open_classifier(folder: Path) -> Classifier:
     if not is_adapted(folder):
         return load_classifier(folder)
     config = read_config_file(folder)
-    if _is_adapted_body(folder):
+    if is_mean_classifier(config):
         body = open_adapted(folder, load_encoder, stored=_body_names)
         return mean_classifier(body, load_head(folder, body.config.hidden_size, len(config["id2label"])))
 
@@ -91,11 +90,6 @@ def open_classifier(folder: Path) -> Classifier:
         return load_classifier(base) if lacking else net
 
     return open_adapted(folder, load_base, stored=_stored)
-
-
-def _is_adapted_body(folder: Path) -> bool:
-    """Whether the adapter in `folder` is of the body alone; before, one of a head on the mean was of both."""
-    return is_mean_classifier(read_config_file(folder)) and is_sentence_folder(folder)
 
 
 def _stored(net: Classifier) -> StoredName:
