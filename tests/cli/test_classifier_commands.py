@@ -63,7 +63,7 @@ def test_a_table_keeps_its_rows_columns_and_order(rung_folder: Path, tmp_path: P
         (["RUN", "--input", "TABLE", "--output", "FOLDER/labelled.txt"], (1, ".parquet")),
         (["RUN", "--input", "TABLE", "--output", "OUT", "--text", "body"], (1, "no text column 'body'")),
         (["FOLDER", "text"], (1, "not a Rung run folder")),
-        (["nowhere", "text"], (1, "no such folder")),
+        (["nowhere", "text"], (1, "there is no model 'nowhere'")),
         (["OUTER", "text"], (1, "holds a whole comparison")),
     ],
 )

@@ -174,7 +174,7 @@ def test_wishes_that_contradict_or_make_no_sense(
 def test_a_model_to_prompt_that_is_not_there_is_told_as_any_other_model(data: Path, tmp_path: Path) -> None:
     for option in ("--llm", "--base"):
         told = compare(data, tmp_path / "out", option, "no-such-folder")
-        refused(told, 1, "there is no base 'no-such-folder'", "no folder and no file is called so")
+        refused(told, 1, "there is no model 'no-such-folder'", "no folder and no file is called so")
 
 
 def test_output_folders_that_cannot_be_used(data: Path, finished: tuple[Path, Result], tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_place_where_nothing_is_says_what_was_looked_for() -> None:
     for command in (("generate",), ("eval",), ("predict",)):
         done = called(*command, "no/where/at/all", "text")
         assert done.exit_code == 1
-        assert "there is no base 'no/where/at/all'" in done.stderr
+        assert "there is no model 'no/where/at/all'" in done.stderr
         assert "no folder and no file is called so" in done.stderr
 
 

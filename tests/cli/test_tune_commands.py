@@ -133,7 +133,7 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
         "--resume", tmp_path, "--target", "a", "--steps", 3
     )[2].replace("\n", " ")
     assert "no rung.json" in run("--resume", tmp_path)[2]
-    assert "there is no base 'minilmm'; did you mean 'minilm'?" in run("minilmm", table, "--task", "classify")[2]
+    assert "there is no model 'minilmm'; did you mean 'minilm'?" in run("minilmm", table, "--task", "classify")[2]
 
 
 def test_python_and_the_command_know_the_same_tasks(folder: Path) -> None:

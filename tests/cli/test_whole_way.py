@@ -105,7 +105,7 @@ def test_a_text_that_fills_the_context_says_so(trained: Path) -> None:
         (["generate", "RUN", "the", "--temperature", 0, "--top-p", 0.5], 2, "would do nothing"),
         (["generate", "RUN", "the", "--top-p", 2], 2, "top_p"),
         (["generate", "RUN", "word " * 200], 1, "shorten the prompt"),
-        (["generate", "nowhere", "the"], 1, "no such folder"),
+        (["generate", "nowhere", "the"], 1, "there is no model 'nowhere'"),
         (["train", "--resume", "RUN"], 1, "--extend"),
         (["train", "TEXT", "--steps", 5, "--out", "RUN"], 2, "not empty"),
         (["train", "TEXT", "--steps", 5, "--set", "net.hiden_size=3"], 2, "did you mean 'net.hidden_size'"),

@@ -117,7 +117,7 @@ def resolve_base(base: str | Path) -> Path:
         )
     beside = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
     raise RunFolderError(
-        f"there is no base {name!r}{did_you_mean(name, [*KNOWN_BASES, *beside])}",
+        f"there is no model {name!r}{did_you_mean(name, [*KNOWN_BASES, *beside])}",
         hint="no folder and no file is called so; give a model folder or run, a GGUF file, ORG/NAME after "
         f"`rung get ORG/NAME`, or {' or '.join(KNOWN_BASES)}",
     )

@@ -333,7 +333,7 @@ def test_the_plan_tells_what_would_be_done(bases: dict[str, Path], table: Path) 
 
 def test_what_cannot_be_done_is_refused_before_training(bases: dict[str, Path], table: Path, tmp_path: Path) -> None:
     base = bases["bert"]
-    with pytest.raises(RunFolderError, match="there is no base"):
+    with pytest.raises(RunFolderError, match="there is no model"):
         start(tmp_path / "nothing", table, tmp_path / "run")
     with pytest.raises(UsageError, match="no linear layer"):
         start(base, table, tmp_path / "a", steps=2, method=TuningMethod("lora", LoraConfig(target_modules=("q_proj",))))
