@@ -14,7 +14,7 @@ from rung.tasks.task import Rung
 _MEASURING_SHARE = 0.1
 # Two cores, 2026-11-22: eight small rungs 56 s in all (a fresh process each), three with open weights 59 s.
 _MEASURING_SECONDS, _MEASURING_SECONDS_OF_OPEN_WEIGHTS = 7.0, 20.0
-_WEIGHT_BY_HEIGHT = {0: 0.2, 1: 1.0, 2: 3.0, 3: 2.0, 4: 2.0, 5: 3.0, 6: 3.0, 7: 5.0, 8: 5.0, 9: 5.0}
+_WEIGHT_BY_HEIGHT = {0: 0.2, 1: 1.0, 2: 3.0, 3: 2.0, 4: 2.0, 5: 3.0, 6: 3.0, 7: 5.0, 8: 5.0, 9: 4.0}
 
 
 def seconds_for_fitting(seconds: float, rungs: Sequence[Rung]) -> float:
