@@ -175,7 +175,7 @@ def test_the_command_line(base: Path, sentences: Path, tmp_path: Path) -> None:
 def test_refusals(base: Path, sentences: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no sentences"):
         tune(base, [], task="tag", out=tmp_path / "run")
-    with pytest.raises(RunFolderError, match="no base"):
+    with pytest.raises(RunFolderError, match="no model"):
         plan("nowhere", [sentences], task="tag")
     (tmp_path / "a.jsonl").write_text('{"text": ["a"]}\n')
     with pytest.raises(DataError, match="no words column"):
