@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from typer.testing import CliRunner, Result
@@ -133,6 +134,15 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def interrupt(self) -> None:
+        """Ctrl-C when the prompt waits: Python tells one between the prompt and its `select` at the next key only."""
+        process = psutil.Process(self.process.pid)
+        deadline = time.monotonic() + _PATIENCE
+        while process.status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < deadline, "the prompt never waits"
+            time.sleep(0.01)
+        self.process.send_signal(signal.SIGINT)
+
     def wait_for_anything(self) -> None:
         """Until something is shown."""
         assert self.seen or select.select([self._master], [], [], _PATIENCE)[0]
@@ -180,7 +190,7 @@ def test_a_terminal(model: Path) -> None:
         screen.type("/system Be kind.\n")
         screen.wait_for("the system message is set")
         screen.wait_for("> ")
-        screen.process.send_signal(signal.SIGINT)
+        screen.interrupt()
         screen.wait_for("(Ctrl-D or /exit leaves)")
         screen.wait_for("> ")
         screen.type("\x04")

@@ -244,7 +244,7 @@ def test_an_encoder_without_a_head_is_refused(tmp_path: Path) -> None:
         ({"base_model_name_or_path": None}, "does not name a base"),
         ({"base_model_name_or_path": ["base"]}, "does not name a base"),
         ({"base_model_name_or_path": "org/never-fetched"}, "org/never-fetched is not here"),
-        ({"base_model_name_or_path": "../../etc"}, "is no model"),
+        ({"base_model_name_or_path": "/usr/../etc"}, "is no model"),
         ({"auto_map": {"AutoModel": "evil.Net"}}, "auto_map"),
         ({"peft_type": "IA3"}, "no LoRA adapter"),
     ],
