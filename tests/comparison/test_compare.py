@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rung.comparison.budget import seconds_for_fitting, share_of_time
+from rung.comparison.climbing import Climb
 from rung.comparison.command import compare
+from rung.comparison.fits import Fits
 from rung.comparison.result import MEASURED_METRICS, Comparison
+from rung.comparison.settings import Settings
 from rung.errors import DataError, RunFolderError, RungError, UsageError
+from rung.progress import SILENT
 from rung.records import ItemScores
+from rung.tasks.classification.counting import MajorityRung
 from rung.tasks.classification.pretrained import FrozenRung
 from rung.tasks.classification.reading import DataSources, read_task
 from rung.tasks.classification.rungs import make_rung, make_rungs
@@ -203,6 +209,28 @@ def test_time_is_shared_by_weight_and_what_is_left_goes_up() -> None:
     ladder = make_rungs(["majority", "linear", "cnn"])
     shares = [share_of_time(ladder, position, 32.0) for position in range(3)]
     assert shares[0] < shares[1] < shares[2] == 32.0
+
+
+class _Slow(MajorityRung):
+    """What takes ten seconds to train as one ought to."""
+
+    name, is_random = "slow", True
+
+    def plan(self, task: Any, seconds: float | None, *, seed: int) -> dict[str, Any]:  # noqa: ARG002
+        return {"seconds": seconds}
+
+    def is_undertrained(self, plan: dict[str, Any]) -> bool:
+        return bool(plan["seconds"] < 10)
+
+
+@pytest.mark.parametrize(("seconds", "fits"), [(40.0, 3), (20.0, 1), (5.0, 1)])
+def test_one_fit_that_is_trained_enough_goes_before_several(tmp_path: Path, seconds: float, fits: int) -> None:
+    task = read_task(DataSources([table(tmp_path)], target="label", text_columns=["text"]), seed=0, threads=1)
+    made = Fits(task, tmp_path / "out", SILENT)
+    (climbed,) = Climb(made, Settings(), time.monotonic() + seconds).up([_Slow()], ())
+    assert (len(climbed.fits), climbed.notes) == (fits, ["for want of time: 1 fit(s)"] if fits == 1 else [])
+    assert climbed.plan["seconds"] == pytest.approx(seconds / fits, abs=1)
+    assert Climb(made, Settings(), None).up([_Slow()], ())[0].fits == climbed.fits, "again, without a clock"
 
 
 def test_time_is_kept_for_measuring_and_more_of_it_for_open_weights() -> None:

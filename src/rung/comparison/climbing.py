@@ -70,7 +70,11 @@ class Climb:
         return time.monotonic() + share_of_time(ladder, position, max(0.0, self._deadline - time.monotonic()))
 
     def _plan(self, one: Climbed, deadline: float | None, *, with_curve: bool) -> _Fitting | None:
-        """Plan as much as fits the time of this rung: all seeds and a curve, or no curve, or a single fit."""
+        """Plan as much as fits the time of this rung: all seeds and a curve, or no curve, or a single fit.
+
+        What would leave every fit undertrained does not fit: several networks that all stopped before they had learned
+        anything say less about a rung than one that got as far as it could.
+        """
         everything = _Fitting(self._seeds(one.rung), with_curve)
         stored = self._fits.stored(one.rung, "fitting")
         if stored is not None and stored["fits"] == 0 and self._deadline is None:
@@ -87,7 +91,9 @@ class Climb:
                 None if deadline is None else max(0.0, deadline - time.monotonic()) / self._units(one.rung, fitting)
             )
             try:
-                one.plan = self._fits.plan(one.rung, seconds, seed=self._settings.seed)
+                one.plan = self._fits.plan(
+                    one.rung, seconds, seed=self._settings.seed, undertrained_too=fitting == ways[-1]
+                )
             except PlanError as error:
                 problem = str(error)
                 continue

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rung.errors import PlanError
 from rung.evaluation.summed import SummedScores
 from rung.progress import SILENT, Progress
 from rung.records import ItemScores, Record
@@ -43,11 +44,16 @@ class Fits:
     def __init__(self, task: Task, out: Path, progress: Progress) -> None:
         self.task, self.out, self.progress = task, out, progress
 
-    def plan(self, rung: Rung, seconds: float | None, *, seed: int) -> Plan:
-        """The plan of all fits of `rung`: decided once, then kept. Raises PlanError when nothing fits the time."""
+    def plan(self, rung: Rung, seconds: float | None, *, seed: int, undertrained_too: bool = True) -> Plan:
+        """The plan of all fits of `rung`: decided once, then kept.
+
+        Raises PlanError when nothing fits the time, or, without `undertrained_too`, nothing that is trained enough.
+        """
         stored = self.stored(rung, "plan")
         if stored is None:
             stored = rung.plan(self.task, seconds, seed=seed)
+            if not undertrained_too and rung.is_undertrained(stored):
+                raise PlanError(f"no fit gets enough steps in {seconds:.0f} s", where=f"rung {rung.name}")
             self.store(rung, "plan", stored)
         return stored
 

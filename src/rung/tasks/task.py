@@ -137,6 +137,10 @@ class Rung(Protocol):
         """
         ...
 
+    def is_undertrained(self, plan: Plan) -> bool:
+        """Whether a fit by `plan` has fewer steps than any fit wants: then one longer fit says more than several."""
+        ...
+
     def fit(self, task: Any, plan: Plan, *, items: Indices, seed: int, folder: Path, progress: Progress) -> FitReport:
         """Fit on the training items `items` (choices by validation items only) and leave a run folder at `folder`."""
         ...
@@ -149,6 +153,10 @@ class UsualRung:
     is_random = True
     learns = True
     shared_share = 0.0
+
+    def is_undertrained(self, plan: Plan) -> bool:  # noqa: ARG002 - of most rungs a plan always suffices
+        """See `Rung`."""
+        return False
 
 
 class Task(Protocol):

@@ -92,6 +92,10 @@ class NetworkRung(UsualRung):
                 **self.family.plan(task, start, earlier, max_length),
             }
 
+    def is_undertrained(self, plan: Plan) -> bool:
+        """See `Rung`."""
+        return bool(plan["training"]["least_steps"] < self.training.least_steps)
+
     def _affordable(
         self, start: Start, items: LabelledItems, ends: float, max_length: int
     ) -> tuple[Training, int, float]:
