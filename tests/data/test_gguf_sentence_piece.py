@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from functools import cache
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
-import tokenizers
-from tokenizers import Regex, models, pre_tokenizers, trainers
+from sentence_pieces import SPACE, WORDS, metadata, vocabulary
 
 from rung.data.gguf_tokenizer import NORMAL, tokenizer_from_gguf
 from rung.data.tokenizer import Tokenizer
@@ -19,26 +17,7 @@ from rung.data.tokenizer_files import CONFIG_FILE, TOKENIZER_FILE
 from rung.errors import TokenizerError
 from rung.nets.gguf_file import GgufFile
 
-SPACE, BYTE = "\u2581", 6
-LINE = "the cat sat on a mat; na\u00efve caf\u00e9s then, she 'sat' there: 2 + 12 = 14! a \u6771\u4eac"
-WORDS = LINE.split(" ")
 ALPHABET = [*"thecasonm 's'21,", "  ", "\n", "\t", "\u00e9", "e\u0301", "\u6771", "\U0001f600", SPACE, "</s>", "<0x0A>"]
-
-
-@cache
-def vocabulary() -> tuple[list[str], list[int], list[float]]:
-    """Tokens, types and scores as Llama 2 has them: unknown, begin, end, 256 bytes, then pieces from the best down."""
-    draw = random.Random(1)  # noqa: S311
-    text = [SPACE + SPACE.join(draw.choices(WORDS, k=12)) for _ in range(300)]
-    learner = tokenizers.Tokenizer(models.BPE())
-    learner.pre_tokenizer = pre_tokenizers.Split(Regex(SPACE), "merged_with_next")
-    trainer = trainers.BpeTrainer(vocab_size=160, show_progress=False, special_tokens=[])
-    learner.train_from_iterator(text, trainer)
-    pieces = [token for token, _ in sorted(learner.get_vocab().items(), key=lambda entry: entry[1])]
-    pieces.sort(key=lambda piece: len(piece) == 1)  # characters last, as SentencePiece writes them
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
-    types = [2, 3, 3, *[BYTE] * 256, *[NORMAL] * len(pieces)]
-    return tokens, types, [0.0] * 259 + [-float(rank) for rank in range(len(pieces))]
 
 
 def write(path: Path, *, add_space: bool = True) -> Path:
@@ -131,9 +110,7 @@ def test_the_same_tokens_as_sentence_piece(tmp_path: Path) -> None:
 
 def test_what_a_file_may_leave_out(tmp_path: Path) -> None:
     """Where nothing is said: begin 1, end 2, unknown 0, a space before a text, and `<s>` before all."""
-    tokens, types, scores = vocabulary()
-    metadata = {"model": "llama", "tokens": tokens, "token_type": types, "scores": scores}
-    definition, config = tokenizer_from_gguf({f"tokenizer.ggml.{k}": v for k, v in metadata.items()}, where="here")
+    definition, config = tokenizer_from_gguf(metadata(), where="here")
     assert (config["bos_token"], config["eos_token"], config["unk_token"]) == ("<s>", "</s>", "<unk>")
     written = read(write(tmp_path / "model.gguf"), tmp_path / "folder")
     assert json.loads(written.definition) == definition
@@ -143,13 +120,13 @@ def test_no_text_spells_a_control_token() -> None:
     """As in SentencePiece: `</` and `s>` may be joined from letters, `</s>` from nothing."""
     tokens, types, scores = vocabulary()
     more = ["<", "/", ">", "</", "s>"]
-    metadata = {
-        "model": "llama",
+    longer = {
         "tokens": [*tokens, *more],
         "token_type": [*types, *[NORMAL] * len(more)],
         "scores": [*scores, *[-900.0] * len(more)],
     }
-    definition, config = tokenizer_from_gguf({f"tokenizer.ggml.{k}": v for k, v in metadata.items()}, where="here")
+    changed = metadata() | {f"tokenizer.ggml.{name}": value for name, value in longer.items()}
+    definition, config = tokenizer_from_gguf(changed, where="here")
     ours = Tokenizer(json.dumps(definition), eos_token=config["eos_token"], pretokenizer_name=None, where="here")
     assert [ours.spellings[number] for number in ours.encode("</s>")] == [SPACE, "</", "s>"]
     assert ours.encode_marked("</s>") == [2]
@@ -157,8 +134,7 @@ def test_no_text_spells_a_control_token() -> None:
 
 @pytest.mark.parametrize("change", ["missing", "too few", "a text", "no number"])
 def test_scores_that_are_missing_or_none_are_named(change: str) -> None:
-    tokens, types, scores = vocabulary()
+    scores = vocabulary()[2]
     changed = {"too few": scores[1:], "a text": [*scores[1:], "x"], "no number": [float("nan"), *scores[1:]]}
-    metadata = {"model": "llama", "tokens": tokens, "token_type": types, "scores": changed.get(change)}
     with pytest.raises(TokenizerError, match="one score for each token"):
-        tokenizer_from_gguf({f"tokenizer.ggml.{k}": v for k, v in metadata.items()}, where="here")
+        tokenizer_from_gguf(metadata() | {"tokenizer.ggml.scores": changed.get(change)}, where="here")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from rung.data.gguf_tokenizer import tokenizer_from_gguf
 from rung.data.tokenizer import train_tokenizer
 from rung.data.wordpiece import train_wordpieces
 from rung.nets.decoder_config import DecoderConfig
@@ -16,6 +19,9 @@ from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import save_encoder
 from rung.nets.gpt2_config import GPT2Config
 from rung.nets.language_models import Config, draw_language_model, save_language_model
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from sentence_pieces import metadata
 
 TEXTS = [
     "the cat sat on the mat, and it was the best of times. " * 9,
@@ -55,7 +61,10 @@ def decoder_config(model_type: str) -> Config:
 
 @pytest.fixture
 def make_model(tmp_path: Path) -> MakeModel:
-    """A function that makes the folder of a tiny random decoder, or of an encoder ("bert")."""
+    """A function that makes the folder of a tiny random decoder, or of an encoder ("bert").
+
+    "llama-pieces" is a Llama with SentencePiece's BPE, all others have tokenizers of Rung's own.
+    """
 
     def make(model_type: str) -> Path:
         folder = tmp_path / f"tiny-{model_type}"
@@ -77,11 +86,16 @@ def make_model(tmp_path: Path) -> MakeModel:
                 parameter.data = parameter.data + 0.1 * torch.randn(parameter.shape)
             save_encoder(body, folder)
             return folder
-        net = draw_language_model(decoder_config(model_type), seed=1)
+        net = draw_language_model(decoder_config(model_type.removesuffix("-pieces")), seed=1)
         for parameter in net.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape)
         save_language_model(net, folder)
-        train_tokenizer(TEXTS, vocab_size=400).save(folder, model_max_length=128)
+        if model_type == "llama-pieces":
+            definition, config = tokenizer_from_gguf(metadata(), where="here")
+            (folder / "tokenizer.json").write_text(json.dumps(definition))
+            (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        else:
+            train_tokenizer(TEXTS, vocab_size=400).save(folder, model_max_length=128)
         return folder
 
     return make

@@ -66,6 +66,7 @@ THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "DistilBertForSequenceClassification": ("DistilBert", _DISTILBERT),
     "LlamaForSequenceClassification": ("Llama", _LLAMA),
     "Qwen3ForSequenceClassification": ("Qwen3", {**_LLAMA, "head_dim": 8}),
+    "GPT2ForSequenceClassification": ("GPT2", {"n_embd": 24, "n_layer": 2, "n_head": 3, **_TINY}),
     "BertForTokenClassification": ("Bert", _BERT),
     "RobertaForTokenClassification": ("Roberta", _BERT),
     "DistilBertForTokenClassification": ("DistilBert", _DISTILBERT),
@@ -140,6 +141,7 @@ def test_the_other_reader_gives_what_the_head_says(name: str, make: Make, tmp_pa
         ("RobertaForSequenceClassification", "classifier.dense.weight"),
         ("DistilBertForSequenceClassification", "pre_classifier.weight"),
         ("LlamaForSequenceClassification", "score.weight"),
+        ("GPT2ForSequenceClassification", "transformer.h.1.mlp.c_fc.weight"),
         ("BertForTokenClassification", "classifier.bias"),
     ],
 )

@@ -31,7 +31,7 @@ def greedy(file: Path, prompt: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
-@pytest.mark.parametrize("model_type", ["qwen3", "llama", "mistral", "qwen2", "gpt2"])
+@pytest.mark.parametrize("model_type", ["qwen3", "llama", "mistral", "qwen2", "gpt2", "llama-pieces"])
 def test_a_model_with_its_own_tokenizer_writes_the_same_text(
     model_type: str, dtype: Any, make_model: Any, tmp_path: Path
 ) -> None:

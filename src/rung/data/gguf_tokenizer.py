@@ -22,7 +22,7 @@ from rung.data.byte_level import PRETOKENIZER_REGEX
 from rung.errors import TokenizerError, did_you_mean
 
 BYTE_LEVEL, WORD_PIECE, SENTENCE_PIECE = "gpt2", "bert", "llama"
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = range(1, 6)
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 PHANTOM_SPACE = "\u2581"
 """A space in SentencePiece's tokens, and what begins the first piece of a word where llama.cpp keeps WordPiece."""
 SPECIAL_KEYS = {
@@ -106,7 +106,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], *, where: str) -> tuple[dic
     if kind == WORD_PIECE:
         definition, config = _word_piece(tokens, types, special, added, where)
     elif kind == SENTENCE_PIECE:
-        merges = _merges_by_score(metadata, tokens, types, where)
+        merges = merges_by_score(tokens, types, _scores(metadata, tokens, where))
         definition, config = _sentence_piece(metadata, tokens, merges, special, added)
     else:
         definition, config = _byte_level_bpe(metadata, tokens, special, added, where)
@@ -254,11 +254,8 @@ def _sentence_piece(
     }
 
 
-def _merges_by_score(metadata: Mapping[str, Any], tokens: list[str], types: list[int], where: str) -> list[list[str]]:
+def merges_by_score(tokens: Sequence[str], types: Sequence[int], scores: Sequence[float]) -> list[list[str]]:
     """Every way to make a normal token of two others: the highest score first, then the longest left part."""
-    scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(map(_is_number, scores)):
-        raise TokenizerError("the tokenizer has not one score for each token", where=where, hint=_DAMAGED)
     scored = {token: score for token, kind, score in zip(tokens, types, scores, strict=True) if kind == NORMAL}
     ways = [
         (-score, -cut, cut - len(token), token[:cut], token[cut:])
@@ -267,6 +264,13 @@ def _merges_by_score(metadata: Mapping[str, Any], tokens: list[str], types: list
         if token[:cut] in scored and token[cut:] in scored
     ]
     return [[left, right] for *_, left, right in sorted(ways)]
+
+
+def _scores(metadata: Mapping[str, Any], tokens: list[str], where: str) -> list[float]:
+    scores = metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, list) or len(scores) != len(tokens) or not all(map(_is_number, scores)):
+        raise TokenizerError("the tokenizer has not one score for each token", where=where, hint=_DAMAGED)
+    return scores
 
 
 def _is_number(value: Any) -> bool:

@@ -18,6 +18,7 @@ from rung.data.gguf_tokenizer import (
     WORD_PIECE,
 )
 from rung.errors import TokenizerError
+from rung.export.gguf_sentence_piece import is_sentence_piece, sentence_piece_values
 from rung.export.source import Source
 
 _PREFIX = "##"
@@ -37,7 +38,7 @@ def gguf_vocabulary(source: Source, rows: int) -> tuple[dict[str, Any], tuple[st
         raise TokenizerError(
             f"a tokenizer of type {kind} is not written as GGUF",
             where=str(source.folder),
-            hint="byte-level BPE and WordPiece are: --to hf keeps others as they are",
+            hint="BPE and WordPiece are: --to hf keeps others as they are",
         )
     vocabulary: dict[str, int] = dict(definition["model"].get("vocab", {}))
     added = {token["content"]: token for token in definition.get("added_tokens", [])}
@@ -48,19 +49,22 @@ def gguf_vocabulary(source: Source, rows: int) -> tuple[dict[str, Any], tuple[st
             f"the tokenizer has {len(tokens):,} tokens with gaps, or more than the {rows:,} rows of the embedding",
             where=str(source.folder),
         )
-    if kind == "BPE":
+    types = [_type(added.get(token)) for token in tokens] + [UNUSED] * (rows - len(tokens))
+    tokens += [f"[PAD{number}]" for number in range(len(tokens), rows)]
+    if is_sentence_piece(definition):
+        values, notes = sentence_piece_values(definition, tokens, types, str(source.folder))
+    elif kind == "BPE":
         values, notes = _byte_level_bpe(definition, config, str(source.folder))
-        spelled = tokens
     else:
         values, notes = _word_piece(definition)
         values["tokenizer.ggml.token_type_count"] = source.config["type_vocab_size"]
-        spelled = [token if token in added else _with_phantom_space(token) for token in tokens]
-    filling = [f"[PAD{number}]" for number in range(len(tokens), rows)]
-    types = [_type(added.get(token)) for token in tokens] + [UNUSED] * len(filling)
+        tokens = [
+            _with_phantom_space(token) if type_ == NORMAL else token for token, type_ in zip(tokens, types, strict=True)
+        ]
     return {
-        **values,
-        "tokenizer.ggml.tokens": spelled + filling,
+        "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
+        **values,
         **_special_ids(config, vocabulary),
         **_chat_template(source, config),
     }, notes
