@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rung.data import leaks
 from rung.data.labelled import LabelledItems
 from rung.data.labelled_reading import read_labelled
-from rung.data.leaks import find_leaks, require_no_leaks, without_items
+from rung.data.leaks import find_leaks, found_in_documents, require_no_leaks, without_items
 from rung.data.similar_items import is_among
 from rung.errors import DataError
 
@@ -44,6 +45,18 @@ def test_exact_and_8_gram_leaks_follow_their_definition(train: list[str], test: 
         bool(own := ngrams(text)) and len(own & known) >= 0.5 * len(own) for text in test
     ]
     assert found.long_enough.tolist() == [len(text.split()) >= 8 for text in test]
+
+
+@given(texts=TEXTS, documents=TEXTS, at_once=st.integers(1, 40))
+def test_what_stands_in_documents_follows_its_definition(texts: list[str], documents: list[str], at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaks, "_COMPARED_AT_ONCE", at_once)
+        found = found_in_documents([text.upper() + "!" for text in texts], iter(documents))
+    known = set().union(*map(ngrams, documents))
+    assert found.tolist() == [
+        text in documents or (bool(own := ngrams(text)) and len(own & known) >= 0.5 * len(own)) for text in texts
+    ]
+    assert not found_in_documents(texts, []).any()
 
 
 @given(texts=TEXTS, held_out=TEXTS)

@@ -6,7 +6,7 @@ whatever was done to its punctuation (reference: GPT-2 paper, section 4, measure
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ LEAKED_SHARE = 0.5
 """From this share of its 8-grams on, an item counts as leaked."""
 TOLERATED = 0.05
 """A comparison stops when more than this share of the test items leaked."""
+
+_COMPARED_AT_ONCE = 4_000_000
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -94,6 +96,38 @@ def without_items(texts: Sequence[str], held_out: Sequence[str]) -> tuple[list[s
     drop[our_owners[is_among(our_runs, wanted)]] = True
     kept = [text for text, gone in zip(texts, drop, strict=True) if not gone]
     return kept, [text for text, gone in zip(texts, drop, strict=True) if gone]
+
+
+def found_in_documents(texts: Sequence[str], documents: Iterable[str]) -> Flags:
+    """(n,) which `texts` stand in running text: half of their 8-grams in all `documents` taken together.
+
+    Fewer than 8 words stand anywhere by chance, so such a text counts only where a document is that text and no more.
+    """
+    ours = ComparableTexts.of(texts)
+    runs, which = np.unique(ours.ngrams[0], return_inverse=True)
+    seen, equal = np.zeros(len(runs), bool), np.zeros(len(texts), bool)
+    for batch in _batches(documents):
+        theirs = ComparableTexts.of(batch)
+        seen |= is_among(runs, theirs.ngrams[0])
+        equal |= is_among(ours.sequence, theirs.sequence)
+    owner, run = np.unique(np.stack([ours.ngrams[1], which]), axis=1)
+    total = np.bincount(owner, minlength=len(texts))
+    share = np.bincount(owner, weights=seen[run], minlength=len(texts)) / np.maximum(total, 1)
+    return (share >= LEAKED_SHARE) | equal
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents of about `_COMPARED_AT_ONCE` characters together."""
+    batch: list[str] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if size >= _COMPARED_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _matches(train: ComparableTexts, test: ComparableTexts) -> tuple[Flags, Flags, Flags, Ints]:

@@ -189,13 +189,28 @@ def test_a_dry_run_tells_how_many_items_are_asked(parent: Path, new: Path, asked
     assert FEWEST_ASKED <= told[0]["asked"] <= ITEMS
 
 
+def test_items_that_the_text_contains_are_not_asked_about(parent: Path, new: Path, folder: Path) -> None:
+    read = [(path / "0.txt").read_text().splitlines()[0] for path in (new, folder / "old")]
+    texts = [*(" ".join(text.split()[:12]).upper() + "!" for text in read), *sentences(60, 8)]
+    texts = [f"{text} {number}" for number, text in enumerate(texts)]
+    path = table(folder / "read.jsonl", texts, ["good", "bad"] * 31)
+    (told,) = starting.plan_carry_on(parent, [new], steps=STEPS, tasks=[path]).tasks
+    assert (told.read, told.offered) == (2, 62)
+    assert not {texts[0], texts[1]} & set(told.items.texts)
+    assert "2 stand in the text and are not asked about" in told.line()
+    words = read[0].split()
+    known = table(folder / "all.jsonl", [" ".join(words[at : at + 12]) for at in range(10)], ["good", "bad"] * 5)
+    with pytest.raises(DataError, match="every item of this table stands in the text"):
+        starting.plan_carry_on(parent, [new], steps=STEPS, tasks=[known])
+
+
 def test_longer_trainings_ask_about_more_items_and_none_that_does_not_fit(parent: Path, folder: Path) -> None:
     texts, labels = sentences(120, 5), ["yes", "no"] * 60
     texts = [text + " x" * (400 if number < 10 else number) for number, text in enumerate(texts)]
     path = table(folder / "long.jsonl", texts, labels)
     items, model = read_labelled(path).items, LocalModel(parent)
     about = TaskTable("long", str(path), "label", ("text",), items.sha256)
-    few, more, most = (draw_items(about, items, model, tokens=tokens) for tokens in (0, 40_000, 10**9))
+    few, more, most = (draw_items(about, items, 0, model, tokens=tokens) for tokens in (0, 40_000, 10**9))
     assert len(few.items) == FEWEST_ASKED < len(more.items) < len(most.items)
     assert set(few.items.ids) < set(more.items.ids) < set(most.items.ids)
     prompts = [Prompt(template, items.label_names) for template in TEMPLATES]

@@ -21,7 +21,7 @@ from rung.runfolder import HEADER_NAME
 from rung.tasks.continuing.asked import Continuation
 from rung.tasks.continuing.drifting import DriftReport, measure_drift
 from rung.tasks.continuing.old_text import OldText, ancestry, prepare_old
-from rung.tasks.continuing.task_scores import ASKING_SHARE, TaskItems, draw_items, read_tables
+from rung.tasks.continuing.task_scores import ASKING_SHARE, TaskItems, draw_items, read_tables, unread
 from rung.tasks.continuing.training import ContinuedTraining, weights_sha256
 from rung.tasks.prompting.local_model import LocalModel
 from rung.tasks.ranked_training import Session, open_session
@@ -227,11 +227,13 @@ def _ready(wish: _Wish, deadline: float | None, session: Session) -> _Ready:
     text = prepare_text(wish.recipe, session.progress, tokenizer=Tokenizer.load(wish.parent.folder))
     old, missing = prepare_old(read_before, text.tokenizer, session.progress, needed=wish.asked.replay > 0)
     drift, not_measured = _drift(text, old, missing, session.progress)
+    documents = (document.text for one in (text, *old) for document in one.corpus.documents("train"))
+    held_out = unread(tables, documents) if tables else []
     if deadline is not None and tables:
         deadline -= 2 * ASKING_SHARE * max(0.0, deadline - time.monotonic())
     planned = plan_network(wish.recipe, text, deadline, session)
     tokens = planned.tokens * ASKING_SHARE * FORWARD_SPEEDUP / max(1, len(tables))
-    tasks = tuple(draw_items(*table, model, tokens=tokens) for table in tables) if model else ()
+    tasks = tuple(draw_items(*table, model, tokens=tokens) for table in held_out) if model else ()
     plan = ContinuedPlan(planned, wish.asked, tasks)
     for line in plan.lines():
         session.progress.say(line)

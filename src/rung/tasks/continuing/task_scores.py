@@ -6,8 +6,9 @@ An item is asked in every template, and its score is the share of them after whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from rung.data.labelled import LabelledItems
 from rung.data.labelled_reading import read_labelled
+from rung.data.leaks import found_in_documents
 from rung.errors import DataError, RunFolderError, UsageError
 from rung.evaluation.intervals import interval
 from rung.progress import Progress
@@ -89,12 +91,17 @@ def read_tables(
 
 @dataclass(frozen=True)
 class TaskItems:
-    """The items of a table that are asked about, of `offered`; `too_long` were drawn but do not fit the context."""
+    """The items of a table that are asked about, of `offered`.
+
+    `too_long` were drawn but do not fit the context; `read` stand in the old or the new text, so that a right answer
+    might be remembered.
+    """
 
     table: TaskTable
     items: LabelledItems
     offered: int
     too_long: int
+    read: int
 
     @property
     def majority(self) -> float:
@@ -103,19 +110,43 @@ class TaskItems:
 
     def line(self) -> str:
         """What is asked, for people."""
-        left_out = f" ({self.too_long:,} more do not fit the context with their prompt)" if self.too_long else ""
-        return f"task score on {self.table.name}: {len(self.items):,} of {self.offered:,} items{left_out}"
+        left_out = [f"{self.too_long:,} more do not fit the context with their prompt"] if self.too_long else []
+        left_out += [f"{self.read:,} stand in the text and are not asked about"] if self.read else []
+        told = f" ({', '.join(left_out)})" if left_out else ""
+        return f"task score on {self.table.name}: {len(self.items):,} of {self.offered:,} items{told}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the run's header and `--json`."""
-        counts = {"asked": len(self.items), "offered": self.offered, "too_long": self.too_long}
+        counts = {"asked": len(self.items), "offered": self.offered, "too_long": self.too_long, "read": self.read}
         return {**vars(self.table), "text_columns": list(self.table.text_columns), **counts, "majority": self.majority}
 
 
-def draw_items(table: TaskTable, items: LabelledItems, model: LocalModel, *, tokens: float) -> TaskItems:
+def unread(
+    tables: Sequence[tuple[TaskTable, LabelledItems]], documents: Iterable[str]
+) -> list[tuple[TaskTable, LabelledItems, int]]:
+    """The tables without the items that stand in `documents`, and how many those are (`found_in_documents`).
+
+    Raises DataError when nothing is left of one.
+    """
+    found = iter(found_in_documents([text for _, items in tables for text in items.texts], documents))
+    left = []
+    for table, items in tables:
+        read = np.array(list(islice(found, len(items))), bool)
+        if read.all():
+            raise DataError(
+                "every item of this table stands in the text, so its answers might be remembered",
+                where=table.name,
+                hint="give items that no network has read, or leave --eval out",
+            )
+        left.append((table, items.take(np.flatnonzero(~read)), int(read.sum())))
+    return left
+
+
+def draw_items(table: TaskTable, items: LabelledItems, read: int, model: LocalModel, *, tokens: float) -> TaskItems:
     """Draw items until asking about them takes `tokens`, at least `FEWEST_ASKED`; those that do not fit are left out.
 
-    Raises DataError when none fits the model's context with its prompt.
+    `read`: how many of the table were left out before. Raises DataError when none fits the model's context with its
+    prompt.
     """
     prompts = _prompts(items)
     labels = model.label_tokens(prompts[0])
@@ -143,7 +174,7 @@ def draw_items(table: TaskTable, items: LabelledItems, model: LocalModel, *, tok
             where=table.name,
             hint="give a table of shorter texts or fewer labels, or leave --eval out",
         )
-    return TaskItems(table, items.take(np.sort(chosen)), len(items), too_long)
+    return TaskItems(table, items.take(np.sort(chosen)), read + len(items), too_long, read)
 
 
 def score_items(model: LocalModel, items: LabelledItems, progress: Progress) -> Measured:
