@@ -7,15 +7,22 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 from rung.cli import tune as command
 from rung.cli.main import app
 from rung.cli.trainers import trainer_of
+from rung.data.text_encoder import train_byte_pairs
 from rung.data.wordpiece import train_wordpieces
+from rung.export import verify
 from rung.nets.encoder import Encoder
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import save_encoder
+from rung.nets.gpt2 import GPT2LM, GPT2Config
+from rung.nets.pretrained import save_net
 from rung.tasks.tuning.table import TASKS, task_of
 from rung.tasks.tuning.tune import tune
 
@@ -50,6 +57,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def gpt2(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base as OpenAI published its own: tensors without a prefix, a tokenizer in two files that name no token."""
+    base = tmp_path_factory.mktemp("gpt2")
+    texts = [json.loads(line)["text"] for line in (folder / "topics.jsonl").read_text(encoding="utf-8").splitlines()]
+    encoder = train_byte_pairs(texts, vocab_size=290)
+    encoder.save(base, model_max_length=32)
+    definition = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    (base / "tokenizer.json").unlink()
+    numbers = {token: number for number, token in enumerate(encoder.tokens)}
+    (base / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
+    merges = [" ".join(pair) for pair in definition["model"]["merges"]]
+    (base / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+    (base / "tokenizer_config.json").write_text('{"model_max_length": 32}', encoding="utf-8")
+    end = encoder.eos_token_id
+    config = GPT2Config(encoder.vocab_size, 16, 32, 1, 2, 32, bos_token_id=end, eos_token_id=end)
+    save_net(GPT2LM(config, generator=torch.Generator().manual_seed(0)), base)
+    tensors = load_file(base / "model.safetensors")
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    save_file(bare, base / "model.safetensors", metadata={"format": "pt"})
+    return base
+
+
 def run(*arguments: object) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, ["tune", *map(str, arguments)])
     return result.exit_code, result.stdout, result.stderr
@@ -69,6 +99,36 @@ def test_the_whole_way(folder: Path, tmp_path: Path) -> None:
     assert "accuracy: " in measured.stdout
     assert task_of(out) == "classify"
     assert trainer_of(out).module == "rung.tasks.tuning.tune", "rung train --resume finds the way too"
+
+
+def test_gpt2_is_tuned_by_lora_as_it_is_published(
+    folder: Path, gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TOKENISED", "SCORED"):
+        monkeypatch.setattr(verify, name, 20)
+    out, table = tmp_path / "run", folder / "topics.jsonl"
+    wishes: list[object] = ["--task", "classify", "--target", "label", "--lora", "--steps", 60, "--threads", 1]
+    wishes += ["--set", "training.learning_rate=0.02", "--set", "training.precision=fp32"]
+    code, told, problem = run(gpt2, table, *wishes, "--dry-run")
+    assert code == 0, problem
+    assert "60 steps" in told
+    code, told, problem = run(gpt2, table, *wishes, "--out", out, "--json")
+    assert code == 0, problem
+    scores = {record["name"]: record["value"] for record in json.loads(told.splitlines()[-1])["metrics"]}
+    assert scores["accuracy"] > 0.8 > scores["majority_accuracy"]
+    assert not (out / "model.safetensors").exists()
+    texts = ["the dog sleeps 3", "that was a stew"]
+    asked = CliRunner().invoke(app, ["predict", str(out), *texts, "--json"])
+    found = json.loads(asked.stdout.splitlines()[-1])["predictions"]
+    assert [one["label"] for one in found] == ["animal", "dish"]
+    handed = CliRunner().invoke(app, ["export", str(out), "--to", "hf", "--verify", "--out", str(tmp_path / "hf")])
+    assert handed.exit_code == 0, handed.output
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    with torch.inference_mode():
+        expected = theirs(**tokenizer(texts, return_tensors="pt", padding=True)).logits.softmax(1)
+    ours = [[one["probabilities"][theirs.config.id2label[number]] for number in range(2)] for one in found]
+    torch.testing.assert_close(torch.tensor(ours), expected, atol=1e-4, rtol=0)
 
 
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from rung.errors import RunFolderError
 from rung.nets.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, as_is, load_adapter, save_adapter
-from rung.nets.classifier_folder import load_classifier
+from rung.nets.classifier_folder import load_classifier, stored_name
 from rung.nets.encoder_decoder_folder import load_encoder_decoder
 from rung.nets.encoder_names import NAMES
+from rung.nets.gpt2 import GPT2Config
 from rung.nets.language_models import load_language_model
 from rung.nets.lora import LoraConfig, add_lora, lora_layers, merge_lora, set_adapter
 
@@ -95,6 +97,17 @@ FAMILIES = {
         transformers.GPT2LMHeadModel,
         load_language_model,
         "CAUSAL_LM",
+        targets=("c_attn", "mlp.c_proj"),
+    ),
+    "gpt2-classifier": Family(
+        lambda: transformers.GPT2Config(
+            vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=32, pad_token_id=0, num_labels=3
+        ),
+        transformers.GPT2ForSequenceClassification,
+        load_classifier,
+        "SEQ_CLS",
+        stored=partial(stored_name, config=GPT2Config(64, 32, 128, 2, 4, 32)),
+        modules_to_save=("score",),
         targets=("c_attn", "mlp.c_proj"),
     ),
     "t5": Family(

@@ -11,10 +11,10 @@ import transformers
 
 from rung.errors import RunFolderError
 from rung.nets.classifier import Classifier, ClassifierConfig, build_classifier
-from rung.nets.classifier_folder import load_body, load_classifier, save_classifier
+from rung.nets.classifier_folder import load_body, load_classifier, save_classifier, stored_name
 from rung.nets.decoder_config import DecoderConfig
 from rung.nets.encoder_config import EncoderConfig
-from rung.nets.encoder_names import NAMES
+from rung.nets.gpt2 import GPT2Config, turned
 
 LABELS = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
 BERT = EncoderConfig(
@@ -36,7 +36,18 @@ QWEN3 = DecoderConfig(
     max_position_embeddings=64,
     pad_token_id=0,
 )
-CONFIGS = {
+GPT2 = GPT2Config(
+    vocab_size=71,
+    hidden_size=32,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=40,
+    bos_token_id=2,
+    eos_token_id=2,
+    pad_token_id=2,
+)
+CONFIGS: dict[str, ClassifierConfig] = {
     "bert": BERT,
     "bert-tanh-gelu-one-type": dataclasses.replace(BERT, hidden_act="gelu_new", type_vocab_size=1, layer_norm_eps=1e-5),
     "bert-relu-one-head": dataclasses.replace(BERT, hidden_act="relu", num_attention_heads=1, num_hidden_layers=1),
@@ -47,6 +58,10 @@ CONFIGS = {
     "qwen3": QWEN3,
     "llama-untied": dataclasses.replace(QWEN3, model_type="llama", tie_word_embeddings=False, num_key_value_heads=4),
     "qwen2": dataclasses.replace(QWEN3, model_type="qwen2"),
+    "gpt2": GPT2,
+    "gpt2-untied-narrow": dataclasses.replace(
+        GPT2, tie_word_embeddings=False, intermediate_size=24, activation_function="relu", layer_norm_epsilon=1e-3
+    ),
 }
 
 
@@ -55,7 +70,7 @@ def net(request: pytest.FixtureRequest) -> Classifier:
     return randomised(request.param)
 
 
-def randomised(config: EncoderConfig | DecoderConfig) -> Classifier:
+def randomised(config: ClassifierConfig) -> Classifier:
     """A network whose every parameter is random, so that no zero-initialised matrix hides a difference."""
     torch.manual_seed(4)
     made = build_classifier(config, 3).eval()
@@ -70,12 +85,6 @@ def texts(net: Classifier) -> dict[str, torch.Tensor]:
     mask = torch.arange(11) < torch.tensor([7, 11, 3])[:, None]
     ids = torch.randint(4, 71, (3, 11), generator=torch.Generator().manual_seed(5))
     return {"input_ids": ids.where(mask, pad), "mask": mask}
-
-
-def stored_name(name: str, config: ClassifierConfig) -> str:
-    if isinstance(config, EncoderConfig):
-        return NAMES[config.model_type].of_classifier(name)
-    return name.replace("body.", "model.", 1) if name.startswith("body.") else name.replace("head.", "score.", 1)
 
 
 def their_logits(theirs: transformers.PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -143,8 +152,9 @@ def test_gradients_equal_tensor_by_tensor(net: Classifier, tmp_path: Path) -> No
     expected = dict(theirs.named_parameters())
     for name, parameter in net.named_parameters():
         their_gradient = expected[stored_name(name, net.config)].grad
+        assert parameter.grad is not None
         torch.testing.assert_close(
-            parameter.grad, their_gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            turned(name, parameter.grad), their_gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

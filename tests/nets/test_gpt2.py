@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from rung.errors import GenerationError, RunFolderError
 from rung.nets.attention import KeyValueCache
+from rung.nets.classifier_folder import load_body
 from rung.nets.gpt2 import GPT2LM, GPT2Config, turned
 from rung.nets.pretrained import load_net, read_config, save_net
 
@@ -146,8 +147,10 @@ def test_the_folder_of_openai_is_read(tmp_path: Path) -> None:
         del config[key]
     config |= {"summary_type": "cls_index", "task_specific_params": {"text-generation": {"do_sample": True}}}
     (tmp_path / "config.json").write_text(json.dumps({**config, "attn_pdrop": 0.1, "n_ctx": 40}))
+    body: Any = load_body(tmp_path, 3, dropout=0.0, pad_token_id=70).body
     with torch.no_grad():
         assert_close(load_net(tmp_path)(ids()), net(ids()))
+        assert_close(body(body.embed(ids())).hidden, net.model(net.model.embed(ids())).hidden)
 
 
 @pytest.mark.parametrize(

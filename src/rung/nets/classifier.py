@@ -13,7 +13,7 @@ from torch import nn
 
 from rung.nets.blank import without_values
 from rung.nets.convolution import ConvolutionalBody, ConvolutionConfig
-from rung.nets.decoder import CausalLM, DecoderConfig
+from rung.nets.decoders import AnyDecoderConfig, body_prefix, build_decoder, decoder_shapes
 from rung.nets.encoder import Encoder, draw_normal
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.layers import Linear
@@ -23,7 +23,7 @@ from rung.nets.recurrent import RecurrentBody, RecurrentConfig
 if TYPE_CHECKING:
     from rung.nets.body import Body
 
-ClassifierConfig = ConvolutionConfig | RecurrentConfig | EncoderConfig | DecoderConfig
+ClassifierConfig = ConvolutionConfig | RecurrentConfig | EncoderConfig | AnyDecoderConfig
 
 
 class Classifier(nn.Module):
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         self.body, self.pooling, self.head = body, pooling, head
         self.dropout = dropout
         # To a network that looks back only, padding on the right is invisible, and without a mask it is quicker.
-        self._body_needs_mask = not isinstance(config, DecoderConfig)
+        self._body_needs_mask = not isinstance(config, AnyDecoderConfig)
 
     @property
     def num_labels(self) -> int:
@@ -80,7 +80,7 @@ def build_classifier(
 
     `dropout` is for decoders, whose configuration has none.
     """
-    with nullcontext() if tensors is None or isinstance(config, DecoderConfig) else without_values():
+    with nullcontext() if tensors is None or isinstance(config, AnyDecoderConfig) else without_values():
         net = _assemble(config, num_labels, tensors, dropout)
     if tensors is not None:
         net.load_state_dict(tensors, assign=True)
@@ -90,7 +90,7 @@ def build_classifier(
 def _assemble(
     config: ClassifierConfig, num_labels: int, tensors: Mapping[str, torch.Tensor] | None, dropout: float
 ) -> Classifier:
-    head = Linear(config.hidden_size, num_labels, bias=not isinstance(config, DecoderConfig))
+    head = Linear(config.hidden_size, num_labels, bias=not isinstance(config, AnyDecoderConfig))
     match config:
         case ConvolutionConfig():
             return Classifier(config, ConvolutionalBody(config), MaxPooling(), head, dropout=config.dropout)
@@ -103,7 +103,7 @@ def _assemble(
             for module in (*encoder_pooling.children(), head):
                 draw_normal(module)
             return Classifier(config, encoder, encoder_pooling, head, dropout=config.dropout)
-        case DecoderConfig():
+        case _:
             draw_normal(head)
             return Classifier(config, _decoder(config, tensors, dropout), LastTokenPooling(), head, dropout=dropout)
 
@@ -119,21 +119,20 @@ def _first_token(config: EncoderConfig) -> FirstTokenPooling:
             return FirstTokenPooling(config.hidden_size)
 
 
-def _decoder(config: DecoderConfig, tensors: Mapping[str, torch.Tensor] | None, dropout: float) -> nn.Module:
+def _decoder(config: AnyDecoderConfig, tensors: Mapping[str, torch.Tensor] | None, dropout: float) -> nn.Module:
     """A decoder's body. The output matrix it is made with is the embedding itself, so that none is drawn in vain."""
     held = None
     if tensors is not None:
-        held = {f"model.{name.removeprefix('body.')}": t for name, t in tensors.items() if name.startswith("body.")}
-    return CausalLM(replace(config, tie_word_embeddings=True), dropout=dropout, tensors=held).model
+        prefix = body_prefix(config)
+        held = {prefix + name.removeprefix("body."): t for name, t in tensors.items() if name.startswith("body.")}
+    return build_decoder(replace(config, tie_word_embeddings=True), dropout=dropout, tensors=held).model
 
 
 def parameter_shapes(config: ClassifierConfig, num_labels: int) -> dict[str, torch.Size]:
     """Return the name and shape of every parameter, without allocating any."""
-    if isinstance(config, DecoderConfig):
-        from rung.nets.decoder import parameter_shapes as decoder_shapes
-
-        body = decoder_shapes(replace(config, tie_word_embeddings=True))
-        shapes = {f"body.{name.removeprefix('model.')}": shape for name, shape in body.items()}
+    if isinstance(config, AnyDecoderConfig):
+        prefix, body = body_prefix(config), decoder_shapes(replace(config, tie_word_embeddings=True))
+        shapes = {f"body.{name.removeprefix(prefix)}": shape for name, shape in body.items()}
         return {**shapes, "head.weight": torch.Size((num_labels, config.hidden_size))}
     with without_values():
         return {name: p.shape for name, p in _assemble(config, num_labels, None, 0.0).state_dict().items()}

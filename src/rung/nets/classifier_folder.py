@@ -1,14 +1,15 @@
 """Classifiers as folders: `config.json` and `model.safetensors`, in Hugging Face's layout where one exists.
 
 There, an encoder is a `BertForSequenceClassification` (or RoBERTa's, or DistilBERT's), a decoder a
-`Qwen3ForSequenceClassification` (or Llama's, or Qwen2's). An encoder whose head reads the mean over tokens has no class
-there: its folder is sentence-transformers' (see `rung.nets.pooled_classifier_folder`). The bodies of other folders of
-these families can be taken over: see `load_body`.
+`Qwen3ForSequenceClassification` (or Llama's, or GPT-2's, ...). An encoder whose head reads the mean over tokens has no
+class there: its folder is sentence-transformers' (see `rung.nets.pooled_classifier_folder`). The bodies of other
+folders of these families can be taken over: see `load_body`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,18 +17,19 @@ from typing import Any, cast
 import torch
 
 from rung.errors import RunFolderError
-from rung.nets.architectures import unsupported
+from rung.nets.architectures import FAMILIES, unsupported
 from rung.nets.classifier import Classifier, ClassifierConfig, build_classifier, parameter_shapes
 from rung.nets.convolution import ConvolutionConfig
-from rung.nets.decoder_config import ARCHITECTURES, DecoderConfig
+from rung.nets.decoders import AnyDecoderConfig, body_prefix, decoder_config
 from rung.nets.encoder import Encoder
 from rung.nets.encoder_config import EncoderConfig
 from rung.nets.encoder_folder import load_encoder, read_body, read_pooler, read_renamed, save_encoder, stored_names
 from rung.nets.encoder_names import NAMES
+from rung.nets.gpt2 import turned
 from rung.nets.label_names import named_labels, usual_labels
 from rung.nets.layers import Linear
 from rung.nets.pooled_classifier_folder import load_head, save_head
-from rung.nets.pretrained import CONFIG, read_config_file, read_weights, write_weights
+from rung.nets.pretrained import CONFIG, read_config_file, read_decoder, write_weights
 from rung.nets.recurrent import RecurrentConfig
 from rung.nets.strict_config import check_keys
 from rung.nets.weights import open_weights
@@ -39,7 +41,7 @@ _OWN: dict[str, type[ConvolutionConfig] | type[RecurrentConfig]] = {
     "rung-lstm": RecurrentConfig,
     "rung-gru": RecurrentConfig,
 }
-_DECODER = {"body.": "model.", "head.": "score."}
+_LANGUAGE_MODEL = re.compile("ForCausalLM$|LMHeadModel$")
 
 
 def save_classifier(net: Classifier, folder: Path, labels: Mapping[str, Any]) -> None:
@@ -50,7 +52,8 @@ def save_classifier(net: Classifier, folder: Path, labels: Mapping[str, Any]) ->
         save_classifier_config(net.config, folder, labels)
         return
     save_classifier_config(net.config, folder, labels)
-    write_weights({stored_name(name, net.config): t.contiguous() for name, t in net.state_dict().items()}, folder)
+    tensors = {stored_name(name, net.config): turned(name, t).contiguous() for name, t in net.state_dict().items()}
+    write_weights(tensors, folder)
 
 
 def save_classifier_config(config: ClassifierConfig, folder: Path, labels: Mapping[str, Any]) -> None:
@@ -66,10 +69,12 @@ def load_classifier(folder: Path) -> Classifier:
         return mean_classifier(load_encoder(folder), load_head(folder, config.hidden_size, count))
     shapes = parameter_shapes(config, count)
     ours = {stored_name(name, config): name for name in shapes}
-    ignored: tuple[str, ...] = ()
-    if isinstance(config, EncoderConfig):
-        ignored = NAMES[config.model_type].unused_of_body(NAMES[config.model_type].body)
-    tensors = read_renamed(folder, {name: shapes[own] for name, own in ours.items()}, ignored=ignored)
+    wanted = {name: shapes[own] for name, own in ours.items()}
+    if isinstance(config, AnyDecoderConfig):
+        tensors = read_decoder(folder, config, wanted)
+    else:
+        names = NAMES.get(config.model_type)
+        tensors = read_renamed(folder, wanted, ignored=names.unused_of_body(names.body) if names else ())
     return build_classifier(config, count, tensors={ours[name]: tensor for name, tensor in tensors.items()})
 
 
@@ -126,26 +131,27 @@ def load_body(
         if config.model_type == "bert" and config.classifier_pooling == "cls":
             tensors |= {f"pooling.dense.{name}": tensor for name, tensor in read_pooler(folder, config).items()}
     else:
-        tensors = _read_decoder_body(folder, shapes)
+        tensors = _read_decoder_body(folder, config, shapes)
     net.load_state_dict(tensors, strict=False)
     return net
 
 
-def _read_decoder_body(folder: Path, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
-    prefix, stored = _DECODER["body."], stored_names(folder)
-    prefix = prefix if any(name.startswith(prefix) for name in stored) else ""
-    wanted = {prefix + name.removeprefix("body."): name for name in shapes}
-    heads = {name for name in stored if not name.startswith(prefix)}
-    found = read_weights(
-        folder, {name: shapes[own] for name, own in wanted.items()}, dtype=torch.float32, ignored=heads
-    )
-    return {wanted[name]: tensor for name, tensor in found.items()}
+def _read_decoder_body(
+    folder: Path, config: AnyDecoderConfig, shapes: Mapping[str, torch.Size]
+) -> dict[str, torch.Tensor]:
+    """The tensors `shapes` of a body by our names; what does not stand under their prefix is left behind."""
+    stored, prefix = stored_names(folder), body_prefix(config)
+    is_bare = not any(name.startswith(prefix) for name in stored)
+    heads = {"lm_head.weight"} if is_bare else {name for name in stored if not name.startswith(prefix)}
+    wanted = {stored_name(name, config): name for name in shapes}
+    found = read_decoder(folder, config, {name: shapes[own] for name, own in wanted.items()}, ignored=heads)
+    return {own: found[name] for name, own in wanted.items()}
 
 
-def read_body_config(folder: Path) -> EncoderConfig | DecoderConfig:
+def read_body_config(folder: Path) -> EncoderConfig | AnyDecoderConfig:
     """The shape of a pretrained encoder or decoder. RunFolderError when it is of another kind."""
     config = _from_json(read_config_file(folder), where=str(folder / CONFIG))
-    if not isinstance(config, EncoderConfig | DecoderConfig):
+    if not isinstance(config, EncoderConfig | AnyDecoderConfig):
         raise RunFolderError(
             f"a {config.model_type} network is no pretrained body", where=str(folder), hint="give an encoder or decoder"
         )
@@ -156,31 +162,30 @@ def stored_name(name: str, config: ClassifierConfig) -> str:
     """The name of a `Classifier`'s parameter `name` in its folder: transformers' own, where it has such a class."""
     if isinstance(config, EncoderConfig):
         return NAMES[config.model_type].of_classifier(name)
-    if isinstance(config, DecoderConfig):
-        for ours, theirs in _DECODER.items():
-            if name.startswith(ours):
-                return theirs + name.removeprefix(ours)
+    if isinstance(config, AnyDecoderConfig):
+        part, _, rest = name.partition(".")
+        return body_prefix(config) + rest if part == "body" else f"score.{rest}"
     return name
 
 
 def _to_json(config: ClassifierConfig) -> dict[str, Any]:
     if isinstance(config, EncoderConfig):
         return config.to_hf("ForSequenceClassification" if config.classifier_pooling == "cls" else "Model")
-    if isinstance(config, DecoderConfig):
-        architecture = ARCHITECTURES[config.model_type].replace("CausalLM", "SequenceClassification")
-        return {**config.to_hf(), "architectures": [architecture]}
-    values = dataclasses.asdict(config)
-    return {"model_type": config.model_type, **values}
+    if isinstance(config, AnyDecoderConfig):
+        values = config.to_hf()
+        family = _LANGUAGE_MODEL.sub("", values["architectures"][0])
+        return {**values, "architectures": [f"{family}ForSequenceClassification"]}
+    return {"model_type": config.model_type, **dataclasses.asdict(config)}
 
 
 def _from_json(stored: Mapping[str, Any], *, where: str) -> ClassifierConfig:
     kind = str(stored.get("model_type"))
     if kind in NAMES:
         return EncoderConfig.from_hf(stored, where=where)
-    if kind in ARCHITECTURES:
-        return DecoderConfig.from_hf(stored, where=where)
+    if kind in FAMILIES["decoders"]:
+        return decoder_config(stored, where=where)
     if kind not in _OWN:
-        raise unsupported(kind, where, usable=(*NAMES, *ARCHITECTURES))
+        raise unsupported(kind, where, usable=(*NAMES, *FAMILIES["decoders"]))
     family = _OWN[kind]
     names = {field.name for field in dataclasses.fields(family)}
     check_keys(stored, names | {"model_type", "id2label", "label2id"}, {}, where)

@@ -164,14 +164,13 @@ def gpt2_parameter_shapes(config: GPT2Config) -> dict[str, torch.Size]:
 
 
 def turned(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor `name` as files hold it, from how memory holds it, or back: a view."""
+    """The tensor `name` as files hold it, from how memory holds it, or back: a view. Names of others never end so."""
     return tensor.t() if name.endswith(_TRANSPOSED) else tensor
 
 
-def stored_shapes(config: GPT2Config) -> dict[str, torch.Size]:
-    """The names and shapes that a folder of this configuration holds."""
-    shapes = gpt2_parameter_shapes(config)
-    return {name: shape[::-1] if name.endswith(_TRANSPOSED) else shape for name, shape in shapes.items()}
+def turned_shape(name: str, shape: torch.Size) -> torch.Size:
+    """The shape that `turned` gives the tensor `name`."""
+    return shape[::-1] if name.endswith(_TRANSPOSED) else shape
 
 
 def old_buffers(config: GPT2Config) -> Iterable[str]:

@@ -12,18 +12,16 @@ from pathlib import Path
 import torch
 
 from rung.nets.architectures import FAMILIES, unsupported
-from rung.nets.decoder import CausalLM
-from rung.nets.decoder_config import DecoderConfig
+from rung.nets.decoders import AnyDecoder, AnyDecoderConfig, build_decoder
 from rung.nets.feedforward_language_model import FeedForwardLM, FeedForwardLMConfig
 from rung.nets.feedforward_language_model import parameter_shapes as feedforward_shapes
-from rung.nets.gpt2 import GPT2LM, GPT2Config
 from rung.nets.pretrained import CONFIG, load_net, read_config_file, read_weights, save_net, write_weights
 from rung.nets.recurrent_language_model import CELLS, DropoutKind, RecurrentLM, RecurrentLMConfig
 from rung.nets.recurrent_language_model import parameter_shapes as recurrent_shapes
 from rung.runfolder import write_json
 
-Config = DecoderConfig | GPT2Config | RecurrentLMConfig | FeedForwardLMConfig
-Net = CausalLM | GPT2LM | RecurrentLM | FeedForwardLM
+Config = AnyDecoderConfig | RecurrentLMConfig | FeedForwardLMConfig
+Net = AnyDecoder | RecurrentLM | FeedForwardLM
 _RECURRENT = frozenset(f"rung-lm-{cell}" for cell in CELLS)
 _FEEDFORWARD = "rung-lm-feedforward"
 
@@ -40,19 +38,17 @@ def draw_language_model(config: Config, *, seed: int, dropout: Dropout = Dropout
     """A network of this shape with random float32 weights, the same for the same `seed`."""
     generator = torch.Generator().manual_seed(seed)
     match config:
-        case DecoderConfig():
-            return CausalLM(config, dropout=dropout.rate, generator=generator)
-        case GPT2Config():
-            return GPT2LM(config, dropout=dropout.rate, generator=generator)
         case RecurrentLMConfig():
             return RecurrentLM(config, dropout=dropout.rate, dropout_kind=dropout.kind, generator=generator)
         case FeedForwardLMConfig():
             return FeedForwardLM(config, dropout=dropout.rate, generator=generator)
+        case _:
+            return build_decoder(config, dropout=dropout.rate, generator=generator)
 
 
 def save_language_model(net: Net, folder: Path) -> None:
     """Write `config.json` and `model.safetensors`; a tied output matrix is left out."""
-    if isinstance(net, CausalLM | GPT2LM):
+    if isinstance(net, AnyDecoder):
         save_net(net, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,16 @@ from safetensors.torch import save_file
 
 from rung.errors import RunFolderError
 from rung.nets.architectures import refuse_code
-from rung.nets.decoder import CausalLM, parameter_shapes
-from rung.nets.decoder_config import DecoderConfig
-from rung.nets.gpt2 import BODY_PREFIX, GPT2LM, GPT2Config, gpt2_parameter_shapes, old_buffers, stored_shapes, turned
+from rung.nets.decoders import (
+    AnyDecoder,
+    AnyDecoderConfig,
+    body_prefix,
+    build_decoder,
+    decoder_config,
+    decoder_shapes,
+    old_constants,
+)
+from rung.nets.gpt2 import turned, turned_shape
 from rung.nets.weights import WEIGHTS, Weights, open_weights, shown
 from rung.runfolder import read_json, readable_write_errors, write_json
 
@@ -23,7 +30,7 @@ GENERATION_CONFIG = "generation_config.json"
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def save_net(net: CausalLM | GPT2LM, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save_net(net: AnyDecoder, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write `net` so that transformers opens it, its weights in `dtype` (default: as they are).
 
     A tied output matrix is left out, as `tie_word_embeddings` says it must be.
@@ -38,12 +45,10 @@ def save_net(net: CausalLM | GPT2LM, folder: Path, dtype: torch.dtype | None = N
     write_weights(weights, folder)
 
 
-def stored_tensors(net: CausalLM | GPT2LM, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+def stored_tensors(net: AnyDecoder, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
     """The parameters by the names and in the layout that a Hugging Face folder has, on the CPU."""
     tensors = {name: p.detach().to("cpu", dtype or p.dtype) for name, p in net.named_parameters()}
-    if isinstance(net, GPT2LM):
-        tensors = {name: turned(name, tensor) for name, tensor in tensors.items()}
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return {name: turned(name, tensor).contiguous() for name, tensor in tensors.items()}
 
 
 def write_weights(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
@@ -52,36 +57,40 @@ def write_weights(weights: Mapping[str, torch.Tensor], folder: Path) -> None:
         save_file(dict(weights), folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float = 0.0) -> CausalLM | GPT2LM:
+def load_net(folder: Path, dtype: torch.dtype = torch.float32, *, dropout: float = 0.0) -> AnyDecoder:
     """Read a network from a folder written by `save_net` or by transformers, its weights held in `dtype`.
 
     Names and shapes are compared with `config.json` before any weight is read. RunFolderError says which file is
     missing, unreadable or truncated, or which tensor is missing, extra, of the wrong shape or type, or not finite.
     """
     config = read_config(folder)
-    if isinstance(config, GPT2Config):
-        return _load_gpt2(folder, config, dtype, dropout)
-    # Some writers keep a tied matrix under both names; the embedding is the one that counts. Old ones store the
-    # frequencies of rotary positions, which the configuration decides.
-    ignored = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq" for n in range(config.num_hidden_layers)}
-    if config.tie_word_embeddings:
-        ignored.add("lm_head.weight")
-    tensors = read_weights(folder, parameter_shapes(config), dtype=dtype, ignored=ignored)
-    return CausalLM(config, dropout=dropout, tensors=tensors)
+    # Some writers keep a tied matrix under both names; the embedding is the one that counts.
+    ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    tensors = read_decoder(folder, config, decoder_shapes(config), dtype=dtype, ignored=ignored)
+    return build_decoder(config, dropout=dropout, tensors=tensors)
 
 
-def _load_gpt2(folder: Path, config: GPT2Config, dtype: torch.dtype, dropout: float) -> GPT2LM:
-    """OpenAI's own folders have the body's tensors without the prefix that later ones have."""
+def read_decoder(
+    folder: Path,
+    config: AnyDecoderConfig,
+    shapes: Mapping[str, torch.Size],
+    *,
+    dtype: torch.dtype = torch.float32,
+    ignored: Collection[str] = (),
+) -> dict[str, torch.Tensor]:
+    """Read the tensors `shapes` of a decoder's body, and of what stands on it, in `dtype` and as memory holds them.
+
+    The body's may lack their prefix, as in OpenAI's own GPT-2, and have old constants beside them; the names of others
+    that may be there are `ignored`. Raises RunFolderError as `load_net` does.
+    """
+    prefix = body_prefix(config)
     with open_weights(folder) as weights:
-        bare = not any(name.startswith(BODY_PREFIX) for name in weights.names())
-    names = {(name.removeprefix(BODY_PREFIX) if bare else name): name for name in gpt2_parameter_shapes(config)}
-    expected = {stored: stored_shapes(config)[name] for stored, name in names.items()}
-    buffers = {name.removeprefix(BODY_PREFIX) if bare else name for name in old_buffers(config)}
-    if config.tie_word_embeddings:
-        buffers.add("lm_head.weight")
-    found = read_weights(folder, expected, dtype=dtype, ignored=buffers)
-    tensors = {names[stored]: turned(names[stored], found.pop(stored)).contiguous() for stored in list(found)}
-    return GPT2LM(config, dropout=dropout, tensors=tensors)
+        is_bare = not any(name.startswith(prefix) for name in weights.names())
+    names = {name.removeprefix(prefix) if is_bare else name: name for name in shapes}
+    constants = {name.removeprefix(prefix) if is_bare else name for name in old_constants(config)}
+    expected = {stored: turned_shape(name, shapes[name]) for stored, name in names.items()}
+    found = read_weights(folder, expected, dtype=dtype, ignored=constants.union(ignored))
+    return {name: turned(name, found.pop(stored)).contiguous() for stored, name in names.items()}
 
 
 def read_weights(
@@ -102,12 +111,10 @@ def read_weights(
     return tensors
 
 
-def read_config(folder: Path) -> DecoderConfig | GPT2Config:
+def read_config(folder: Path) -> AnyDecoderConfig:
     """Read and check the configuration alone; which tokens end a text, `generation_config.json` knows best."""
     stored, where = with_generation_tokens(read_config_file(folder), folder), str(folder / CONFIG)
-    if stored.get("model_type") == GPT2Config.model_type:
-        return GPT2Config.from_hf(stored, where=where)
-    return DecoderConfig.from_hf(stored, where=where)
+    return decoder_config(stored, where=where)
 
 
 def read_config_file(folder: Path) -> dict[str, Any]:

@@ -32,6 +32,11 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {**BERT, "pad_token_id": 0, "type_vocab_size": 1},
     ),
     "llama": (transformers.LlamaConfig, transformers.LlamaForSequenceClassification, {**BERT, "pad_token_id": 0}),
+    "gpt2": (
+        transformers.GPT2Config,
+        transformers.GPT2ForSequenceClassification,
+        {"n_embd": 24, "n_layer": 1, "n_head": 2, "pad_token_id": 0},
+    ),
 }
 
 

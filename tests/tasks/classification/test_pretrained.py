@@ -90,7 +90,9 @@ def test_an_encoder_is_frozen_and_tuned_and_a_decoder_prompted_and_tuned(bases: 
     assert [rung.name for rung in ladder] == ["majority", "linear", "bert-frozen"]
 
 
-def test_gpt2_is_prompted_and_what_cannot_be_a_base_is_told_what_can(task: ClassificationTask, tmp_path: Path) -> None:
+def test_gpt2_is_a_decoder_too_and_what_cannot_be_a_base_is_told_what_can(
+    task: ClassificationTask, tmp_path: Path
+) -> None:
     folder = tmp_path / "gpt2"
     vocab = train_byte_pairs(task.items["train"].texts, vocab_size=280)
     config = GPT2Config(
@@ -99,17 +101,21 @@ def test_gpt2_is_prompted_and_what_cannot_be_a_base_is_told_what_can(task: Class
     )  # fmt: skip
     save_net(GPT2LM(config, generator=torch.Generator().manual_seed(0)), folder)
     vocab.save(folder, model_max_length=1024)
-    assert names_of(str(folder)) == ("gpt2-prompted",)
-    rung = make_rung("gpt2-prompted", (str(folder),))
-    plan = rung.plan(task, 120.0, seed=0)
-    rung.fit(task, plan, items=np.arange(60), seed=0, folder=tmp_path / "fit", progress=SILENT)
-    found = load_classifier(tmp_path / "fit").predict(task.items["test"].texts)
-    assert found.probabilities.shape == (20, 2)
+    assert names_of(str(folder)) == ("gpt2-prompted", "gpt2-lora")
+    for name in names_of(str(folder)):
+        rung = make_rung(name, (str(folder),))
+        plan = rung.plan(task, 120.0, seed=0)
+        if name == "gpt2-lora":
+            plan["training"] |= {"least_steps": 4, "epochs": 1}
+        rung.fit(task, plan, items=np.arange(60), seed=0, folder=tmp_path / name, progress=SILENT)
+        found = load_classifier(tmp_path / name).predict(task.items["test"].texts)
+        assert found.probabilities.shape == (20, 2)
+        assert is_adapted(tmp_path / name) == (name == "gpt2-lora")
     for kind in ("t5", "bart", "rung-lm-lstm"):
         (folder / "config.json").write_text(f'{{"model_type": "{kind}"}}')
         with pytest.raises(RunFolderError, match="cannot be used here") as caught:
             names_of(str(folder))
-        assert caught.value.hint == "what can be: bert, roberta, distilbert, qwen3, llama, mistral, qwen2"
+        assert caught.value.hint == "what can be: bert, roberta, distilbert, llama, mistral, qwen2, qwen3, gpt2"
 
 
 def test_bases_join_the_ladder_of_a_task(bases: dict[str, str], task: ClassificationTask) -> None:

@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import json
+import re
 import signal
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -66,7 +67,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny BERT, a sentence encoder with mean pooling, and a tiny Llama, random, as transformers saves them."""
+    """A tiny BERT, a sentence encoder with mean pooling, a tiny Llama and a tiny GPT-2, as transformers saves them."""
     folder, texts = tmp_path_factory.mktemp("bases"), [text for text, _ in made_up(240)]
     torch.manual_seed(0)
     pieces, pairs = train_wordpieces(texts, vocab_size=200), train_byte_pairs(texts, vocab_size=300)
@@ -95,10 +96,23 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             initializer_range=0.1,
         )
     )
+    gpt2 = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=pairs.vocab_size,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            n_positions=64,
+            bos_token_id=0,
+            eos_token_id=0,
+            initializer_range=0.1,
+        )
+    )
     models: dict[str, tuple[Any, TextEncoder]] = {
         "bert": (bert, pieces),
         "sentences": (bert, pieces),
         "llama": (llama, pairs),
+        "gpt2": (gpt2, pairs),
     }
     for name, (net, encoder) in models.items():
         net.save_pretrained(folder / name)
@@ -140,8 +154,10 @@ def accuracy(summary: ClassifierTuned) -> float:
         ("sentences", LORA),
         ("llama", TuningMethod()),
         ("llama", LORA),
+        ("gpt2", TuningMethod(layer_decay=0.8)),
+        ("gpt2", LORA),
     ],
-    ids=["bert-decay", "sentences-full", "sentences-lora", "llama-full", "llama-lora"],
+    ids=["bert-decay", "sentences-full", "sentences-lora", "llama-full", "llama-lora", "gpt2-decay", "gpt2-lora"],
 )
 def test_a_tuned_base_tells_the_classes_apart(
     base: str, method: TuningMethod, bases: dict[str, Path], table: Path, tmp_path: Path
@@ -159,7 +175,7 @@ def test_a_tuned_base_tells_the_classes_apart(
 def test_the_folder_opens_in_transformers_with_equal_scores(
     bases: dict[str, Path], table: Path, tmp_path: Path
 ) -> None:
-    for base in ("bert", "llama"):
+    for base in ("bert", "llama", "gpt2"):
         start(bases[base], table, tmp_path / base, steps=3)
         theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / base).eval()
         tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / base)
@@ -219,7 +235,7 @@ def test_others_give_the_scores_of_a_classifier_on_the_mean(
     assert "library_name: peft" in (run / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("base", ["sentences", "llama"])
+@pytest.mark.parametrize("base", ["sentences", "llama", "gpt2"])
 def test_a_frozen_body_gets_the_head_that_scikit_learn_finds(
     base: str, bases: dict[str, Path], table: Path, tmp_path: Path
 ) -> None:
@@ -249,7 +265,7 @@ def test_a_frozen_body_gets_the_head_that_scikit_learn_finds(
 def _body(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of a body without the prefix that it has beside a head."""
     tensors = load_file(folder / "model.safetensors")
-    kept = {name.removeprefix("bert.").removeprefix("model."): tensor for name, tensor in tensors.items()}
+    kept = {re.sub(r"^(bert|model|transformer)\.", "", name): tensor for name, tensor in tensors.items()}
     return {
         name: tensor for name, tensor in kept.items() if not name.startswith(("classifier", "score", "pooler", "lm"))
     }
@@ -263,16 +279,20 @@ class Impatient(SilentDisplay):
             signal.raise_signal(signal.SIGINT)
 
 
-METHODS = {"full": TuningMethod(), "gradual": TuningMethod(gradual=True, layer_decay=0.5), "lora": LORA}
+GRADUAL = TuningMethod(gradual=True, layer_decay=0.5)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+@pytest.mark.parametrize(
+    ("base", "method"),
+    [("bert", TuningMethod()), ("bert", GRADUAL), ("bert", LORA), ("gpt2", GRADUAL), ("gpt2", LORA)],
+    ids=["bert-full", "bert-gradual", "bert-lora", "gpt2-gradual", "gpt2-lora"],
+)
 def test_an_interrupted_run_goes_on_bit_for_bit(
-    method: TuningMethod, bases: dict[str, Path], table: Path, tmp_path: Path
+    base: str, method: TuningMethod, bases: dict[str, Path], table: Path, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"method": method, "steps": 45, "overrides": {"training.validations": 3}}
-    start(bases["bert"], table, tmp_path / "whole", **settings)
-    stopped = start(bases["bert"], table, tmp_path / "parts", display=Impatient(), **settings)
+    start(bases[base], table, tmp_path / "whole", **settings)
+    stopped = start(bases[base], table, tmp_path / "parts", display=Impatient(), **settings)
     assert (stopped.ended, stopped.steps, stopped.records) == ("interrupted", 8, ())
     assert "interrupted" in stopped.lines()[0]
     assert resume(tmp_path / "parts").ended == "finished"

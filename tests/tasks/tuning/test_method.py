@@ -13,6 +13,7 @@ from rung.errors import UsageError
 from rung.nets.classifier import build_classifier
 from rung.nets.decoder import CausalLM, DecoderConfig
 from rung.nets.encoder_config import EncoderConfig
+from rung.nets.gpt2 import GPT2Config
 from rung.nets.lora import LoraConfig
 from rung.nets.quantized import QuantizedLinear
 from rung.tasks.tuning.method import TuningMethod, apply_method, depths_of, gradual_unfreezing, rate_of
@@ -115,6 +116,10 @@ def test_layers_learn_more_slowly_from_the_top_down() -> None:
     decoder = depths_of(CausalLM(DECODER))
     assert (decoder["model.embed_tokens.weight"], decoder["model.layers.2.mlp.up_proj.weight"]) == (0, 3)
     assert decoder["model.norm.weight"] == 4
+    gpt2 = depths_of(build_classifier(GPT2Config(50, 32, 32, 3, 2, 16), 3))
+    assert gpt2["body.wte.weight"] == gpt2["body.wpe.weight"] == 0
+    assert [gpt2[f"body.h.{number}.attn.c_attn.weight"] for number in range(3)] == [1, 2, 3]
+    assert gpt2["body.ln_f.weight"] == gpt2["head.weight"] == 4
 
 
 def test_the_optimiser_moves_each_layer_at_its_rate_and_frozen_ones_not_at_all() -> None:

@@ -36,7 +36,8 @@ _SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attent
 
 def base_of(kind: str, folder: Path) -> Any:
     """A tiny random network of transformers and its tokenizer in `folder`; returns the network."""
-    encoder = train_byte_pairs(_TEXTS, vocab_size=300) if kind == "llama" else train_wordpieces(_TEXTS, vocab_size=120)
+    is_encoder = kind.startswith("Bert")
+    encoder = train_wordpieces(_TEXTS, vocab_size=120) if is_encoder else train_byte_pairs(_TEXTS, vocab_size=300)
     torch.manual_seed(7)
     config: Any
     if kind == "llama":
@@ -44,6 +45,9 @@ def base_of(kind: str, folder: Path) -> Any:
             vocab_size=encoder.vocab_size, num_key_value_heads=2, max_position_embeddings=64, **_SIZES
         )
         model: Any = transformers.LlamaForCausalLM(config)
+    elif not is_encoder:
+        config = transformers.GPT2Config(vocab_size=encoder.vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+        model = getattr(transformers, kind)(config)
     else:
         config = transformers.BertConfig(
             vocab_size=encoder.vocab_size, max_position_embeddings=64, pad_token_id=encoder.pad_token_id, **_SIZES
@@ -112,17 +116,14 @@ def test_commands_open_it_with_one_remark(llama: tuple[Any, Path], tmp_path: Pat
 
 
 @pytest.mark.filterwarnings("ignore::rung.errors.RungWarning")
-@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "BertForPreTraining", "LlamaModel"])
+@pytest.mark.parametrize(
+    "kind", ["BertForSequenceClassification", "BertForPreTraining", "llama", "GPT2LMHeadModel", "GPT2Model"]
+)
 def test_a_classifier_gives_pefts_probabilities(kind: str, tmp_path: Path) -> None:
-    base_of("llama" if "Llama" in kind else kind, tmp_path / "base")
-    if "Bert" in kind:
-        start: Any = transformers.BertForSequenceClassification.from_pretrained(
-            tmp_path / "base", num_labels=3, ignore_mismatched_sizes=True
-        )
-    else:
-        start = transformers.LlamaForSequenceClassification.from_pretrained(
-            tmp_path / "base", num_labels=3, ignore_mismatched_sizes=True
-        )
+    base_of(kind, tmp_path / "base")
+    start: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "base", num_labels=3, ignore_mismatched_sizes=True
+    )
     theirs = adapted(start, tmp_path / "adapter", "SEQ_CLS")
     model = rung.load(tmp_path / "adapter")
     assert isinstance(model, rung.Classifier)

@@ -13,7 +13,7 @@ from rung.data.text_encoder import TextEncoder
 from rung.nets.adapters import holds_adapter
 from rung.nets.classifier import Classifier
 from rung.nets.classifier_folder import load_classifier
-from rung.nets.decoder_config import DecoderConfig
+from rung.nets.decoders import AnyDecoderConfig
 from rung.nets.encoder_config import EncoderConfig
 from rung.tasks.classification.predictions import Predictions
 
@@ -54,7 +54,7 @@ def load(folder: Path) -> NetworkPredictor:
     """
     net, encoder = _open(folder), TextEncoder.load(folder)
     lengths = [encoder.model_max_length]
-    if isinstance(net.config, EncoderConfig | DecoderConfig):  # the others have no positions
+    if isinstance(net.config, EncoderConfig | AnyDecoderConfig):  # the others have no positions
         lengths.append(net.config.max_length)
     return NetworkPredictor(net, encoder, max_length=min(filter(None, lengths), default=None))
 

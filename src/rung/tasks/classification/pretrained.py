@@ -12,9 +12,7 @@ import numpy as np
 
 from rung.errors import PlanError, RunFolderError
 from rung.nets.classifier_folder import read_body_config
-from rung.nets.decoder_config import DecoderConfig
-from rung.nets.gpt2_config import GPT2Config
-from rung.nets.pretrained import read_config_file
+from rung.nets.encoder_config import EncoderConfig
 from rung.nets.sentence_folder import body_folder
 from rung.objectives.classification import Classification
 from rung.progress import SILENT, Progress
@@ -57,14 +55,12 @@ def base_name(base: str) -> str:
 def names_of(base: str) -> tuple[str, ...]:
     """The rungs that a base gives: an encoder is frozen or tuned, a decoder prompted or tuned by LoRA.
 
-    No classifier stands on GPT-2's body, so it is prompted only. RunFolderError for other networks.
+    RunFolderError for other networks.
     """
-    name, body = base_name(base), body_folder(resolve_base(base))
-    if read_config_file(body).get("model_type") == GPT2Config.model_type:
-        return (name + PROMPTED,)
-    if isinstance(read_body_config(body), DecoderConfig):
-        return name + PROMPTED, name + LORA
-    return name + FROZEN, name
+    name = base_name(base)
+    if isinstance(read_body_config(body_folder(resolve_base(base))), EncoderConfig):
+        return name + FROZEN, name
+    return name + PROMPTED, name + LORA
 
 
 def base_of(rung: str, bases: Sequence[str]) -> str | None:
