@@ -78,6 +78,23 @@ def test_bad_rows(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
     assert "row 1" in str(caught.value)
 
 
+def test_a_few_bad_rows_are_left_out_and_named(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {number}", "answer": number} for number in range(60)] + [{"prompt": "", "answer": 1}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{no json\n")
+    found = read_problems([path])
+    assert len(found) == 60
+    assert [remark.partition(" (")[0] for remark in found.remarks] == [
+        "1 problems left out: the prompt is empty",
+        "1 problems left out: broken JSON",
+    ]
+    assert "row 61" in found.remarks[0]
+    assert split_problems(found, share=0.2, seed=1)[0].remarks == found.remarks
+    path.write_text(path.read_text() + '{"prompt": "", "answer": 1}\n' * 3)
+    with pytest.raises(DataError, match=r"prompt is empty; 5 of 65 rows cannot be used"):
+        read_problems([path])
+
+
 def test_a_prompt_is_in_one_part(tmp_path: Path) -> None:
     rows = [{"prompt": f"question {number % 30}", "answer": number} for number in range(90)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rung.data.conversations import json_rows, text_value
 from rung.data.similar_items import keyed_chances
+from rung.data.unusable import UnusableRows
 from rung.errors import DataError
 from rung.progress import SILENT, Progress
 
@@ -60,9 +61,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Problems:
-    """Problems in the order of their ids, each once."""
+    """Problems in the order of their ids, each once. `remarks`: sentences about what was left out."""
 
     items: list[Problem]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -74,7 +76,7 @@ class Problems:
 
     def take(self, rows: NDArray[np.int64]) -> Problems:
         """These problems, in the order of `rows`."""
-        return Problems([self.items[row] for row in rows.tolist()])
+        return Problems([self.items[row] for row in rows.tolist()], self.remarks)
 
 
 def plain_number(text: str) -> str:
@@ -86,23 +88,28 @@ def plain_number(text: str) -> str:
 
 
 def read_problems(paths: Sequence[str | Path], *, progress: Progress = SILENT) -> Problems:
-    """Read the problems of all `paths` (.jsonl, .json; plain or compressed).
+    """Read the problems of all `paths` (.jsonl, .json; plain or compressed). What cannot be used is left out and named.
 
-    Raises DataError: a file is missing or damaged, a row has no prompt or no answer (it is named), nothing is there.
+    Raises DataError: a file is missing or damaged, more than 5 % of the rows cannot be used (the first is explained),
+    nothing is left.
     """
     found: dict[str, Problem] = {}
+    unusable = UnusableRows()
+    rows = 0
     for path in map(Path, paths):
         for place, row in json_rows(path, progress):
+            rows += 1
             try:
                 if isinstance(row, str):
                     raise DataError(row, hint="mend or remove this row")
                 one = _problem(row)
+                found[one.id] = one
             except DataError as error:
-                raise DataError(error.problem, where=place, hint=error.hint) from None
-            found[one.id] = one
+                unusable.add(place, error)
+    unusable.require_few(rows)
     if not found:
         raise DataError("there is no problem here", where=", ".join(map(str, paths)), hint=_LAYOUTS)
-    return Problems(sorted(found.values(), key=lambda item: item.id))
+    return Problems(sorted(found.values(), key=lambda item: item.id), tuple(unusable.remarks("problems")))
 
 
 def split_problems(problems: Problems, *, share: float, seed: int) -> tuple[Problems, Problems]:

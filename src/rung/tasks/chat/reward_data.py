@@ -30,7 +30,9 @@ class PreparedProblems:
 
     def facts(self) -> dict[str, Any]:
         """What the data come to."""
-        return {f"{part}_problems": len(getattr(self, part)) for part in ("train", "valid", "test")}
+        parts = {part: getattr(self, part) for part in ("train", "valid", "test")}
+        remarks = dict.fromkeys(remark for problems in parts.values() for remark in problems.remarks)
+        return {f"{part}_problems": len(problems) for part, problems in parts.items()} | {"remarks": list(remarks)}
 
 
 def prepare_problems(recipe: RewardRecipe, progress: Progress) -> tuple[RewardRecipe, PreparedProblems]:

@@ -38,6 +38,7 @@ class RewardPlan(TuningPlan[RewardRecipe]):
             f"{self.what_moves}.",
             f"{self.steps:,} steps of {prompts} prompts with {answers} answers each "
             f"({self.data['train_problems']:,} problems) {self.how}.",
+            *self.data["remarks"],
         ]
 
     def facts(self) -> dict[str, Any]:

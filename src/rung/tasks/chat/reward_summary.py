@@ -46,11 +46,12 @@ class RewardTuned(Tuned[RewardRecipe]):
     def card(self, run: Run, recipe: RewardRecipe) -> str:
         """The model card of a finished run."""
         data, training, reward = run.header["data"], recipe.training, recipe.reward
+        remarks = ["no prompt is in two parts", *data["remarks"]]
         return TunedCard(
             pipeline_tag="text-generation",
             tags=("rung", "chat", "grpo"),
             about="which learned from its own answers to problems that can be checked (GRPO, arXiv 2402.03300)",
-            data=parts_in_words(data, self.items, remarks=["no prompt is in two parts"], key="{}_problems"),
+            data=parts_in_words(data, self.items, remarks=remarks, key="{}_problems"),
             steps=f"{training.batch_size} prompts, {reward.answers} answers to each of up to {reward.max_tokens} "
             f"tokens at temperature {reward.temperature:g},\nwhere an answer earned 1 by being right and "
             f"{reward.ended:g} by ending its turn, distance from the base weighed {reward.beta:g},\n"
