@@ -311,6 +311,7 @@ def test_without_onnx_it_says_what_to_install(
     ("config", "expected"),
     [
         ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, r"type qwen3 .*--to gguf, or --to hf"),
+        ({"model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"]}, r"type gpt2 .*do: *--to hf"),
         ({"model_type": "qwen3", "architectures": ["Qwen3ForSequenceClassification"]}, "type qwen3"),
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, r"type t5 .*--to hf"),
         ({"model_type": "rung-naive-bayes", **LABELS}, "naive-bayes counts words and n-grams of its own"),

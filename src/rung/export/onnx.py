@@ -101,6 +101,8 @@ def _require_exported(source: Source) -> None:
     family = next((family for family, kinds in FAMILIES.items() if kind in kinds), None)
     problem = f"a network of type {kind} is not written as ONNX: encoders and Rung's own classifiers are"
     hint = {"decoders": "--to gguf, or --to hf", "encoder-decoders": "--to hf"}.get(family or "")
+    if family == "decoders" and source.computes == "text-classification":  # its head has no place in a GGUF file
+        hint = "--to hf"
     if kind in _COUNTED:
         problem = f"{kind} counts words and n-grams of its own, and no tokenizer.json tells other programs how"
         hint = "networks that read tokens are written: cnn, rnn, gru, lstm and the encoders"

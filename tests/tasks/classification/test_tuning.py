@@ -118,6 +118,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         net.save_pretrained(folder / name)
         encoder.save(folder / name, model_max_length=64)
     _as_sentence_encoder(folder / "sentences")
+    settings = folder / "gpt2" / "tokenizer_config.json"  # as bases have it that were tuned to write text
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "padding_side": "left"}), encoding="utf-8")
     return {name: folder / name for name in models}
 
 

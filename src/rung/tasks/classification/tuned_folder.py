@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from rung.data.text_encoder import TOKENIZER_CONFIG
 from rung.nets.adapters import StoredName, load_adapter
 from rung.nets.classifier import Classifier
 from rung.nets.classifier_folder import (
@@ -24,6 +25,7 @@ from rung.nets.encoder_names import NAMES
 from rung.nets.label_names import is_mean_classifier
 from rung.nets.pooled_classifier_folder import load_head, save_head
 from rung.nets.pretrained import read_config_file
+from rung.runfolder import read_json, write_json
 from rung.tasks.classification.families import Start
 from rung.tasks.classification.saving import label_config
 from rung.tasks.tuning.folder import is_adapted, lacking_head, open_adapted, save_tuned
@@ -57,6 +59,7 @@ def save_tuned_classifier(
         else:
             save_tuned(net, folder, method=method, base=base, task_type="SEQ_CLS", stored=_stored(net))
     start.encoder.save(folder, model_max_length=max_length)
+    _pad_on_the_right(folder / TOKENIZER_CONFIG)
 
 
 def take_up(net: Classifier, folder: Path, *, method: TuningMethod) -> None:
@@ -90,6 +93,13 @@ def open_classifier(folder: Path) -> Classifier:
         return load_classifier(base) if lacking else net
 
     return open_adapted(folder, load_base, stored=_stored)
+
+
+def _pad_on_the_right(settings: Path) -> None:
+    """Let others pad as it is done here: GPT-2 counts positions from the left, padding or not."""
+    values = read_json(settings)
+    if values.get("padding_side") == "left":  # usual for bases that write text
+        write_json(settings, {**values, "padding_side": "right"})
 
 
 def _stored(net: Classifier) -> StoredName:
