@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rung.data.byte_level import END_OF_TEXT, SMALLEST_VOCABULARY
-from rung.data.text_encoder import TOKENIZER, TextEncoder, clean
+from rung.data.text_encoder import TOKENIZER, EncodedTexts, TextEncoder, clean
 from rung.data.tokenizer import train_tokenizer
 from rung.data.tokenizer_files import without_definition
 from rung.errors import TokenizerError
@@ -45,6 +45,10 @@ class PairTokenizer(TextEncoder):
         added = {token.content: number for number, token in self._tokenizer.get_added_tokens_decoder().items()}
         names = (_SENTINEL.format(number) for number in range(len(added)))
         return tuple(added[name] for name in names if name in added)
+
+    def encode_targets(self, texts: Sequence[str]) -> EncodedTexts:
+        """The same as `encode`: both sides are cut alike."""
+        return self.encode(texts)
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """The texts of token ids, special tokens left out; bytes that are not UTF-8 become U+FFFD."""

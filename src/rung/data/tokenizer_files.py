@@ -52,12 +52,6 @@ def read_tokenizer_folder(folder: Path) -> TokenizerFolder:
 
 def without_definition(folder: Path) -> TokenizerError:
     """The refusal of a folder without `tokenizer.json`, with the way out where it has another kind of tokenizer."""
-    if {"source.spm", "target.spm"} <= {path.name for path in folder.glob("*.spm")}:
-        return TokenizerError(
-            f"the folder has two SentencePiece models, one for each side, and no {TOKENIZER_FILE}: no form is common",
-            where=str(folder),
-            hint=f"take a T5, BART or Marian with {TOKENIZER_FILE}; or make one: rung train pairs.csv --task translate",
-        )
     others = sorted(path.name for pattern in _OTHER_TOKENIZERS for path in folder.glob(pattern))
     if others:
         return TokenizerError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -73,7 +74,9 @@ class TransformersReader:
         transformers = _quiet_transformers()
         self.name = f"transformers {version('transformers')}"
         given: dict[str, Any] = {"trust_remote_code": False} | ({"gguf_file": gguf_file} if gguf_file else {})
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **given)
+        with warnings.catch_warnings():  # Marian's warns of what it would normalise by, and never does
+            warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **given)
         if config_of is not None:
             given["config"] = transformers.AutoConfig.from_pretrained(config_of, trust_remote_code=False)
         self._decodes = pipeline == "text-generation"
@@ -198,6 +201,11 @@ def _own_tokens(folder: Path, pipeline: str) -> Callable[[str], list[int]]:
         from rung.data.tokenizer import Tokenizer
 
         return Tokenizer.load(folder).encode
+    if pipeline == "text2text-generation":
+        from rung.data.sequence_tokenizer import load_sequence_tokenizer
+
+        tokenizer = load_sequence_tokenizer(folder)
+        return lambda text: [int(number) for number in tokenizer.encode([text]).ids]
     from rung.data.text_encoder import TextEncoder
 
     encoder = TextEncoder.load(folder)

@@ -30,6 +30,7 @@ NO_EFFECT_ON_PAIRS = frozenset(
         *("bad_words_ids", "bos_token_id", "early_stopping", "force_bos_token_to_be_generated", "forced_bos_token_id"),
         *("forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beams"),
         *("num_hidden_layers", "prefix", "save_step"),
+        "extra_pos_embeddings",  # old Marians have their number of tokens there, and compute their positions anyway
     }
 )
 """Keys that do not change what the network computes: dropout and drawing belong to training, the rest to generation,
@@ -68,7 +69,6 @@ class EncoderDecoderConfig:
         **ONLY_VALUE,
         "normalize_embedding": False,
         "static_position_embeddings": True,
-        "extra_pos_embeddings": None,
     }
 
     def __post_init__(self) -> None:

@@ -160,7 +160,7 @@ def test_a_text_longer_than_the_network_reads_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("files", "said", "hint"),
     [
-        (("source.spm", "target.spm", "vocab.json"), "two SentencePiece models, one for each side", "rung train"),
+        (("source.spm", "target.spm", "vocab.json"), "cannot read vocab.json", "another copy"),
         (("spiece.model",), "only spiece.model", "AutoTokenizer"),
         (("vocab.json", "merges.txt"), "only merges.txt, vocab.json", "AutoTokenizer"),
         ((), "the folder has no tokenizer.json", "copy it"),

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung.data.pair_tokenizer import PairTokenizer
+from rung.data.sequence_tokenizer import SequenceTokenizer, load_sequence_tokenizer
 from rung.data.text_encoder import EncodedTexts
 from rung.generation.beam_search import BeamOptions, Hypothesis
 from rung.generation.matrices import Precision
@@ -52,7 +52,7 @@ class Rewriter:
         self,
         folder: Path,
         net: SequenceNet,
-        tokenizer: PairTokenizer,
+        tokenizer: SequenceTokenizer,
         beam: BeamSection,
         header: Mapping[str, Any] | None = None,
         *,
@@ -158,5 +158,5 @@ def load_rewriter(folder: str | Path, *, precision: Precision = "fp32") -> Rewri
         beam = BeamSection(**recipe["beam"]) if "beam" in recipe else beam if named else BeamSection()
         settings = replace(settings, max_tokens=None)
     prefix = recipe.get("pairs", {}).get("prefix") or ""
-    tokenizer = PairTokenizer.load(path)
+    tokenizer = load_sequence_tokenizer(path, vocab_size=net.config.vocab_size)
     return Rewriter(path, net, tokenizer, beam, header, precision=precision, settings=settings, prefix=prefix)

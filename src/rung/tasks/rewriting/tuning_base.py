@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rung.data.pair_tokenizer import PairTokenizer
+from rung.data.sequence_tokenizer import SequenceTokenizer, load_sequence_tokenizer
 from rung.errors import UsageError
 from rung.generation.target_settings import TargetSettings, read_target_settings
 from rung.nets.architectures import FAMILIES
@@ -26,7 +26,7 @@ class TuningBase:
     folder: Path
     config: SequenceConfig
     parameters: int
-    tokenizer: PairTokenizer
+    tokenizer: SequenceTokenizer
     settings: TargetSettings
 
     @classmethod
@@ -36,7 +36,8 @@ class TuningBase:
         _require_encoder_decoder(folder)
         net = open_encoder_decoder(folder)
         parameters, settings = sum(p.numel() for p in net.parameters()), read_target_settings(folder, net.config)
-        return cls(folder, net.config, parameters, PairTokenizer.load(folder), settings)
+        tokenizer = load_sequence_tokenizer(folder, vocab_size=net.config.vocab_size)
+        return cls(folder, net.config, parameters, tokenizer, settings)
 
     def network(self, *, dropout: float) -> SequenceNet:
         """The base's network, an adapter of an earlier tuning merged into it."""

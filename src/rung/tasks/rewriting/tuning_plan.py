@@ -52,7 +52,7 @@ class TuningPairs:
         def encoded(name: Literal["training", "validation"]) -> EncodedPairs:
             part = split.train if name == "training" else split.valid
             sources = base.tokenizer.encode([recipe.pairs.prefix + text for text in part.sources])
-            pairs = EncodedPairs(sources, base.tokenizer.encode(part.targets))
+            pairs = EncodedPairs(sources, base.tokenizer.encode_targets(part.targets))
             return fitting_pairs(pairs, longest, name, remarks, hint="take a base that reads longer texts")
 
         return cls(split, encoded("training"), encoded("validation"), tuple(remarks))

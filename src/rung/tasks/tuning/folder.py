@@ -22,7 +22,7 @@ from rung.nets.language_models import load_language_model
 from rung.nets.lora import merge_lora
 from rung.nets.quantized import restore_layers
 from rung.nets.sentence_folder import body_folder
-from rung.runfolder import write_json, write_text
+from rung.runfolder import write_bytes, write_json
 from rung.tasks.bases import HUB_NAME, KNOWN_BASES, resolve_base, weights_sha256
 from rung.tasks.run import lacks_its_base
 from rung.tasks.tuning.method import NEW_HEADS, TuningMethod, freeze_and_store
@@ -30,7 +30,10 @@ from rung.training.checkpoint import CHECKPOINTS
 
 TUNED = "tuned.json"
 CONFIGURATION = ("config.json", "generation_config.json")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.txt")
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.txt"),
+    *("vocab.json", "merges.txt", "source.spm", "target.spm"),
+)
 """What a tuned model keeps of its base as it was, byte for byte."""
 TUNED_VERSION = 1
 
@@ -60,7 +63,7 @@ def copy_files(base: Path, folder: Path, names: Sequence[str]) -> None:
     """Copy those files `names` that `base` has into the existing `folder`."""
     for name in names:
         if (base / name).is_file():
-            write_text(folder / name, (base / name).read_text(encoding="utf-8"))
+            write_bytes(folder / name, (base / name).read_bytes())
 
 
 def open_language_model(folder: Path) -> LanguageNet:
