@@ -46,7 +46,10 @@ def base_of(kind: str, folder: Path) -> Any:
         )
         model: Any = transformers.LlamaForCausalLM(config)
     elif not is_encoder:
-        config = transformers.GPT2Config(vocab_size=encoder.vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+        end = encoder.eos_token_id
+        config = transformers.GPT2Config(
+            vocab_size=encoder.vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=64, eos_token_id=end
+        )
         model = getattr(transformers, kind)(config)
     else:
         config = transformers.BertConfig(
@@ -134,6 +137,24 @@ def test_a_classifier_gives_pefts_probabilities(kind: str, tmp_path: Path) -> No
     with torch.inference_mode():
         expected = theirs(input_ids=ids).logits.double().softmax(1)
     found = torch.from_numpy(model.predict([text]).probabilities)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::rung.errors.RungWarning")
+def test_a_base_whose_tokenizer_names_no_token(tmp_path: Path) -> None:
+    """As that of GPT-2, for which an adapter's folder seldom brings another."""
+    base_of("GPT2LMHeadModel", tmp_path / "base")
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"model_max_length": 64}', encoding="utf-8")
+    start = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
+    theirs = adapted(start, tmp_path / "adapter", "SEQ_CLS")
+    model = rung.load(tmp_path / "adapter")
+    assert isinstance(model, rung.Classifier)
+    texts = ["the cat ran in the park", "two birds"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "base")
+    rows = [torch.tensor([tokenizer(text)["input_ids"]]) for text in texts]
+    with torch.inference_mode():
+        expected = torch.cat([theirs(input_ids=row).logits.double().softmax(1) for row in rows])
+    found = torch.from_numpy(model.predict(texts).probabilities)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 

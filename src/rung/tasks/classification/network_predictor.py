@@ -16,6 +16,7 @@ from rung.nets.classifier_folder import load_classifier
 from rung.nets.decoders import AnyDecoderConfig
 from rung.nets.encoder_config import EncoderConfig
 from rung.tasks.classification.predictions import Predictions
+from rung.tasks.encoding import load_encoder
 
 
 class NetworkPredictor:
@@ -52,7 +53,7 @@ def load(folder: Path) -> NetworkPredictor:
 
     Raises RunFolderError or TokenizerError when a file is missing, damaged or of an unknown kind.
     """
-    net, encoder = _open(folder), TextEncoder.load(folder)
+    net, encoder = _open(folder), load_encoder(folder)
     lengths = [encoder.model_max_length]
     if isinstance(net.config, EncoderConfig | AnyDecoderConfig):  # the others have no positions
         lengths.append(net.config.max_length)

@@ -7,16 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from rung.data.text_encoder import CONFIG, TextEncoder
-from rung.data.tokenizer_files import read_tokenizer_folder
-from rung.errors import RunFolderError, TokenizerError
+from rung.data.text_encoder import TextEncoder
+from rung.errors import RunFolderError
 from rung.nets.classifier_folder import load_body, read_body_config
-from rung.nets.gpt2_config import GPT2Config
 from rung.nets.sentence_folder import body_folder, is_sentence_folder, pooling_of
 from rung.progress import SILENT, Progress
 from rung.runfolder import HEADER_NAME, verify
 from rung.tasks.classification.families import Start
 from rung.tasks.classification.network_training import seeded
+from rung.tasks.encoding import load_encoder
 from rung.tasks.task import Indices, Plan
 from rung.tasks.tuning.method import TuningMethod, apply_method
 
@@ -69,7 +68,7 @@ class FolderNetworks:
     @cached_property
     def encoder(self) -> TextEncoder:
         """The folder's tokenizer."""
-        return _encoder_of(self.network)
+        return load_encoder(self.network)
 
     @cached_property
     def longest(self) -> int:
@@ -97,18 +96,6 @@ class FolderNetworks:
             )
         apply_method(net, self.method, seed=seed)
         return Start(net, self.encoder)
-
-
-def _encoder_of(folder: Path) -> TextEncoder:
-    """The tokenizer in `folder`; of OpenAI's own GPT-2, whose files name no token, as its language model reads it."""
-    try:
-        return TextEncoder.load(folder)
-    except TokenizerError:
-        if not isinstance(read_body_config(folder), GPT2Config):
-            raise
-    found = read_tokenizer_folder(folder)
-    settings = {**CONFIG, **found.config, "eos_token": found.eos_token}
-    return TextEncoder(found.definition, settings, where=str(folder))
 
 
 def _own_pooling(folder: Path) -> str | None:

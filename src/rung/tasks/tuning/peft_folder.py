@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rung.data.cache import cache_folder, note_use
-from rung.data.text_encoder import TextEncoder
 from rung.errors import RunFolderError
 from rung.nets.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_adapter_config, trained_beside
 from rung.nets.encoder_names import NAMES as ENCODERS
@@ -21,6 +20,7 @@ from rung.nets.pretrained import CONFIG, GENERATION_CONFIG, read_config_file
 from rung.nets.sentence_folder import body_folder
 from rung.runfolder import new_folder, read_json, write_json
 from rung.tasks.bases import CACHED, KNOWN_BASES, MODELS, RECORD, licence_of, origin_of
+from rung.tasks.encoding import load_encoder
 from rung.tasks.run import lacks_its_base
 from rung.tasks.tuning.folder import TOKENIZER, TUNED, TUNED_VERSION, copy_files, locate_base
 from rung.tasks.tuning.method import TuningMethod
@@ -71,9 +71,9 @@ def _fill(writing: Path, folder: Path, base: Path, origin: str) -> None:
         (writing / ADAPTER_WEIGHTS).symlink_to((folder / ADAPTER_WEIGHTS).resolve())
     copy_files(folder if (folder / TOKENIZER[0]).is_file() else base, writing, TOKENIZER)
     copy_files(folder if (folder / GENERATION_CONFIG).is_file() else base, writing, [GENERATION_CONFIG])
-    if "id2label" in config and config.get("pad_token_id") is None:  # by it the last token of a text is found
-        config["pad_token_id"] = TextEncoder.load(writing).pad_token_id
     write_json(writing / CONFIG, config)
+    if "id2label" in config and config.get("pad_token_id") is None:  # by it the last token of a text is found
+        write_json(writing / CONFIG, {**config, "pad_token_id": load_encoder(writing).pad_token_id})
     noted = {"name": folder.resolve().name, "origin": str(folder.resolve()), "licence": licence_of(folder)}
     write_json(writing / RECORD, noted | {"source": "adapter of peft"})
     recorded = {"name": origin, "origin": origin_of(base)}
