@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sentencepiece_writer import BYTE, CONTROL, NORMAL, SPECIAL, write_model
 from rung.data.marian_tokenizer import MarianTokenizer
 from rung.data.pair_tokenizer import PairTokenizer, train_pair_tokenizer
 from rung.data.sequence_tokenizer import load_sequence_tokenizer
-from rung.errors import TokenizerError
+from rung.errors import RungWarning, TokenizerError
 
 MARIAN = Path(__file__).parent / "marian"
 NAMES = ("source.spm", "target.spm", "vocab.json", "tokenizer_config.json")
@@ -44,7 +45,9 @@ def test_the_ids_and_texts_that_transformers_gave() -> None:
     rows = json.loads((MARIAN / "expected.json").read_text(encoding="utf-8"))
     assert len(rows) > 100
     for row in rows:
-        found = ids(tokenizer, row["text"])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "no language of the model", RungWarning)
+            found = ids(tokenizer, row["text"])
         assert found == [row["source"], row["target"]], ascii(row["text"])
         assert tokenizer.decode_batch(found) == row["decoded"]
 
@@ -61,7 +64,9 @@ def test_the_ids_and_texts_of_transformers() -> None:
         theirs = transformers.MarianTokenizer.from_pretrained(MARIAN)
     ours = MarianTokenizer.load(MARIAN)
     for text in make.TEXTS + make.random_texts(2000):
-        found = ids(ours, text)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "no language of the model", RungWarning)
+            found = ids(ours, text)
         assert found == [theirs(text)["input_ids"], theirs(text_target=text)["input_ids"]], ascii(text)
         assert ours.decode_batch(found) == [theirs.decode(row, skip_special_tokens=True) for row in found]
     assert (ours.pad_token_id, ours.eos_token_id) == (theirs.pad_token_id, theirs.eos_token_id)
@@ -86,6 +91,12 @@ def test_a_language_code_is_one_token_and_special_tokens_are_never_made_from_tex
             assert special.isdisjoint(found[:-1])
 
 
+def test_a_language_that_the_network_does_not_write_is_told() -> None:
+    tokenizer = MarianTokenizer.load(MARIAN)
+    with pytest.warns(RungWarning, match=r"no language of the model: >>ger<< \(it writes >>deu<<, >>nld<<\)"):
+        tokenizer.encode([">>deu<< the dog", ">>ger<< the dog"])
+
+
 def test_bytes_become_text_again_and_controls_are_silent(folder: Path) -> None:
     spelled = [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
     pieces = [*SPECIAL, ("\u2581", -1.0, NORMAL), *spelled, ("<2de>", 0.0, CONTROL)]
@@ -102,8 +113,10 @@ def test_bytes_become_text_again_and_controls_are_silent(folder: Path) -> None:
 
 def test_these_files_win_over_tokenizer_json_as_they_do_in_transformers(tmp_path: Path) -> None:
     train_pair_tokenizer(["a dog"], vocab_size=300).save(tmp_path, model_max_length=64)
+    for name in NAMES[:2]:
+        shutil.copyfile(MARIAN / name, tmp_path / name)
     assert isinstance(load_sequence_tokenizer(tmp_path), PairTokenizer)
-    for name in NAMES:
+    for name in NAMES[2:]:
         shutil.copyfile(MARIAN / name, tmp_path / name)
     assert isinstance(load_sequence_tokenizer(tmp_path), MarianTokenizer)
 

@@ -303,6 +303,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.files = {path.name: path.read_bytes() for path in folder.iterdir()}
     server.files |= {
         "consolidated.safetensors": b"again",
+        "source.spm": b"pieces",
         "pytorch_model.bin": b"pickle",
         "onnx/model.onnx": b"x",
         "modeling_tiny.py": b"raise SystemExit",
@@ -323,6 +324,7 @@ def test_the_hub_gives_safetensors_json_and_text_at_one_commit(hub: Hub) -> None
     assert gotten.source == f"hub org/tiny@{COMMIT}"
     assert base_record(gotten.folder)["licence"] == "mit"
     assert load_language_model(gotten.folder).config == CONFIG
+    assert (gotten.folder / "source.spm").read_bytes() == b"pieces"
     unwanted = {"consolidated.safetensors", "pytorch_model.bin", "model.onnx", "modeling_tiny.py"}
     assert not {path.name for path in gotten.folder.rglob("*")} & {*unwanted, ".cache"}
     assert not {path.rpartition("/")[2] for path in hub.asked} & unwanted

@@ -8,6 +8,7 @@ a special token gets the pieces of its characters.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from rung.data.sentencepiece_model import SPACE, SentencePieceModel
-from rung.data.text_encoder import SPECIAL_TOKENS, TOKENIZER_CONFIG, EncodedTexts, clean
+from rung.data.text_encoder import SPECIAL_TOKENS, TOKENIZER, TOKENIZER_CONFIG, EncodedTexts, clean
 from rung.data.tokenizer_files import DAMAGED
-from rung.errors import RunFolderError, TokenizerError
+from rung.errors import RunFolderError, RungWarning, TokenizerError
 from rung.runfolder import read_json
 
 SOURCE, TARGET, VOCABULARY = "source.spm", "target.spm", "vocab.json"
 _USUAL = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
-_LANGUAGE_CODE = re.compile(r"(?:>>.*?<<)?", re.DOTALL)
+_LANGUAGE_CODE = re.compile(r">>.*?<<", re.DOTALL)
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -51,6 +52,7 @@ class MarianTokenizer:
         self._source, self._target = source, target
         pieces = {token: number for token, number in vocabulary.items() if token not in special.values()}
         self._numbers = pieces
+        self._languages = sorted(token for token in pieces if _code_of(token) == token)
         silent, has_bytes = source.controls | target.controls, source.byte_fallback or target.byte_fallback
         self._spelled = {number: _spelled(token, has_bytes) for token, number in pieces.items() if token not in silent}
 
@@ -80,7 +82,15 @@ class MarianTokenizer:
         return ()
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
-        """Token ids of sources, each with its end token."""
+        """Token ids of sources, each with its end token.
+
+        A RungWarning names codes that are none of the languages which the network writes.
+        """
+        codes = {code for text in texts if (code := _code_of(text)) and code not in self._numbers}
+        if codes and self._languages:
+            some = ", ".join(f"{code:.20}" for code in sorted(codes)[:3])
+            known = f"{', '.join(self._languages[:20])}{', ...' * (len(self._languages) > 20)}"
+            warnings.warn(f"no language of the model: {some} (it writes {known})", RungWarning, stacklevel=2)
         return self._encoded(texts, self._source)
 
     def encode_targets(self, texts: Sequence[str]) -> EncodedTexts:
@@ -97,7 +107,7 @@ class MarianTokenizer:
         return EncodedTexts(np.fromiter(chain.from_iterable(rows), np.int32), lengths)
 
     def _ids(self, text: str, model: SentencePieceModel) -> list[int]:
-        code = _LANGUAGE_CODE.match(text)[0]  # type: ignore[index]  # it always matches
+        code = _code_of(text)
         pieces = [*[code] * bool(code), *model.pieces(text[len(code) :])]
         return [*(self._numbers.get(piece, self._unknown) for piece in pieces), self.eos_token_id]
 
@@ -105,9 +115,21 @@ class MarianTokenizer:
         return b"".join(self._spelled.get(number, b"") for number in row).decode(errors="replace").strip()
 
 
+def _code_of(text: str) -> str:
+    """The language code that a text begins with, or nothing."""
+    found = _LANGUAGE_CODE.match(text)
+    return found[0] if found else ""
+
+
 def holds_marian_tokenizer(folder: Path) -> bool:
-    """Whether the tokenizer in `folder` is of this kind: transformers too goes by these files where there are both."""
-    return any((folder / name).is_file() for name in (SOURCE, TARGET))
+    """Whether the tokenizer in `folder` is of this kind, whole or not.
+
+    Where there is a `tokenizer.json` too, these files count if all are there, as in transformers.
+    """
+    source, target, vocabulary = ((folder / name).is_file() for name in (SOURCE, TARGET, VOCABULARY))
+    if (folder / TOKENIZER).is_file():
+        return source and target and vocabulary
+    return source or target
 
 
 def _refuse_others(config: Mapping[str, Any], special: set[str], where: str) -> None:

@@ -164,9 +164,10 @@ class SentencePieceModel:
         begins = [0] * len(best)
         total = array("f", [min(self.scores.values()) - _UNKNOWN_PENALTY])
         unknown = total[0]
+        tree, longest = self._tree, self._longest
         for start in range(len(normal)):
-            till_here, node, end = best[start], self._tree, start
-            for character in normal[start : start + self._longest]:
+            till_here, node, end = best[start], tree, start
+            for character in normal[start : start + longest]:
                 if character not in node:
                     break
                 node = node[character]

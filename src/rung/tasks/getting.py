@@ -32,6 +32,7 @@ _WANTED = [
     "*.json",
     "*.txt",
     "*.model",
+    "*.spm",
     "*.jinja",
     "README.md",
     "LICENSE*",

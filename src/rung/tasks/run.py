@@ -175,6 +175,7 @@ class Run:
             "source.spm",
             "target.spm",
             "vocab.json",
+            "merges.txt",
             "vocabulary.json",
             "modules.json",
             "sentence_bert_config.json",
