@@ -254,6 +254,21 @@ def test_a_tuned_run_is_a_base_itself(base: Path, texts: tuple[Path, Path], tmp_
     assert (tmp_path / "third" / "model.safetensors").is_file()
 
 
+def test_a_tokenizer_in_two_files_stays_with_the_model(base: Path, texts: tuple[Path, Path], tmp_path: Path) -> None:
+    """As GPT-2's own folder has it: `vocab.json` and `merges.txt`."""
+    shutil.copytree(
+        base, tmp_path / "base", ignore=shutil.ignore_patterns("checkpoints", "rung.json", "tokenizer.json")
+    )
+    model = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    lines = (" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"])
+    (tmp_path / "base" / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    (tmp_path / "base" / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    start(tmp_path / "base", texts[1], tmp_path / "run", TuningMethod(), steps=1)
+    assert verify(tmp_path / "run")
+    read = [rung.load(folder).tokenizer.encode("A made-up text.") for folder in (base, tmp_path / "run")]  # type: ignore[union-attr]
+    assert read[0] == read[1]
+
+
 @pytest.mark.parametrize("family", ["lstm", "feedforward"])
 def test_other_families_are_carried_on_too(family: str, texts: tuple[Path, Path], tmp_path: Path) -> None:
     net = {"net.family": family, "net.hidden_size": 32, "net.embedding_size": 16, "tokenizer.vocab_size": 300}
