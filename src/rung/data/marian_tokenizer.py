@@ -134,9 +134,13 @@ def holds_marian_tokenizer(folder: Path) -> bool:
 
 def _refuse_others(config: Mapping[str, Any], special: set[str], where: str) -> None:
     """Raise TokenizerError for settings by which tokens would be others."""
-    added = {_content(token) for token in (config.get("added_tokens_decoder") or {}).values()}
-    further = [*(config.get("additional_special_tokens") or ()), *(config.get("extra_special_tokens") or ())]
-    added |= {_content(token) for token in further}
+    added: set[str | None] = set()
+    for key in ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"):
+        tokens = config.get(key) or ()
+        listed = (
+            tokens.values() if isinstance(tokens, dict) else tokens if isinstance(tokens, list | tuple) else [tokens]
+        )
+        added |= {_content(token) for token in listed}
     if others := sorted(str(token) for token in added - special):
         problem = f"added tokens are not supported here: {', '.join(others[:5])}"
         raise TokenizerError(problem, where=where, hint="take a Marian without them")
@@ -146,14 +150,15 @@ def _refuse_others(config: Mapping[str, Any], special: set[str], where: str) -> 
             where=where,
             hint="take a Marian with one vocabulary for both sides, as the opus-mt models have it",
         )
-    if (config.get("sp_model_kwargs") or {}).get("enable_sampling"):
-        problem = "sp_model_kwargs asks for cuts at random (enable_sampling), which is not supported"
+    if kwargs := config.get("sp_model_kwargs"):
+        problem = f"sp_model_kwargs = {kwargs!r:.80} is not supported: texts are cut in the best way, and not at random"
         raise TokenizerError(problem, where=where, hint="take it out of the file")
 
 
-def _content(token: Any) -> Any:
-    """A special token's spelling: transformers also writes them as objects."""
-    return token.get("content") if isinstance(token, dict) else token
+def _content(token: Any) -> str | None:
+    """A special token's spelling, if it is one: transformers also writes them as objects."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None
 
 
 def _spelled(token: str, has_bytes: bool) -> bytes:

@@ -29,7 +29,6 @@ _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _KINDS = {1: "Unigram", 2: "BPE", 3: "words", 4: "characters"}
 _PIECES, _TRAINER, _NORMALIZER, _DENORMALIZER = 1, 2, 3, 5  # fields of a ModelProto
 _UNKNOWN_PENALTY = 10.0
-_Node = dict[str, Any]
 _DAMAGED = "the file is damaged or incomplete: take another copy"
 
 
@@ -145,9 +144,9 @@ class SentencePieceModel:
         return text.rstrip(SPACE) if self.trims else text
 
     @cached_property
-    def _tree(self) -> _Node:
-        """The pieces by their characters; where one ends, its score stands under the empty string."""
-        root: _Node = {}
+    def _tree(self) -> Any:
+        """The pieces by their characters: a dictionary of such; where one ends, its score is under the empty string."""
+        root: dict[str, Any] = {}
         for piece, score in self.scores.items():
             node = root
             for character in piece:
@@ -160,24 +159,23 @@ class SentencePieceModel:
 
         Sums are rounded to float32, as in SentencePiece's `EncodeOptimized`: that decides between ways equally good.
         """
-        best = array("f", [0.0]) + array("f", [-math.inf]) * len(normal)
+        best = [0.0] + [-math.inf] * len(normal)
         begins = [0] * len(best)
-        total = array("f", [min(self.scores.values()) - _UNKNOWN_PENALTY])
-        unknown = total[0]
-        tree, longest = self._tree, self._longest
-        for start in range(len(normal)):
+        tree, longest, unknown, scores = self._tree, self._longest, self._unknown, self.scores
+        total = array("f", [0.0])  # what is put in is rounded
+        for start, first in enumerate(normal):
             till_here, node, end = best[start], tree, start
             for character in normal[start : start + longest]:
-                if character not in node:
+                node = node.get(character)
+                if node is None:
                     break
-                node = node[character]
                 end += 1
                 score = node.get("")
                 if score is not None and till_here + score > best[end]:
                     total[0] = till_here + score
                     if total[0] > best[end]:
                         best[end], begins[end] = total[0], start
-            if normal[start] not in self.scores:
+            if first not in scores:
                 total[0] = till_here + unknown
                 if total[0] > best[start + 1]:
                     best[start + 1], begins[start + 1] = total[0], start
@@ -186,6 +184,11 @@ class SentencePieceModel:
     @cached_property
     def _longest(self) -> int:
         return max(map(len, self.scores))
+
+    @cached_property
+    def _unknown(self) -> float:
+        """The score of a character without a piece, in float32."""
+        return array("f", [min(self.scores.values()) - _UNKNOWN_PENALTY])[0]
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
