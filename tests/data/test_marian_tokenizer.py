@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,6 @@ def test_the_ids_and_texts_that_transformers_gave() -> None:
 
 
 def test_the_ids_and_texts_of_transformers(tmp_path: Path) -> None:
-    pytest.importorskip("sentencepiece")
     transformers = pytest.importorskip("transformers")
     spec = importlib.util.spec_from_file_location("make", MARIAN / "make.py")
     assert spec is not None
@@ -175,8 +173,3 @@ def test_settings_that_cannot_be_honoured_are_refused(entries: dict[str, Any], s
     change(folder / "tokenizer_config.json", **entries)
     with pytest.raises(TokenizerError, match=said):
         MarianTokenizer.load(folder)
-
-
-def test_sentencepiece_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    assert MarianTokenizer.load(MARIAN).vocab_size == 122
