@@ -7,12 +7,13 @@ last; some pieces of either side are not in it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 NOUNS = {"dog": "Hund", "man": "Mann", "boy": "Junge", "tree": "Baum", "car": "Wagen", "fish": "Fisch"}
 VERBS = {"sees": "sieht", "likes": "mag", "hears": "hört", "finds": "findet", "greets": "grüßt"}
 FURTHER = {
@@ -76,21 +77,21 @@ def main() -> None:
         for b, y in NOUNS.items()
     } | FURTHER
     models = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        rules = Path(temporary) / "rules.tsv"
+    with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):  # the files keep these names
+        rules = Path("rules.tsv")
         codes = [[" ".join(f"{ord(one):X}" for one in side) for side in rule] for rule in RULES.items()]
         rules.write_text("".join(f"{old}\t{new}\n" for old, new in codes), encoding="utf-8")
         for name, texts, size in (("source", list(pairs), 90), ("target", list(pairs.values()), 100)):
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter([*texts, *list(FURTHER if name == "source" else FURTHER.values()) * 9]),
-                model_prefix=str(Path(temporary) / name),
+                model_prefix=name,
                 vocab_size=size,
                 hard_vocab_limit=False,
                 normalization_rule_tsv=str(rules),
                 num_threads=1,
                 minloglevel=2,
             )
-            (HERE / f"{name}.spm").write_bytes((Path(temporary) / f"{name}.model").read_bytes())
+            (HERE / f"{name}.spm").write_bytes(Path(f"{name}.model").read_bytes())
             models[name] = sentencepiece.SentencePieceProcessor(model_file=str(HERE / f"{name}.spm"))
     pieces = sorted({model.id_to_piece(i) for model in models.values() for i in range(3, model.get_piece_size())})
     tokens = [
