@@ -11,13 +11,17 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from rung.data.text_encoder import EncodedTexts
+
 Scores = NDArray[np.float32]
+Tokens = Callable[[str], list[int]]
 # Its converter takes every byte-level BPE for GPT-2's or Qwen's by the architecture and never reads `ggml.pre`.
 _SPLIT_IGNORED = "transformers 5.23 does not look at how a GGUF file splits text; llama.cpp does"
 _DECODED = 8  # target tokens that an encoder-decoder is asked about
@@ -42,12 +46,16 @@ class RungReader:
 
     def __init__(self, folder: Path, pipeline: str) -> None:
         self.name = "Rung"
-        self._tokens = _own_tokens(folder, pipeline)
+        self._tokens, self._target_tokens = _own_tokens(folder, pipeline)
         self._net = _own_net(folder, pipeline)
 
     def tokens(self, text: str) -> list[int]:
         """See `Reader`."""
         return self._tokens(text)
+
+    def target_tokens(self, text: str) -> list[int]:
+        """Token ids of `text` as a target of an encoder-decoder; none for other networks."""
+        return self._target_tokens(text)
 
     def scores(self, ids: Sequence[int]) -> Scores:
         """See `Reader`."""
@@ -91,6 +99,11 @@ class TransformersReader:
     def tokens(self, text: str) -> list[int]:
         """See `Reader`."""
         ids: list[int] = self._tokenizer(text, add_special_tokens=not self._decodes)["input_ids"]
+        return ids
+
+    def target_tokens(self, text: str) -> list[int]:
+        """Token ids of `text` as a target of an encoder-decoder; none for other networks."""
+        ids: list[int] = self._tokenizer(text_target=text)["input_ids"] if self._targets else []
         return ids
 
     def scores(self, ids: Sequence[int]) -> Scores:
@@ -196,20 +209,24 @@ def _rows(scores: torch.Tensor) -> Scores:
     return array[0] if array.ndim == 3 else array
 
 
-def _own_tokens(folder: Path, pipeline: str) -> Callable[[str], list[int]]:
+def _own_tokens(folder: Path, pipeline: str) -> tuple[Tokens, Tokens]:
+    """What makes tokens of a text, and what does of a target."""
     if pipeline == "text-generation":
         from rung.data.tokenizer import Tokenizer
 
-        return Tokenizer.load(folder).encode
+        return Tokenizer.load(folder).encode, lambda _: []
     if pipeline == "text2text-generation":
         from rung.data.sequence_tokenizer import load_sequence_tokenizer
 
         tokenizer = load_sequence_tokenizer(folder)
-        return lambda text: [int(number) for number in tokenizer.encode([text]).ids]
+        return _of_one(tokenizer.encode), _of_one(tokenizer.encode_targets)
     from rung.data.text_encoder import TextEncoder
 
-    encoder = TextEncoder.load(folder)
-    return lambda text: [int(number) for number in encoder.encode([text]).ids]
+    return _of_one(TextEncoder.load(folder).encode), lambda _: []
+
+
+def _of_one(encode: Callable[[Sequence[str]], EncodedTexts]) -> Tokens:
+    return lambda text: [int(number) for number in encode([text]).ids]
 
 
 def _own_net(folder: Path, pipeline: str) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -22,6 +22,7 @@ from rung.export.readers import (
     RungReader,
     Scores,
     SentenceTransformersReader,
+    Tokens,
     TransformersReader,
     installed,
 )
@@ -61,7 +62,6 @@ _ALPHABETS = (*("".join(map(chr, range(*ends))) for ends in _RANGES), " \t\n", "
 # Other programs do not say which errors they raise. Whatever it is, the export counts as not read by them.
 _READERS_OWN_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 _Open = Callable[[], Reader | LlamaEncoder]
-_Tokens = Callable[[str], list[int]]
 _Readers = list[tuple[str, _Open | str]]
 
 
@@ -96,7 +96,9 @@ def _compare(own: Reader, name: str, open_reader: _Open | str, longest: int) -> 
     except _READERS_OWN_ERRORS as error:
         return Comparison(name, remark=f"it does not open the export: {_short(error)}")
     try:
-        same_tokens, tokenised, remark = compare_tokens(own.tokens, other.tokens, getattr(other, "token_remark", ""))
+        same_tokens, tokenised, remark = compare_tokens(
+            _tokens(own), _tokens(other), getattr(other, "token_remark", "")
+        )
         get_pairs = _vectors_of_both if isinstance(other, LlamaEncoder) else _scores_of_both
         pairs = get_pairs(own, other, longest)  # type: ignore[arg-type]
     except _READERS_OWN_ERRORS as error:
@@ -113,6 +115,13 @@ def _compare(own: Reader, name: str, open_reader: _Open | str, longest: int) -> 
     )
 
 
+def _tokens(reader: Reader | LlamaEncoder) -> Tokens:
+    """A reader's tokens of a text and, for an encoder-decoder, those of the text as a target after them."""
+    if isinstance(reader, RungReader | TransformersReader):
+        return lambda text: [*reader.tokens(text), *reader.target_tokens(text)]
+    return reader.tokens
+
+
 def largest(arrays: Sequence[Scores]) -> float:
     """The largest number, or NaN where there is one: Python's `max` would pass over it."""
     return float(np.max([array.max() for array in arrays]))
@@ -122,7 +131,7 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
-def compare_tokens(own: _Tokens, other: _Tokens, known_difference: str = "") -> tuple[int, int, str]:
+def compare_tokens(own: Tokens, other: Tokens, known_difference: str = "") -> tuple[int, int, str]:
     """How many strings become the same tokens, of how many, and why the others do not where that is known."""
     texts = strings(TOKENISED)
     others = [text for text in texts if own(text) != other(text)]

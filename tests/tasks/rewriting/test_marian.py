@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import signal
@@ -19,6 +18,8 @@ import rung
 from rung.cli.main import app
 from rung.errors import RunFolderError, TokenizerError
 from rung.export.exporting import export_model
+from rung.export.source import open_source
+from rung.export.verify import compare_export
 from rung.nets.lora import LoraConfig
 from rung.progress import SILENT
 from rung.tasks.rewriting.preparation import read_split
@@ -32,12 +33,12 @@ from rung.tasks.tuning.tune import resume, tune
 from rung.training.meter import SILENT_DISPLAY, Display, SilentDisplay, StepReport
 
 pytest.importorskip("sacrebleu")
+pytest.importorskip("sentencepiece")
 
 FILES = ("source.spm", "target.spm", "vocab.json", "tokenizer_config.json")
 TEXTS = ["the dog sees the man.", "the boy likes \u6771\u4eac", ">>deu<< a tree hears 1,000 cars...", "aaa ooo"]
 NOUNS = {"dog": "Hund", "man": "Mann", "boy": "Junge", "tree": "Baum", "car": "Wagen"}
 VERBS = {"sees": "sieht", "likes": "mag", "hears": "h\u00f6rt"}
-HAS_SENTENCEPIECE = importlib.util.find_spec("sentencepiece") is not None
 
 
 @pytest.fixture(scope="module")
@@ -94,21 +95,18 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written_there(folder: Path, texts: list[str], **options: Any) -> list[str]:
-    """What transformers writes; its own tokenizer reads and writes the texts where sentencepiece is installed."""
+    """What transformers writes for texts, which its own tokenizer cuts as Rung's does."""
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     assert type(model) is transformers.MarianMTModel
+    with pytest.warns(UserWarning, match="sacremoses"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     ours = load_rewriter(folder).tokenizer
     written = []
     for text in texts:
-        source = torch.tensor(ours.encode([text]).ids[None], dtype=torch.int64)
-        if HAS_SENTENCEPIECE:
-            with pytest.warns(UserWarning, match="sacremoses"):
-                theirs = transformers.AutoTokenizer.from_pretrained(folder)
-            assert theirs(text)["input_ids"] == source[0].tolist()
+        source = torch.tensor([tokenizer(text)["input_ids"]])
+        assert ours.encode([text]).ids.tolist() == source[0].tolist()
         found = model.generate(input_ids=source, attention_mask=torch.ones_like(source), **options)[0]
-        written += ours.decode_batch([found.tolist()])
-        if HAS_SENTENCEPIECE:
-            assert theirs.decode(found, skip_special_tokens=True) == written[-1]
+        written.append(tokenizer.decode(found, skip_special_tokens=True))
     return written
 
 
@@ -179,19 +177,24 @@ def test_it_is_tuned_goes_on_after_a_crash_and_is_handed_on(
     assert set(FILES) <= listed.keys()
     ours, theirs = report.comparisons
     assert ours.same_tokens == ours.tokenised
-    if HAS_SENTENCEPIECE:
-        assert report.verified
-        assert theirs.same_tokens == theirs.tokenised
-        assert (theirs.largest_difference or 0) < 1e-4
-    else:
-        assert not report.verified
-        assert "SentencePiece" in theirs.remark
+    assert report.verified
+    assert theirs.same_tokens == theirs.tokenised
+    assert (theirs.largest_difference or 0) < 1e-4
     written = written_there(exported, TEXTS)
     assert load_rewriter(exported).rewrite(TEXTS) == written
     most = json.loads((whole / "generation_config.json").read_text(encoding="utf-8"))["max_length"] - 1
     assert [found[0].text for found in load_rewriter(whole).rewrite_many(TEXTS, max_tokens=most)] == written
     card = (exported / "README.md").read_text(encoding="utf-8")
     assert "tuned to rewrite en to de" in card
+
+
+def test_an_export_with_another_model_for_targets_is_noticed(marian: Path, tmp_path: Path) -> None:
+    exported = tmp_path / "exported"
+    export_model(marian, exported, to="hf", verify=False)
+    shutil.copyfile(exported / "source.spm", exported / "target.spm")
+    with open_source(marian) as source:
+        for found in compare_export(source, exported, "hf", "f32"):
+            assert (found.same_tokens or 0) < found.tokenised
 
 
 def test_tuning_teaches_it(marian: Path, pairs: Path, tmp_path: Path) -> None:
