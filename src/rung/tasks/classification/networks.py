@@ -252,7 +252,7 @@ def encoder_pretrained() -> NetworkRung:
         "the same encoder, which first learned to fill gaps in your own text",
         7,
         TransformerNetworks("encoder", pretrained=True),
-        Training(epochs=10, batch_size=32, learning_rate=3e-4, weight_decay=0.01),
+        Training(epochs=10, batch_size=32, learning_rate=1e-3, weight_decay=0.01),
     )
 
 
