@@ -8,11 +8,12 @@ begin anew: they belong to the end of a decay.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rung.data.labelled import LabelledItems
 from rung.data.tokenizer import Tokenizer
 from rung.errors import EvaluationError, RunFolderError, UsageError
 from rung.progress import SILENT, Progress
@@ -21,7 +22,7 @@ from rung.runfolder import HEADER_NAME
 from rung.tasks.continuing.asked import Continuation
 from rung.tasks.continuing.drifting import DriftReport, measure_drift
 from rung.tasks.continuing.old_text import OldText, ancestry, prepare_old
-from rung.tasks.continuing.task_scores import ASKING_SHARE, TaskItems, draw_items, read_tables, unread
+from rung.tasks.continuing.task_scores import ASKING_SHARE, TaskItems, TaskTable, draw_items, read_tables, unread
 from rung.tasks.continuing.training import ContinuedTraining, weights_sha256
 from rung.tasks.prompting.local_model import LocalModel
 from rung.tasks.ranked_training import Session, open_session
@@ -227,8 +228,7 @@ def _ready(wish: _Wish, deadline: float | None, session: Session) -> _Ready:
     text = prepare_text(wish.recipe, session.progress, tokenizer=Tokenizer.load(wish.parent.folder))
     old, missing = prepare_old(read_before, text.tokenizer, session.progress, needed=wish.asked.replay > 0)
     drift, not_measured = _drift(text, old, missing, session.progress)
-    documents = (document.text for one in (text, *old) for document in one.corpus.documents("train"))
-    held_out = unread(tables, documents) if tables else []
+    held_out = _held_out(tables, (text, *old), session.progress)
     if deadline is not None and tables:
         deadline -= 2 * ASKING_SHARE * max(0.0, deadline - time.monotonic())
     planned = plan_network(wish.recipe, text, deadline, session)
@@ -238,6 +238,25 @@ def _ready(wish: _Wish, deadline: float | None, session: Session) -> _Ready:
     for line in plan.lines():
         session.progress.say(line)
     return _Ready(text, read_before, old, drift, not_measured, plan)
+
+
+def _held_out(
+    tables: Sequence[tuple[TaskTable, LabelledItems]], texts: Sequence[PreparedText], progress: Progress
+) -> list[tuple[TaskTable, LabelledItems, int]]:
+    """The tables without what stands in the training part of any text: see `unread`."""
+    if not tables:
+        return []
+    corpora = [text.corpus for text in texts]
+    total = sum(corpus.num_documents("train") for corpus in corpora)
+    with progress.task("looking for labelled items in the text", total, "documents") as advance:
+
+        def documents() -> Iterator[str]:
+            for corpus in corpora:
+                for text in corpus.texts("train"):
+                    yield text
+                    advance(1)
+
+        return unread(tables, documents())
 
 
 def resume(run: Run, session: Session) -> TrainSummary:
