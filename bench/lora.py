@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 
+from rung.comparison.peak_memory import peak_memory
 from rung.nets.decoder import CausalLM
 from rung.nets.decoder_config import DecoderConfig
 from rung.nets.language_models import load_language_model, save_language_model
@@ -151,13 +151,13 @@ def report_peak(arguments: argparse.Namespace) -> None:
     """The measuring process of `peak_megabytes`."""
     if arguments.only.startswith("peft"):
         import peft  # noqa: F401
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     batch = rows_of(load_language_model(Path(arguments.folder)).config.vocab_size, arguments.rows, arguments.context)
     gc.collect()
     step, _ = contestant(arguments.only, Path(arguments.folder), batch)
     for _ in range(2):
         step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((peak_memory() - before) / 2**20)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from rung.comparison.peak_memory import peak_memory
 from rung.evaluation.bits_per_byte import bits_per_byte
 from rung.progress import SILENT
 from rung.recipe import Recipe
@@ -135,7 +135,7 @@ def by_order(
         )
         cpu = time.process_time() - cpu
         record, _ = bits_per_byte(made.model, text.valid)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        peak = peak_memory() / 2**30
         rows.append(
             {
                 "order": order,

@@ -7,7 +7,7 @@ The corpus is made from paragraphs of the novel in the package (or of the text f
 random, one word in eight replaced by another, seeded. 2 % of the documents are repeated exactly. One half is plain
 text in files of 8 MB, one is a single large .jsonl. Both sides use the same tokenizer, trained beforehand, and the
 same cores; preparing starts from an empty cache each time. Preparing runs in a process of its own, so that its peak
-memory is its own (`ru_maxrss`), and is timed inside it.
+memory is its own (`rung.comparison.peak_memory`), and is timed inside it.
 """
 
 from __future__ import annotations
@@ -98,8 +98,7 @@ def _documents(paragraphs: list[str], words: list[str], rng: random.Random, size
 
 def prepare(folder: Path, cache: Path, tokenizer_folder: Path, *, only_first_half: bool) -> dict[str, float]:
     """Prepare `folder` from an empty cache; seconds, bytes and the peak memory of this process in MiB."""
-    import resource
-
+    from rung.comparison.peak_memory import peak_memory
     from rung.data.corpus import prepare_corpus
     from rung.data.tokenizer import Tokenizer
 
@@ -116,7 +115,7 @@ def prepare(folder: Path, cache: Path, tokenizer_folder: Path, *, only_first_hal
         "first_half_seconds": first_half,
         "bytes": corpus.num_bytes("train") + corpus.num_bytes("valid"),
         "rejected": sum(corpus.report.rejected.values()),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_memory() / 2**20,
     }
 
 

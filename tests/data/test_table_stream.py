@@ -180,14 +180,15 @@ def test_a_failing_model_leaves_no_output(tmp_path: Path) -> None:
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
+from rung.comparison.peak_memory import peak_memory
 from rung.data.table_stream import annotate_table
 source, output = map(Path, sys.argv[1:])
 new = {"prediction": str, "probability": float}
 done = annotate_table(source, output, text_columns=["text"], new_columns=new,
                       annotate=lambda texts: {"prediction": ["x"] * len(texts), "probability": [0.5] * len(texts)})
-print(done.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(done.rows, peak_memory() // 2**20)
 """
 
 

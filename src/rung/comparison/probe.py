@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rung.comparison.energy import Energy
+from rung.comparison.peak_memory import peak_memory
 from rung.errors import RungError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def probe(folder: Path, inputs: Sequence[str], *, threads: int, watts_per_core: 
         "latency_32": latencies_32,
         "items_per_second": rate,
         "energy": energy,
-        "peak_memory": _peak_memory(),
+        "peak_memory": peak_memory(),
         "numbers": reference.numbers.tolist(),
         "answers": reference.answers,
         "determinism": {
@@ -162,13 +163,6 @@ def _use_threads(threads: int) -> None:
     import os
 
     os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
-def _peak_memory() -> int:
-    import resource
-
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes if sys.platform == "darwin" else kibibytes * 1024
 
 
 if __name__ == "__main__":
