@@ -36,7 +36,7 @@ def lines_with(document: str, held_out: list[str]) -> set[int]:
 @given(DOCUMENTS, HELD_OUT, st.integers(1, 60))
 def test_the_lines_that_go_are_those_of_a_plain_search(documents: list[str], held_out: list[str], at_once: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(held_out_texts, "_BYTES_AT_ONCE", at_once)
+        patch.setattr(held_out_texts, "_CHARACTERS_AT_ONCE", at_once)
         kept = without_held_out(documents, held_out)
     expected: list[str] = []
     gone = [lines_with(document, held_out) for document in documents]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 EXCERPT_CHARACTERS = 120
@@ -53,3 +54,17 @@ def excerpt(text: bytes | str) -> str:
     head = text[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
     head = head[:EXCERPT_CHARACTERS]
     return head.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def documents_at_once(documents: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Documents in lists of at least so many characters together, except the last."""
+    some: list[str] = []
+    size = 0
+    for text in documents:
+        some.append(text)
+        size += len(text)
+        if size >= characters:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some

@@ -6,13 +6,14 @@ difference, and a held-out text is found across the ends of lines too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rung.data.documents import documents_at_once
 from rung.data.hashing import UInts
 from rung.data.near_duplicates import word_hashes, word_runs
 from rung.data.similar_items import is_among, normalised
@@ -21,7 +22,7 @@ FEWEST_WORDS = 4
 """Shorter texts ("Thank you!") are not looked for: they recur everywhere and give nothing away."""
 _BEGINNING = 8
 """Words by which longer texts are found, before all of their words are compared: they hardly recur by chance."""
-_BYTES_AT_ONCE = 1 << 22
+_CHARACTERS_AT_ONCE = 1 << 22
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -39,7 +40,7 @@ class Kept:
 def without_held_out(documents: Iterable[str], held_out: Sequence[str]) -> Kept:
     """Cut every line from `documents` that holds some of a held-out text; what stood around it are documents apart."""
     kept, wanted = Kept(), _Wanted(held_out)
-    for some in _batches(documents):
+    for some in documents_at_once(documents, _CHARACTERS_AT_ONCE):
         parts = [text.splitlines(keepends=True) for text in some]
         lines = [line for part in parts for line in part]
         owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
@@ -107,16 +108,3 @@ def _words(texts: Sequence[str]) -> tuple[UInts, Ints]:
     """Hashes of all words, and how many each text has."""
     encoded = [normalised(text).encode("utf-8", "replace") for text in texts]
     return word_hashes(b"".join(encoded), np.cumsum([0, *map(len, encoded)], dtype=np.int64))
-
-
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    some: list[str] = []
-    size = 0
-    for text in documents:
-        some.append(text)
-        size += len(text)
-        if size >= _BYTES_AT_ONCE:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some

@@ -6,13 +6,13 @@ whatever was done to its punctuation (reference: GPT-2 paper, section 4, measure
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rung.data.documents import excerpt
+from rung.data.documents import documents_at_once, excerpt
 from rung.data.labelled import LabelledItems
 from rung.data.profile import MOST_EXAMPLES, Finding, share_of
 from rung.data.similar_items import NGRAM_WORDS, ComparableTexts, is_among, ngram_shares, similar_to
@@ -23,7 +23,7 @@ LEAKED_SHARE = 0.5
 TOLERATED = 0.05
 """A comparison stops when more than this share of the test items leaked."""
 
-_COMPARED_AT_ONCE = 4_000_000
+_COMPARED_AT_ONCE = 4_000_000  # characters
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -106,7 +106,7 @@ def found_in_documents(texts: Sequence[str], documents: Iterable[str]) -> Flags:
     ours = ComparableTexts.of(texts)
     runs, which = np.unique(ours.ngrams[0], return_inverse=True)
     seen, equal = np.zeros(len(runs), bool), np.zeros(len(texts), bool)
-    for batch in _batches(documents):
+    for batch in documents_at_once(documents, _COMPARED_AT_ONCE):
         theirs = ComparableTexts.of(batch)
         seen |= is_among(runs, theirs.ngrams[0])
         equal |= is_among(ours.sequence, theirs.sequence)
@@ -114,20 +114,6 @@ def found_in_documents(texts: Sequence[str], documents: Iterable[str]) -> Flags:
     total = np.bincount(owner, minlength=len(texts))
     share = np.bincount(owner, weights=seen[run], minlength=len(texts)) / np.maximum(total, 1)
     return (share >= LEAKED_SHARE) | equal
-
-
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Documents of about `_COMPARED_AT_ONCE` characters together."""
-    batch: list[str] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document)
-        if size >= _COMPARED_AT_ONCE:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _matches(train: ComparableTexts, test: ComparableTexts) -> tuple[Flags, Flags, Flags, Ints]:

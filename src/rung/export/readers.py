@@ -220,9 +220,9 @@ def _own_tokens(folder: Path, pipeline: str) -> tuple[Tokens, Tokens]:
 
         tokenizer = load_sequence_tokenizer(folder)
         return _of_one(tokenizer.encode), _of_one(tokenizer.encode_targets)
-    from rung.data.text_encoder import TextEncoder
+    from rung.tasks.encoding import load_encoder
 
-    return _of_one(TextEncoder.load(folder).encode), lambda _: []
+    return _of_one(load_encoder(folder).encode), lambda _: []
 
 
 def _of_one(encode: Callable[[Sequence[str]], EncodedTexts]) -> Tokens:
